@@ -1,0 +1,322 @@
+//! What a keypack's holder keeps: positions, outbox, INBOX. Used by the bridge, and later by a relay at its peers.
+//!
+//! As with [`crate::relay_store`], every `async` operation is one commit and returns once it is durable.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use keypacks::chain::{BoxStep, LinkStep};
+use keypacks::deposit::Dek;
+use ledger::PriceList;
+
+use crate::request::{Answer, Change, Refusal};
+use crate::StoreError;
+
+/// Where the link sequence stands (`docs/PROTOCOL.md` section 8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkPosition {
+    /// First index whose chain state is still held.
+    pub base: u64,
+    /// Highest index that a cell 3 was ever sealed for, if any: `h`.
+    pub held: Option<u64>,
+    /// Highest index whose link was answered, if any.
+    pub answered: Option<u64>,
+    /// Number of link keys of the pack.
+    pub keys: u64,
+}
+
+/// Proof that `h = index` is durable. Only a store can make one.
+pub struct Reserved {
+    pub(crate) index: u64,
+}
+
+impl keypacks::link::PersistedIndex for Reserved {
+    fn persisted_index(&self) -> u64 {
+        self.index
+    }
+}
+
+/// A message to be kept in the outbox.
+pub struct OutboxOrder {
+    /// The padded payload, exactly one class long.
+    pub body: Vec<u8>,
+    /// Size class, in units of 1,000 bytes.
+    pub kilobytes: u32,
+    /// Length of the payload inside the body.
+    pub length: u32,
+    /// Number of recipients.
+    pub recipients: u16,
+    /// Price list that the price was reckoned by.
+    pub prices: u32,
+    /// Price, in µtok: reserved from the mirrored balance until answered.
+    pub price: u64,
+    /// What `postern outbox` shows: the subject, for instance.
+    pub label: String,
+    /// UTC second.
+    pub now: u64,
+}
+
+/// Where an outbox row stands. Legal moves: see [`HolderStore::answered`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum OutboxState {
+    /// Durable, to be sent or sent again.
+    Queued,
+    /// Refused for want of value or for its price; goes again under a new number when value comes.
+    Held(Refusal),
+    /// Refused for good.
+    Refused(Refusal),
+    /// The relay no longer keeps its answer: it may or may not have been carried out.
+    Unknown,
+}
+
+/// A row of the outbox.
+#[derive(Clone)]
+pub struct OutboxRow {
+    /// Its row number, stable over renumbering of the change.
+    pub row: u64,
+    /// The change as it is sent, number included.
+    pub change: Change,
+    /// Where it stands.
+    pub state: OutboxState,
+    /// Price reserved, in µtok.
+    pub price: u64,
+    /// What `postern outbox` shows.
+    pub label: String,
+    /// UTC second at which it was taken in.
+    pub taken: u64,
+}
+
+/// An alias as its holder knows it.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HolderAlias {
+    /// Number inside the account, as wraps show it: 0 is the first opened.
+    pub number: u32,
+    /// Full address.
+    pub address: String,
+    /// Display name put before the address, if the holder set one.
+    pub display_name: Option<String>,
+    /// Whether it takes mail.
+    pub open: bool,
+}
+
+/// What the holder last heard of its value.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ValueMirror {
+    /// µtok left at the relay.
+    pub balance: u64,
+    /// Link keys left.
+    pub keys: u64,
+    /// All credits, in µtok.
+    pub credits: u64,
+    /// All debits, in µtok.
+    pub debits: u64,
+    /// UTC second of the news; 0 is never.
+    pub at: u64,
+}
+
+/// A collected deposit whose key is kept and whose body is not yet stored.
+pub struct PendingDeposit {
+    /// Post index.
+    pub index: u64,
+    /// SHA-256 of the wrap, shown when it is confirmed.
+    pub wrap_digest: [u8; 32],
+    /// Key of the body.
+    pub dek: Dek,
+    /// SHA-256 of the sealed body.
+    pub body_digest: [u8; 32],
+    /// Length of the payload.
+    pub length: u32,
+    /// Size class, in units of 1,000 bytes.
+    pub kilobytes: u32,
+    /// Alias number.
+    pub alias: u32,
+}
+
+/// IMAP's system flags as bits, in the order answered, flagged, deleted, seen, draft.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// `\Answered`.
+    pub const ANSWERED: Flags = Flags(1);
+    /// `\Flagged`.
+    pub const FLAGGED: Flags = Flags(2);
+    /// `\Deleted`.
+    pub const DELETED: Flags = Flags(4);
+    /// `\Seen`.
+    pub const SEEN: Flags = Flags(8);
+    /// `\Draft`.
+    pub const DRAFT: Flags = Flags(16);
+
+    /// Both sets together.
+    #[must_use]
+    pub fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// This set less the other.
+    #[must_use]
+    pub fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
+
+    /// Whether every flag of `other` is set.
+    pub fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// One message of INBOX, without its text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Stable, ascending, never used again.
+    pub uid: u32,
+    /// System flags.
+    pub flags: Flags,
+    /// Length in bytes.
+    pub size: u32,
+    /// INTERNALDATE, UTC seconds.
+    pub internal_date: u64,
+}
+
+/// INBOX at one moment.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// Counts up with every change.
+    pub version: u64,
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// UIDNEXT.
+    pub uid_next: u32,
+    /// Messages in UID order.
+    pub entries: Vec<Entry>,
+}
+
+/// How STORE changes flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlagChange {
+    /// `FLAGS`.
+    Set(Flags),
+    /// `+FLAGS`.
+    Add(Flags),
+    /// `-FLAGS`.
+    Remove(Flags),
+}
+
+/// The holder's durable state.
+pub trait HolderStore: Clone + Send + Sync + 'static {
+    /// Where the link sequence stands.
+    fn link_position(&self) -> LinkPosition;
+
+    /// Keys of a link index, at least `base`; `None` below it or behind the last key.
+    fn link_step(&self, index: u64) -> Option<LinkStep>;
+
+    /// The link token last received; zeros before the first link.
+    fn link_token(&self) -> [u8; 16];
+
+    /// Makes `h = index` durable: the only way to a proof. Refuses an index below `h`.
+    fn reserve_link(&self, index: u64) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
+
+    /// Records that the link of `index` was answered; older chain states are erased within a second.
+    fn link_answered(&self, index: u64, token: [u8; 16]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Takes a message into the outbox and gives it the next change number.
+    /// `above`: the relay's highest number as last heard, which new numbers stay above.
+    fn enqueue(&self, order: OutboxOrder) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Numbers from here on stay above the relay's highest, as CONFIRM's answer told.
+    fn raise_seq(&self, highest: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Numbers a change that is not mail (an alias) and keeps it until answered. Returns its row.
+    fn enqueue_change(&self, operation: crate::request::Operation, label: String, now: u64) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// All rows, in order of their numbers.
+    fn outbox(&self) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// The next row to send: the queued one of the lowest number. `None`: nothing is queued.
+    fn next_queued(&self) -> Result<Option<OutboxRow>, StoreError>;
+
+    /// Body of a row that is mail.
+    fn outbox_body(&self, row: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Wakes when the outbox changed.
+    fn outbox_changed(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Records the relay's answer to a change:
+    /// `Done` finishes the row and erases its key; refusals for value or price hold it, `Stale` makes it unknown,
+    /// `Busy` leaves it queued, every other refusal is final. `notice` is a message for INBOX, stored in the same commit.
+    fn answered(&self, row: u64, answer: Answer, notice: Option<Vec<u8>>, now: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives held rows that `balance` now covers new numbers and queues them. Returns how many.
+    /// `reprice(recipients, kilobytes)` gives the price by the list in force.
+    fn release_held(&self, prices: PriceList, balance: u64) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Drops a row that is not queued, or a queued one that was never sent. Returns whether it was there.
+    fn cancel(&self, row: u64) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// µtok reserved by queued and held rows.
+    fn reserved(&self) -> Result<u64, StoreError>;
+
+    /// The highest change number up to which all answers are held.
+    fn acknowledged(&self) -> u64;
+
+    /// First post index not yet collected.
+    fn collect_from(&self) -> u64;
+
+    /// Keys of a post index at or above [`Self::collect_from`] (or of a gap still kept).
+    fn post_step(&self, index: u64) -> Option<BoxStep>;
+
+    /// Records opened wraps in index order and the next index to collect; keys of those behind are erased after.
+    fn collected(&self, deposits: Vec<PendingDeposit>, next: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Deposits whose body is not yet stored.
+    fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError>;
+
+    /// Stores an opened message in INBOX and moves its deposit to the unconfirmed. Returns its UID.
+    fn store_deposit(&self, index: u64, message: Vec<u8>, now: u64) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Gives a deposit up whose body does not open, with a notice for INBOX.
+    fn abandon_deposit(&self, index: u64, notice: Vec<u8>, now: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Deposits stored but not yet confirmed to the relay: post index, digest of the wrap.
+    fn unconfirmed(&self) -> Result<Vec<(u64, [u8; 32])>, StoreError>;
+
+    /// Records that the relay was told; the deposits' keys are erased.
+    fn confirmed(&self, indices: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Puts a message (a notice, an APPEND) into INBOX. Returns its UID.
+    fn append(&self, message: Vec<u8>, flags: Flags, internal_date: u64) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// INBOX as of now.
+    fn inbox(&self) -> Arc<Snapshot>;
+
+    /// Wakes with every new version of INBOX.
+    fn inbox_changed(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Text of a message. `None`: expunged.
+    fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Changes flags of messages; those that are gone are passed over.
+    fn change_flags(&self, uids: Vec<u32>, change: FlagChange) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Removes messages and erases their keys. Returns those removed.
+    fn expunge(&self, uids: Vec<u32>) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send;
+
+    /// Whether a message with this Message-ID (without angle brackets) is or was in INBOX.
+    fn knows_message_id(&self, message_id: &str) -> Result<bool, StoreError>;
+
+    /// The aliases of the pack.
+    fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError>;
+
+    /// Writes an alias, by its address.
+    fn put_alias(&self, alias: HolderAlias) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What was last heard of the value.
+    fn value(&self) -> ValueMirror;
+
+    /// The price list last heard.
+    fn prices(&self) -> Option<PriceList>;
+
+    /// Records news of value and prices.
+    fn put_value(&self, value: ValueMirror, prices: Option<PriceList>) -> impl Future<Output = Result<(), StoreError>> + Send;
+}

@@ -1,0 +1,329 @@
+//! What a relay keeps, as coarse, typed, atomic operations.
+//!
+//! Every `async` operation is one commit, shared with whatever else arrived during the last sync; it returns once
+//! that commit is durable, and an error means that nothing is known to have happened (see [`StoreError`]).
+//! Plain operations read: they are short, and safe to call from a task.
+
+use std::future::Future;
+
+use keypacks::{Secret, Tag, chain::LinkStep, deposit::Dek, pack::Identifier};
+use ledger::PriceList;
+
+use crate::request::{Answer, Change, Collected};
+use crate::StoreError;
+
+/// Row number of an account; never leaves the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Account(pub u64);
+
+/// A pack to be issued.
+pub struct IssueOrder {
+    /// Number of link keys, at least [`keypacks::chain::LINK_KEYS_MIN`].
+    pub link_keys: u64,
+    /// First value, in µtok.
+    pub credit: u64,
+    /// Whether the pack receives postmaster's and abuse's mail.
+    pub operator: bool,
+    /// UTC day of issue.
+    pub day: u32,
+}
+
+/// An issued pack. `root` is handed out once and kept nowhere.
+pub struct Issued {
+    /// The account.
+    pub account: Account,
+    /// What names the account towards its holder and the operator.
+    pub identifier: Identifier,
+    /// Root of all chains of the pack.
+    pub root: Secret<32>,
+}
+
+/// A live link tag that was found.
+pub struct TagHit {
+    /// The account.
+    pub account: Account,
+    /// Keys of this index, computed ahead in memory; nothing is burned by looking.
+    pub step: LinkStep,
+    /// `p`: the lowest live link index of the account.
+    pub floor: u64,
+}
+
+/// The commit of cell 3.
+pub struct BurnOrder {
+    /// The account.
+    pub account: Account,
+    /// Index that cell 3 proved.
+    pub index: u64,
+    /// Link token that CONFIRM shows.
+    pub token: [u8; 16],
+    /// Fresh link token for the answer.
+    pub fresh: [u8; 16],
+    /// Highest change whose answer the holder says it holds.
+    pub answered: u64,
+    /// UTC day.
+    pub day: u32,
+}
+
+/// Proof that a burn is durable, and what the first down cell says. Only a store can make one.
+pub struct Burned {
+    pub(crate) index: u64,
+    /// Link token to show.
+    pub token: [u8; 16],
+    /// Highest change number that the relay has an answer of.
+    pub highest: u64,
+    /// Numbers up to here are refused as stale.
+    pub floor: u64,
+    /// The token shown was neither the acknowledged nor the pending one: a second holder or a restored copy.
+    pub token_mismatch: bool,
+    /// The holder acknowledges an answer that this relay never gave: the relay was restored.
+    pub rolled_back: bool,
+}
+
+impl keypacks::link::PersistedIndex for Burned {
+    fn persisted_index(&self) -> u64 {
+        self.index
+    }
+}
+
+/// A submission's effect, fixed in full before the commit.
+pub struct Spooled {
+    /// Reverse-path.
+    pub reverse_path: String,
+    /// Forward-paths, one delivery each.
+    pub recipients: Vec<String>,
+    /// The rebuilt message, byte for byte as it will leave.
+    pub message: Vec<u8>,
+    /// Price by the list in force, in µtok.
+    pub price: u64,
+}
+
+/// What a change does besides being recorded, decided by the relay before the commit.
+pub enum Effect {
+    /// Debit and spool a message.
+    Spool(Spooled),
+    /// Open an alias.
+    AliasOpen {
+        /// Full lower-case address.
+        address: String,
+    },
+    /// Close an alias.
+    AliasClose {
+        /// Full lower-case address.
+        address: String,
+    },
+    /// Nothing but the stored refusal: the relay has judged the request already.
+    Refuse(crate::request::Refusal),
+}
+
+/// An alias as the MX sees it.
+#[derive(Clone, Copy)]
+pub struct Alias {
+    /// Its account.
+    pub account: Account,
+    /// Its number inside the account, shown to the holder in the wrap.
+    pub number: u32,
+    /// Whether mail is taken.
+    pub open: bool,
+}
+
+/// A sealed message on its way into one or more mailboxes.
+pub struct DepositOrder {
+    /// Receiving accounts with the alias number of each.
+    pub recipients: Vec<(Account, u32)>,
+    /// The body as sealed, exactly one class long.
+    pub body: Vec<u8>,
+    /// Key of the body; wiped when the commit is known to be durable.
+    pub dek: Dek,
+    /// Length of the payload inside the body, in bytes.
+    pub length: u32,
+    /// Size class, in units of 1,000 bytes.
+    pub kilobytes: u32,
+    /// UTC day, which retention counts from.
+    pub day: u32,
+}
+
+/// Random name of a delivery in the spool; says nothing about the message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId(pub u64);
+
+/// A delivery whose time has come.
+pub struct Delivery {
+    /// Its name.
+    pub id: DeliveryId,
+    /// Sending account, for the report of a failure.
+    pub account: Account,
+    /// Reverse-path.
+    pub reverse_path: String,
+    /// The one recipient of this delivery.
+    pub recipient: String,
+    /// The message.
+    pub message: Vec<u8>,
+    /// Tries so far.
+    pub attempts: u32,
+    /// When it was accepted, in coarse UTC seconds.
+    pub accepted: u64,
+}
+
+/// How a try ended.
+pub enum Outcome {
+    /// The next host has it.
+    Delivered,
+    /// Try again at this UTC second.
+    Retry {
+        /// UTC second of the next try.
+        at: u64,
+    },
+    /// Given up, with the report for the sender.
+    Failed {
+        /// The sealed report.
+        report: Option<DepositOrder>,
+    },
+}
+
+/// One row of the operator's view of the queue, without identifiers.
+#[derive(Clone)]
+pub struct QueueRow {
+    /// Random name.
+    pub id: DeliveryId,
+    /// Tries so far.
+    pub attempts: u32,
+    /// UTC second of the next try.
+    pub due: u64,
+    /// Size class, in units of 1,000 bytes.
+    pub kilobytes: u32,
+}
+
+/// Sums over the whole relay, all in µtok where they are amounts.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Totals {
+    /// Packs issued.
+    pub accounts: u64,
+    /// Sum of all credits of holders.
+    pub credits: u64,
+    /// Sum of all debits of holders.
+    pub debits: u64,
+    /// Sum of all balances of holders.
+    pub balances: u64,
+    /// Revenue earned.
+    pub revenue: u64,
+    /// Deliveries waiting in the spool.
+    pub queued: u64,
+    /// Deposits waiting to be collected.
+    pub deposits: u64,
+    /// Open aliases.
+    pub aliases: u64,
+}
+
+/// What `audit` found; each line is one contradiction, in words without identifiers.
+pub struct Audit {
+    /// Sums recomputed from the postings.
+    pub totals: Totals,
+    /// Contradictions; empty is a clean audit.
+    pub findings: Vec<String>,
+}
+
+/// One posting of a holder's statement.
+#[derive(Clone, serde::Serialize)]
+pub struct StatementRow {
+    /// UTC day.
+    pub day: u32,
+    /// What it was for.
+    pub kind: String,
+    /// µtok credited.
+    pub credit: u64,
+    /// µtok debited.
+    pub debit: u64,
+}
+
+/// What upkeep did.
+#[derive(Default, Debug, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Deposits that outlived retention.
+    pub expired: u64,
+    /// Spool rows whose key was wrapped again under the new epoch.
+    pub rewrapped: u64,
+}
+
+/// The relay's durable state.
+pub trait RelayStore: Clone + Send + Sync + 'static {
+    /// Issues a pack: account, chains, first value.
+    fn issue(&self, order: IssueOrder) -> impl Future<Output = Result<Issued, StoreError>> + Send;
+
+    /// Credits an account, once per `id`. Returns the new balance, or `None` if there is no such account.
+    fn top_up(&self, identifier: &Identifier, amount: u64, id: [u8; 16], day: u32) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+
+    /// Finds a live link tag in memory.
+    fn find_tag(&self, tag: &Tag) -> Option<TagHit>;
+
+    /// Burns all link indices up to the order's, debits the key, moves the link token.
+    /// `None`: the index is burned already, which gets silence.
+    fn burn(&self, order: BurnOrder) -> impl Future<Output = Result<Option<Burned>, StoreError>> + Send;
+
+    /// The stored answer of a change, if it was executed: to be asked before a request is judged.
+    /// `digest` is `SHA-256(blind | request)`. `None`: not executed yet.
+    fn stored_answer(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer>;
+
+    /// Executes a change and stores its answer in the same commit. A change that was executed before, or whose
+    /// value is short, is answered accordingly and has no effect.
+    fn execute(&self, account: Account, change: Change, digest: [u8; 32], effect: Effect, day: u32, now: u64) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+
+    /// The answer to [`crate::request::Request::Balance`].
+    fn balance(&self, account: Account) -> Result<Answer, StoreError>;
+
+    /// The postings of an account, oldest first, at most `most`.
+    fn statement(&self, identifier: &Identifier, most: usize) -> Result<Option<Vec<StatementRow>>, StoreError>;
+
+    /// Wraps from `from` on: entries, the next index, whether more waits.
+    fn collect(&self, account: Account, from: u64, most: u16) -> Result<(Vec<Collected>, u64, bool), StoreError>;
+
+    /// The sealed body of a deposit and its class. Debits the inbound price when it is first served.
+    fn fetch(&self, account: Account, index: u64, day: u32) -> impl Future<Output = Result<Result<(u32, Vec<u8>), crate::request::Refusal>, StoreError>> + Send;
+
+    /// Deletes deposits whose digest matches; returns how many.
+    fn confirm(&self, account: Account, deposits: Vec<(u64, [u8; 32])>) -> impl Future<Output = Result<u16, StoreError>> + Send;
+
+    /// Looks an address up. Reserved local parts (postmaster, abuse) lead to the operator's pack.
+    fn alias(&self, address: &str) -> Option<Alias>;
+
+    /// Whether deposits wait for the account; `subscribe` wakes when one arrives.
+    fn waiting(&self, account: Account) -> bool;
+
+    /// Counts up whenever any account receives a deposit.
+    fn subscribe(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Stores a sealed message under the next post key of every recipient.
+    fn deposit(&self, order: DepositOrder) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Names of deliveries due at `now`, oldest first, at most `most`, not counting those in `busy`.
+    fn due(&self, now: u64, most: usize) -> Result<Vec<DeliveryId>, StoreError>;
+
+    /// When the next delivery is due, if any.
+    fn next_due(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Opens a delivery. `None`: it is finished.
+    fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// Wakes when the spool has a new delivery.
+    fn spool_changed(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Records how a try ended. A finished delivery's row key is erased.
+    fn finish(&self, id: DeliveryId, outcome: Outcome) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The price list in force.
+    fn prices(&self) -> PriceList;
+
+    /// Puts a price list in force if it differs from the one in force, with the next version number.
+    fn set_prices(&self, message: u64, kilobyte: u64, key: u64, inbound_message: u64, inbound_kilobyte: u64) -> impl Future<Output = Result<PriceList, StoreError>> + Send;
+
+    /// Sums as kept.
+    fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// Recomputes everything from the postings and compares.
+    fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// The spool without identifiers, at most `most` rows.
+    fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError>;
+
+    /// Ends retention of what is older than `retention_days`, moves the epoch key on, drops aged answers.
+    fn upkeep(&self, now: u64, retention_days: u32) -> impl Future<Output = Result<Upkeep, StoreError>> + Send;
+}
