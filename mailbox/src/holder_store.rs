@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::deposit::Dek;
+use keypacks::{Secret, pack::Identifier};
 use ledger::PriceList;
 
 use crate::request::{Answer, Change, Refusal};
@@ -203,8 +204,27 @@ pub enum FlagChange {
     Remove(Flags),
 }
 
+/// What the pack says of itself and of its relay.
+#[derive(Clone)]
+pub struct PackFacts {
+    /// What names the account towards the operator.
+    pub identifier: Identifier,
+    /// `host:port` of the relay's link server.
+    pub relay_address: String,
+    /// Domain of the relay's aliases.
+    pub relay_domain: String,
+    /// The relay's static X25519 key.
+    pub relay_public: [u8; 32],
+}
+
 /// The holder's durable state.
 pub trait HolderStore: Clone + Send + Sync + 'static {
+    /// What the pack says of itself and of its relay.
+    fn facts(&self) -> PackFacts;
+
+    /// A secret of this store alone, `HE(store key, purpose, 32)`: for hedged nonces, for the bridge's password.
+    fn derive(&self, purpose: &str) -> Secret<32>;
+
     /// Where the link sequence stands.
     fn link_position(&self) -> LinkPosition;
 
