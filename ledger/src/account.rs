@@ -37,12 +37,18 @@ impl Balance {
 
     /// This balance with `amount` more credits; `None` if they overflow.
     pub fn credited(self, amount: Amount) -> Option<Balance> {
-        Some(Balance { credits: self.credits.checked_add(amount)?, ..self })
+        Some(Balance {
+            credits: self.credits.checked_add(amount)?,
+            ..self
+        })
     }
 
     /// This balance with `amount` more debits; `None` if they overflow.
     pub fn debited(self, amount: Amount) -> Option<Balance> {
-        Some(Balance { debits: self.debits.checked_add(amount)?, ..self })
+        Some(Balance {
+            debits: self.debits.checked_add(amount)?,
+            ..self
+        })
     }
 }
 

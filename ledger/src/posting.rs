@@ -38,7 +38,10 @@ impl Kind {
     fn flows(self, debit: AccountKey, credit: AccountKey) -> bool {
         match self {
             Kind::TopUp => matches!((debit, credit), (AccountKey::Issue, AccountKey::Holder(_))),
-            Kind::Message | Kind::Key | Kind::Inbound => matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Revenue)),
+            Kind::Message | Kind::Key | Kind::Inbound => matches!(
+                (debit, credit),
+                (AccountKey::Holder(_), AccountKey::Revenue)
+            ),
         }
     }
 }
@@ -63,12 +66,26 @@ pub struct Transfer {
 impl Transfer {
     /// Value handed out to a holder.
     pub fn top_up(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
-        Transfer { id, debit: AccountKey::Issue, credit: AccountKey::Holder(holder), amount, kind: Kind::TopUp, day }
+        Transfer {
+            id,
+            debit: AccountKey::Issue,
+            credit: AccountKey::Holder(holder),
+            amount,
+            kind: Kind::TopUp,
+            day,
+        }
     }
 
     /// A price paid by a holder, of any kind but [`Kind::TopUp`] (which [`post`] then refuses).
     pub fn charge(id: TransferId, holder: u64, amount: Amount, kind: Kind, day: u32) -> Self {
-        Transfer { id, debit: AccountKey::Holder(holder), credit: AccountKey::Revenue, amount, kind, day }
+        Transfer {
+            id,
+            debit: AccountKey::Holder(holder),
+            credit: AccountKey::Revenue,
+            amount,
+            kind,
+            day,
+        }
     }
 }
 
@@ -104,7 +121,9 @@ impl<E: fmt::Display> fmt::Display for LedgerError<E> {
         match self {
             LedgerError::Shortfall { shortfall } => write!(f, "{shortfall} µtok are missing"),
             LedgerError::Conflict => f.write_str("the transfer's id is taken by another transfer"),
-            LedgerError::Misdirected => f.write_str("value of this kind does not flow between these accounts"),
+            LedgerError::Misdirected => {
+                f.write_str("value of this kind does not flow between these accounts")
+            }
             LedgerError::Overflow => f.write_str("the account's sums exceed 64 bits"),
             LedgerError::Store(error) => write!(f, "the ledger's store failed: {error}"),
         }
@@ -124,9 +143,16 @@ impl<E: Error + 'static> Error for LedgerError<E> {
 ///
 /// Everything is checked before anything is written, so a refusal leaves the accounts as they were.
 /// Only [`LedgerError::Store`] may leave a part behind, in a transaction that must then be aborted.
-pub fn post<A: Accounts>(accounts: &mut A, transfer: Transfer) -> Result<Posted, LedgerError<A::Error>> {
+pub fn post<A: Accounts>(
+    accounts: &mut A,
+    transfer: Transfer,
+) -> Result<Posted, LedgerError<A::Error>> {
     if let Some(before) = accounts.seen(&transfer.id).map_err(LedgerError::Store)? {
-        return if before == transfer { Ok(Posted::Repeated) } else { Err(LedgerError::Conflict) };
+        return if before == transfer {
+            Ok(Posted::Repeated)
+        } else {
+            Err(LedgerError::Conflict)
+        };
     }
     if !transfer.kind.flows(transfer.debit, transfer.credit) {
         return Err(LedgerError::Misdirected);
@@ -136,13 +162,23 @@ pub fn post<A: Accounts>(accounts: &mut A, transfer: Transfer) -> Result<Posted,
     if let AccountKey::Holder(_) = transfer.debit
         && transfer.amount > giver.available()
     {
-        return Err(LedgerError::Shortfall { shortfall: transfer.amount - giver.available() });
+        return Err(LedgerError::Shortfall {
+            shortfall: transfer.amount - giver.available(),
+        });
     }
-    let giver = giver.debited(transfer.amount).ok_or(LedgerError::Overflow)?;
-    let receiver = receiver.credited(transfer.amount).ok_or(LedgerError::Overflow)?;
+    let giver = giver
+        .debited(transfer.amount)
+        .ok_or(LedgerError::Overflow)?;
+    let receiver = receiver
+        .credited(transfer.amount)
+        .ok_or(LedgerError::Overflow)?;
     // `flows` admits no transfer from an account to itself, so the two writes do not overwrite each other.
-    accounts.store(transfer.debit, giver).map_err(LedgerError::Store)?;
-    accounts.store(transfer.credit, receiver).map_err(LedgerError::Store)?;
+    accounts
+        .store(transfer.debit, giver)
+        .map_err(LedgerError::Store)?;
+    accounts
+        .store(transfer.credit, receiver)
+        .map_err(LedgerError::Store)?;
     accounts.journal(&transfer).map_err(LedgerError::Store)?;
     Ok(Posted::New)
 }

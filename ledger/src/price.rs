@@ -47,7 +47,13 @@ mod tests {
 
     #[test]
     fn a_message_costs_its_class_for_every_recipient() {
-        let list = PriceList { version: 1, message: 100, kilobyte: 7, key: 5, ..PriceList::default() };
+        let list = PriceList {
+            version: 1,
+            message: 100,
+            kilobyte: 7,
+            key: 5,
+            ..PriceList::default()
+        };
         assert_eq!(list.price_of(1, 1), Some(107));
         assert_eq!(list.price_of(3, 16), Some(3 * (100 + 16 * 7)));
         assert_eq!(list.price_of(0, 16), Some(0));

@@ -18,11 +18,23 @@ pub struct StatementEntry {
 impl StatementEntry {
     /// The transfer as `account` sees it; `None` if it does not touch the account.
     pub fn of(transfer: &Transfer, account: AccountKey) -> Option<Self> {
-        let Transfer { amount, kind, day, .. } = *transfer;
+        let Transfer {
+            amount, kind, day, ..
+        } = *transfer;
         if transfer.credit == account {
-            Some(StatementEntry { day, kind, credit: amount, debit: 0 })
+            Some(StatementEntry {
+                day,
+                kind,
+                credit: amount,
+                debit: 0,
+            })
         } else if transfer.debit == account {
-            Some(StatementEntry { day, kind, credit: 0, debit: amount })
+            Some(StatementEntry {
+                day,
+                kind,
+                credit: 0,
+                debit: amount,
+            })
         } else {
             None
         }
@@ -31,6 +43,11 @@ impl StatementEntry {
 
 /// `opening + sum of entries`, side by side: the closing balance, from which the entries may then be dropped.
 /// `None` if a side exceeds 64 bits, which no series of successful posts produces.
-pub fn fold(opening: Balance, entries: impl IntoIterator<Item = StatementEntry>) -> Option<Balance> {
-    entries.into_iter().try_fold(opening, |balance, entry| balance.credited(entry.credit)?.debited(entry.debit))
+pub fn fold(
+    opening: Balance,
+    entries: impl IntoIterator<Item = StatementEntry>,
+) -> Option<Balance> {
+    entries.into_iter().try_fold(opening, |balance, entry| {
+        balance.credited(entry.credit)?.debited(entry.debit)
+    })
 }
