@@ -38,10 +38,9 @@ impl Kind {
     fn flows(self, debit: AccountKey, credit: AccountKey) -> bool {
         match self {
             Kind::TopUp => matches!((debit, credit), (AccountKey::Issue, AccountKey::Holder(_))),
-            Kind::Message | Kind::Key | Kind::Inbound => matches!(
-                (debit, credit),
-                (AccountKey::Holder(_), AccountKey::Revenue)
-            ),
+            Kind::Message | Kind::Key | Kind::Inbound => {
+                matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Revenue))
+            }
         }
     }
 }
@@ -121,9 +120,7 @@ impl<E: fmt::Display> fmt::Display for LedgerError<E> {
         match self {
             LedgerError::Shortfall { shortfall } => write!(f, "{shortfall} µtok are missing"),
             LedgerError::Conflict => f.write_str("the transfer's id is taken by another transfer"),
-            LedgerError::Misdirected => {
-                f.write_str("value of this kind does not flow between these accounts")
-            }
+            LedgerError::Misdirected => f.write_str("value of this kind does not flow between these accounts"),
             LedgerError::Overflow => f.write_str("the account's sums exceed 64 bits"),
             LedgerError::Store(error) => write!(f, "the ledger's store failed: {error}"),
         }
@@ -143,10 +140,7 @@ impl<E: Error + 'static> Error for LedgerError<E> {
 ///
 /// Everything is checked before anything is written, so a refusal leaves the accounts as they were.
 /// Only [`LedgerError::Store`] may leave a part behind, in a transaction that must then be aborted.
-pub fn post<A: Accounts>(
-    accounts: &mut A,
-    transfer: Transfer,
-) -> Result<Posted, LedgerError<A::Error>> {
+pub fn post<A: Accounts>(accounts: &mut A, transfer: Transfer) -> Result<Posted, LedgerError<A::Error>> {
     if let Some(before) = accounts.seen(&transfer.id).map_err(LedgerError::Store)? {
         return if before == transfer {
             Ok(Posted::Repeated)
@@ -166,19 +160,11 @@ pub fn post<A: Accounts>(
             shortfall: transfer.amount - giver.available(),
         });
     }
-    let giver = giver
-        .debited(transfer.amount)
-        .ok_or(LedgerError::Overflow)?;
-    let receiver = receiver
-        .credited(transfer.amount)
-        .ok_or(LedgerError::Overflow)?;
+    let giver = giver.debited(transfer.amount).ok_or(LedgerError::Overflow)?;
+    let receiver = receiver.credited(transfer.amount).ok_or(LedgerError::Overflow)?;
     // `flows` admits no transfer from an account to itself, so the two writes do not overwrite each other.
-    accounts
-        .store(transfer.debit, giver)
-        .map_err(LedgerError::Store)?;
-    accounts
-        .store(transfer.credit, receiver)
-        .map_err(LedgerError::Store)?;
+    accounts.store(transfer.debit, giver).map_err(LedgerError::Store)?;
+    accounts.store(transfer.credit, receiver).map_err(LedgerError::Store)?;
     accounts.journal(&transfer).map_err(LedgerError::Store)?;
     Ok(Posted::New)
 }

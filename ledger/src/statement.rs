@@ -18,9 +18,7 @@ pub struct StatementEntry {
 impl StatementEntry {
     /// The transfer as `account` sees it; `None` if it does not touch the account.
     pub fn of(transfer: &Transfer, account: AccountKey) -> Option<Self> {
-        let Transfer {
-            amount, kind, day, ..
-        } = *transfer;
+        let Transfer { amount, kind, day, .. } = *transfer;
         if transfer.credit == account {
             Some(StatementEntry {
                 day,
@@ -43,10 +41,7 @@ impl StatementEntry {
 
 /// `opening + sum of entries`, side by side: the closing balance, from which the entries may then be dropped.
 /// `None` if a side exceeds 64 bits, which no series of successful posts produces.
-pub fn fold(
-    opening: Balance,
-    entries: impl IntoIterator<Item = StatementEntry>,
-) -> Option<Balance> {
+pub fn fold(opening: Balance, entries: impl IntoIterator<Item = StatementEntry>) -> Option<Balance> {
     entries.into_iter().try_fold(opening, |balance, entry| {
         balance.credited(entry.credit)?.debited(entry.debit)
     })

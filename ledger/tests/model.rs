@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use ledger::{
-    AccountKey, Accounts, Balance, Kind, LedgerError, Posted, StatementEntry, Transfer, TransferId,
-    fold, post,
+    AccountKey, Accounts, Balance, Kind, LedgerError, Posted, StatementEntry, Transfer, TransferId, fold, post,
 };
 use proptest::prelude::*;
 
@@ -28,11 +27,7 @@ impl Accounts for MemoryAccounts {
     }
 
     fn seen(&self, id: &TransferId) -> Result<Option<Transfer>, Infallible> {
-        Ok(self
-            .journal
-            .iter()
-            .find(|transfer| transfer.id == *id)
-            .copied())
+        Ok(self.journal.iter().find(|transfer| transfer.id == *id).copied())
     }
 
     fn journal(&mut self, transfer: &Transfer) -> Result<(), Infallible> {
@@ -69,21 +64,18 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn transfer() -> impl Strategy<Value = Transfer> {
     let id = (0..24u8).prop_map(|id| [id; 16]);
     let amount = prop_oneof![8 => 0..1_000u64, 1 => Just(u64::MAX), 1 => u64::MAX - 500..=u64::MAX];
-    let top_up = (id.clone(), 0..3u64, amount.clone())
-        .prop_map(|(id, holder, amount)| Transfer::top_up(id, holder, amount, 1));
+    let top_up =
+        (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::top_up(id, holder, amount, 1));
     let charge = (id.clone(), 0..3u64, amount.clone(), kind())
         .prop_map(|(id, holder, amount, kind)| Transfer::charge(id, holder, amount, kind, 2));
-    let any =
-        (id, account(), account(), amount, kind()).prop_map(|(id, debit, credit, amount, kind)| {
-            Transfer {
-                id,
-                debit,
-                credit,
-                amount,
-                kind,
-                day: 3,
-            }
-        });
+    let any = (id, account(), account(), amount, kind()).prop_map(|(id, debit, credit, amount, kind)| Transfer {
+        id,
+        debit,
+        credit,
+        amount,
+        kind,
+        day: 3,
+    });
     prop_oneof![4 => top_up, 4 => charge, 1 => any]
 }
 
@@ -182,10 +174,7 @@ fn the_same_id_with_other_contents_is_refused() {
     let first = Transfer::top_up([1; 16], 7, 100, 1);
     post(&mut accounts, first).unwrap();
     for other in [
-        Transfer {
-            amount: 101,
-            ..first
-        },
+        Transfer { amount: 101, ..first },
         Transfer { day: 2, ..first },
         Transfer {
             credit: AccountKey::Holder(8),
