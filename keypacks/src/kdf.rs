@@ -1,0 +1,97 @@
+//! HKDF-SHA256 (RFC 5869) under labels of which no two purposes share one (`docs/PROTOCOL.md` section 1).
+
+use hkdf::{Hkdf, HkdfExtract};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
+
+use crate::Secret;
+
+/// First bytes of every salt and info string.
+const PREFIX: &[u8] = b"postern/1/";
+/// Ends the purpose, so that no purpose with its context reads as another.
+const END: &[u8] = &[0];
+
+/// `HX(purpose, ikm) = HKDF-Extract(salt = "postern/1/" purpose 0x00, ikm)`, `ikm` given in pieces.
+pub fn hx(purpose: &str, ikm: &[&[u8]]) -> Secret<32> {
+    extract(&[PREFIX, purpose.as_bytes(), END].concat(), ikm)
+}
+
+/// `HX(salt, ikm)` with an earlier key as the salt: what depends on both is safe while either is secret.
+pub fn hx_keyed(salt: &Secret<32>, ikm: &[&[u8]]) -> Secret<32> {
+    extract(salt.expose(), ikm)
+}
+
+/// `HE(key, purpose | context, N) = HKDF-Expand(key, info = "postern/1/" purpose 0x00 context, N)`.
+///
+/// The context has one fixed length per purpose.
+pub fn he<const N: usize>(key: &Secret<32>, purpose: &str, context: &[u8]) -> Secret<N> {
+    let hkdf = Hkdf::<Sha256>::from_prk(key.expose()).expect("the key is as long as the digest");
+    let secret = Secret::from_fn(|okm| {
+        hkdf.expand_multi_info(&[PREFIX, purpose.as_bytes(), END, context], okm)
+            .expect("every output of the protocol is below 255 digests");
+    });
+    drop(hkdf);
+    wipe_stack();
+    secret
+}
+
+/// A nonce that repeats only if randomness, index and plaintext all do:
+/// `HE(local secret, "hedge" | random | u64 index | SHA-256(plaintext), 24)`.
+///
+/// A cloned virtual machine repeats its random bytes; a nonce that also depends on the plaintext then still differs
+/// wherever the plaintext does.
+pub fn hedged_nonce(local_secret: &Secret<32>, random: &[u8; 32], index: u64, plaintext: &[u8]) -> [u8; 24] {
+    let mut context = [0; 72];
+    context[..32].copy_from_slice(random);
+    context[32..40].copy_from_slice(&index.to_le_bytes());
+    context[40..].copy_from_slice(&Sha256::digest(plaintext));
+    *he::<24>(local_secret, "hedge", &context).expose()
+}
+
+fn extract(salt: &[u8], ikm: &[&[u8]]) -> Secret<32> {
+    let mut hkdf = HkdfExtract::<Sha256>::new(Some(salt));
+    for piece in ikm {
+        hkdf.input_ikm(piece);
+    }
+    let (mut prk, _) = hkdf.finalize();
+    let secret = Secret::from_fn(|bytes| bytes.copy_from_slice(&prk));
+    prk.as_mut_slice().zeroize();
+    wipe_stack();
+    secret
+}
+
+/// Overwrites the stack below the caller, where the primitives just called left their working state: they wipe what
+/// they own when dropped, not what the compiler spilt or moved. Best effort, since only the compiler knows the frames.
+#[inline(never)]
+pub(crate) fn wipe_stack() {
+    let mut frame = [0u64; 512];
+    frame.zeroize();
+    std::hint::black_box(&frame);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_end_so_that_purposes_do_not_run_into_their_context() {
+        let key = Secret::new([7; 32]);
+        assert!(he::<32>(&key, "step", b"/link") != he::<32>(&key, "step/", b"link"));
+        assert!(hx("link", &[b"ab", b"c"]) == hx("link", &[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_hedged_nonce_changes_with_each_input() {
+        let (local, random) = (Secret::new([1; 32]), [2; 32]);
+        let nonce = hedged_nonce(&local, &random, 3, b"plain");
+        assert_eq!(nonce, hedged_nonce(&local, &random, 3, b"plain"));
+        for other in [
+            hedged_nonce(&Secret::new([9; 32]), &random, 3, b"plain"),
+            hedged_nonce(&local, &[9; 32], 3, b"plain"),
+            hedged_nonce(&local, &random, 4, b"plain"),
+            hedged_nonce(&local, &random, 3, b"other"),
+        ] {
+            assert_ne!(nonce, other);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The key schedule of the handshake, which both ends walk: each stage is a type, made from the one before it.
+
+use sha2::{Digest, Sha256};
+use x25519_dalek::{PublicKey, StaticSecret};
+use zeroize::Zeroizing;
+
+use crate::cell::Direction;
+use crate::chain::LinkStep;
+use crate::kdf::{he, hx, hx_keyed, wipe_stack};
+use crate::{CELL, Refused, Secret};
+
+use super::Link;
+
+/// `psk = HX("link", U | D)`, and the hash of the cells so far.
+pub(super) struct Opening {
+    psk: Secret<32>,
+    cells: Sha256,
+}
+
+impl Opening {
+    pub(super) fn new(step: &LinkStep) -> Self {
+        Self {
+            psk: hx("link", &[step.up.expose(), step.down.expose()]),
+            cells: Sha256::new(),
+        }
+    }
+
+    /// Key of cell 1: `HE(psk, "hs1", 32)`.
+    pub(super) fn cell1_key(&self) -> Secret<32> {
+        he(&self.psk, "hs1", &[])
+    }
+
+    /// Key of cell 2: `HE(psk, "hs2" | H(cell1), 32)`. `cell1` as it was on the wire.
+    pub(super) fn cell2_key(&mut self, cell1: &[u8; CELL]) -> Secret<32> {
+        self.cells.update(cell1);
+        he(&self.psk, "hs2", &self.cells.clone().finalize())
+    }
+
+    /// `ck = HX(psk, X25519(e_c, e_s) | X25519(e_c, S))`.
+    pub(super) fn agree(self, ephemeral: Secret<32>, fixed: Secret<32>) -> Agreed {
+        let ck = hx_keyed(&self.psk, &[ephemeral.expose(), fixed.expose()]);
+        Agreed { ck, cells: self.cells }
+    }
+}
+
+/// Both ends hold `ck`.
+pub(super) struct Agreed {
+    ck: Secret<32>,
+    cells: Sha256,
+}
+
+impl Agreed {
+    /// Key of cell 3: `HE(ck, "hs3" | H(cell1 | cell2), 32)`. `cell2` as it was on the wire.
+    pub(super) fn cell3_key(&mut self, cell2: &[u8; CELL]) -> Secret<32> {
+        self.cells.update(cell2);
+        he(&self.ck, "hs3", &self.cells.clone().finalize())
+    }
+
+    /// `k_up | k_down | ck0 = HE(ck, "traffic" | H(cell1 | cell2 | cell3), 96)`. `ck0` is for rotation, which version
+    /// 1 does not have. `cell3` as it was on the wire.
+    pub(super) fn traffic(mut self, cell3: &[u8; CELL]) -> Traffic {
+        self.cells.update(cell3);
+        let okm = he::<96>(&self.ck, "traffic", &self.cells.finalize());
+        Traffic {
+            up: okm.part(0),
+            down: okm.part(32),
+        }
+    }
+}
+
+/// The first key of each direction.
+pub(super) struct Traffic {
+    up: Secret<32>,
+    down: Secret<32>,
+}
+
+impl Traffic {
+    pub(super) fn holder_link(self) -> Link {
+        Link {
+            sealer: Direction::Up.sealer(self.up),
+            opener: Direction::Down.opener(self.down),
+        }
+    }
+
+    pub(super) fn relay_link(self) -> Link {
+        Link {
+            sealer: Direction::Down.sealer(self.down),
+            opener: Direction::Up.opener(self.up),
+        }
+    }
+}
+
+/// X25519 (RFC 7748). Refuses the all-zero result, by which a peer could fix the shared secret.
+pub(super) fn x25519(secret: &Secret<32>, public: &[u8; 32]) -> Result<Secret<32>, Refused> {
+    let shared = StaticSecret::from(*secret.expose()).diffie_hellman(&PublicKey::from(*public));
+    let contributory = shared.was_contributory();
+    let secret = Secret::new(*Zeroizing::new(shared.to_bytes()));
+    drop(shared);
+    wipe_stack();
+    if contributory { Ok(secret) } else { Err(Refused) }
+}
+
+/// The public key of an X25519 secret.
+pub(super) fn x25519_public(secret: &Secret<32>) -> [u8; 32] {
+    let public = PublicKey::from(&StaticSecret::from(*secret.expose())).to_bytes();
+    wipe_stack();
+    public
+}

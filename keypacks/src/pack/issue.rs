@@ -1,0 +1,164 @@
+//! The issue block: what the relay hands over once, sealed under the file key.
+//!
+//! ```text
+//! block = nonce 24 | Box(HE(file key, "pack/issue", 32), nonce, plain 4,056)
+//!
+//! 0     version        u8 = 1
+//! 1     identifier     16
+//! 17    relay's key    32
+//! 49    link keys      u64
+//! 57    root           32
+//! 89    day of issue   u32
+//! 93    address        name
+//! 349   domain         name
+//! 605   aliases        u8, at most 8
+//! 606   alias          name, 8 of them
+//! 2654  zeros          to 4,056
+//!
+//! name = u8 length | UTF-8 | zeros, 256 bytes in all
+//! ```
+
+use zeroize::Zeroize;
+
+use crate::kdf::he;
+use crate::secretbox::{MAC, NONCE, open, seal_in_place};
+use crate::{Refused, Secret};
+
+use super::{BLOCK, Identifier};
+
+/// Most aliases that a pack is issued with.
+pub const ALIASES_MAX: usize = 8;
+/// Longest address, domain or alias, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
+const VERSION: u8 = 1;
+const NAME: usize = 1 + NAME_BYTES_MAX;
+const ADDRESS_AT: usize = 93;
+const DOMAIN_AT: usize = ADDRESS_AT + NAME;
+const ALIAS_COUNT_AT: usize = DOMAIN_AT + NAME;
+const ALIASES_AT: usize = ALIAS_COUNT_AT + 1;
+const PLAIN: usize = BLOCK - NONCE - MAC;
+
+const _: () = assert!(ALIASES_AT + ALIASES_MAX * NAME <= PLAIN);
+
+/// What a pack is, on the day of its issue.
+pub struct Issue {
+    /// What names the account towards holder and operator.
+    pub identifier: Identifier,
+    /// The relay's static X25519 key.
+    pub relay_public: [u8; 32],
+    /// Number of link keys.
+    pub link_keys: u64,
+    /// `R`, from which all chains come. It opens everything, so it is kept nowhere else.
+    pub root: Secret<32>,
+    /// UTC day of issue.
+    pub day: u32,
+    /// `host:port` of the relay's link server.
+    pub relay_address: String,
+    /// Domain of the relay's aliases.
+    pub relay_domain: String,
+    /// Addresses that were opened with the pack, the default one first.
+    pub aliases: Vec<String>,
+}
+
+/// A name or the list of aliases is longer than the block holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DoesNotFit;
+
+impl std::fmt::Display for DoesNotFit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a name is too long for the pack, or the aliases are too many")
+    }
+}
+
+impl std::error::Error for DoesNotFit {}
+
+impl Issue {
+    /// Makes an issue block. `nonce` is fresh randomness for each copy. Fails if a name is over
+    /// [`NAME_BYTES_MAX`] or there are more aliases than [`ALIASES_MAX`].
+    pub fn seal(&self, file_key: &Secret<32>, nonce: [u8; NONCE]) -> Result<Box<[u8; BLOCK]>, DoesNotFit> {
+        let fits = |name: &String| name.len() <= NAME_BYTES_MAX;
+        let names = [&self.relay_address, &self.relay_domain];
+        if self.aliases.len() > ALIASES_MAX || !names.into_iter().chain(&self.aliases).all(fits) {
+            return Err(DoesNotFit);
+        }
+        let mut block = Box::new([0; BLOCK]);
+        block[..NONCE].copy_from_slice(&nonce);
+        self.write(&mut block[NONCE + MAC..]);
+        seal_in_place(&box_key(file_key), &nonce, &mut block[NONCE..]);
+        Ok(block)
+    }
+
+    /// Opens an issue block. Refused as well: a block that `init` has overwritten.
+    pub fn open(file_key: &Secret<32>, block: &[u8; BLOCK]) -> Result<Self, Refused> {
+        Self::read(&open(&box_key(file_key), block)?)
+    }
+
+    fn write(&self, plain: &mut [u8]) {
+        plain[0] = VERSION;
+        plain[1..17].copy_from_slice(&self.identifier.0);
+        plain[17..49].copy_from_slice(&self.relay_public);
+        plain[49..57].copy_from_slice(&self.link_keys.to_le_bytes());
+        plain[57..89].copy_from_slice(self.root.expose());
+        plain[89..93].copy_from_slice(&self.day.to_le_bytes());
+        write_name(&mut plain[ADDRESS_AT..], &self.relay_address);
+        write_name(&mut plain[DOMAIN_AT..], &self.relay_domain);
+        plain[ALIAS_COUNT_AT] = u8::try_from(self.aliases.len()).expect("at most ALIASES_MAX, as checked by seal");
+        for (alias, room) in self.aliases.iter().zip(plain[ALIASES_AT..].chunks_mut(NAME)) {
+            write_name(room, alias);
+        }
+    }
+
+    fn read(plain: &[u8]) -> Result<Self, Refused> {
+        let plain: &[u8; PLAIN] = plain.try_into().map_err(|_| Refused)?;
+        let count = usize::from(plain[ALIAS_COUNT_AT]);
+        if plain[0] != VERSION || count > ALIASES_MAX {
+            return Err(Refused);
+        }
+        Ok(Self {
+            identifier: Identifier(*plain[1..].first_chunk().ok_or(Refused)?),
+            relay_public: *plain[17..].first_chunk().ok_or(Refused)?,
+            link_keys: u64::from_le_bytes(*plain[49..].first_chunk().ok_or(Refused)?),
+            root: Secret::from_slice(&plain[57..89]).ok_or(Refused)?,
+            day: u32::from_le_bytes(*plain[89..].first_chunk().ok_or(Refused)?),
+            relay_address: read_name(&plain[ADDRESS_AT..])?,
+            relay_domain: read_name(&plain[DOMAIN_AT..])?,
+            aliases: plain[ALIASES_AT..]
+                .chunks(NAME)
+                .take(count)
+                .map(read_name)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn write_name(room: &mut [u8], name: &str) {
+    room[0] = u8::try_from(name.len()).expect("at most NAME_BYTES_MAX, as checked by seal");
+    room[1..=name.len()].copy_from_slice(name.as_bytes());
+}
+
+fn read_name(room: &[u8]) -> Result<String, Refused> {
+    let (length, rest) = room.split_first().ok_or(Refused)?;
+    let name = rest.get(..usize::from(*length)).ok_or(Refused)?;
+    Ok(std::str::from_utf8(name).map_err(|_| Refused)?.to_owned())
+}
+
+/// `HE(file key, "pack/issue", 32)`.
+fn box_key(file_key: &Secret<32>) -> Secret<32> {
+    he(file_key, "pack/issue", &[])
+}
+
+pub(super) fn fuzz(bytes: &[u8]) {
+    let mut plain = [0; PLAIN];
+    let length = bytes.len().min(PLAIN);
+    plain[..length].copy_from_slice(&bytes[..length]);
+    if let Ok(issue) = Issue::read(&plain) {
+        let mut again = [0; PLAIN];
+        issue.write(&mut again);
+        assert!(
+            Issue::read(&again).is_ok(),
+            "what was read can be written and read again"
+        );
+        again.zeroize();
+    }
+}

@@ -1,0 +1,63 @@
+//! `Box(key, nonce, m)` = XSalsa20-Poly1305 as in NaCl's `crypto_secretbox`: 16 bytes of MAC, then the ciphertext.
+
+use xsalsa20poly1305::aead::AeadInPlace;
+use xsalsa20poly1305::{KeyInit, XSalsa20Poly1305};
+use zeroize::Zeroizing;
+
+use crate::kdf::wipe_stack;
+use crate::{Refused, Secret};
+
+/// Length of the MAC before every ciphertext.
+pub const MAC: usize = 16;
+/// Length of a nonce.
+pub const NONCE: usize = 24;
+
+/// Seals `boxed[MAC..]` where it lies and writes the MAC before it.
+///
+/// A (key, nonce) pair seals one plaintext: a second one would reveal the exclusive-or of both and the MAC key.
+///
+/// # Panics
+/// If `boxed` has no room for the MAC.
+pub fn seal_in_place(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &mut [u8]) {
+    let (mac, plain) = boxed
+        .split_first_chunk_mut::<MAC>()
+        .expect("the caller leaves room for the MAC");
+    let sealed = XSalsa20Poly1305::new(key.expose().into())
+        .encrypt_in_place_detached(nonce.into(), &[], plain)
+        .expect("fails only for associated data, of which there is none");
+    mac.copy_from_slice(&sealed);
+    wipe_stack();
+}
+
+/// Checks the MAC of `boxed`, then opens it where it lies; returns the plaintext behind the MAC.
+/// When refused, `boxed` is as before.
+pub fn open_in_place<'b>(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &'b mut [u8]) -> Result<&'b mut [u8], Refused> {
+    let (mac, sealed) = boxed.split_first_chunk_mut::<MAC>().ok_or(Refused)?;
+    let opened = XSalsa20Poly1305::new(key.expose().into())
+        .decrypt_in_place_detached(nonce.into(), &[], sealed, (&*mac).into())
+        .map_err(|_| Refused);
+    wipe_stack();
+    opened.map(|()| sealed)
+}
+
+/// Seals a row for storage: `nonce | MAC | ciphertext`.
+pub fn seal(key: &Secret<32>, nonce: [u8; NONCE], plain: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(NONCE + MAC + plain.len());
+    row.extend_from_slice(&nonce);
+    row.extend_from_slice(&[0; MAC]);
+    row.extend_from_slice(plain);
+    seal_in_place(key, &nonce, &mut row[NONCE..]);
+    row
+}
+
+/// Opens what [`seal`] made.
+pub fn open(key: &Secret<32>, row: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    let (nonce, boxed) = row.split_first_chunk::<NONCE>().ok_or(Refused)?;
+    let (mac, sealed) = boxed.split_first_chunk::<MAC>().ok_or(Refused)?;
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    let opened = XSalsa20Poly1305::new(key.expose().into())
+        .decrypt_in_place_detached(nonce.into(), &[], &mut plain, mac.into())
+        .map_err(|_| Refused);
+    wipe_stack();
+    opened.map(|()| plain)
+}
