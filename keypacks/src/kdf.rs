@@ -35,6 +35,15 @@ pub fn he<const N: usize>(key: &Secret<32>, purpose: &str, context: &[u8]) -> Se
     secret
 }
 
+/// `H(piece | piece | ...)`, SHA-256: for digests of what is not secret by itself.
+pub fn hash(pieces: &[&[u8]]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for piece in pieces {
+        digest.update(piece);
+    }
+    digest.finalize().into()
+}
+
 /// A nonce that repeats only if randomness, index and plaintext all do:
 /// `HE(local secret, "hedge" | random | u64 index | SHA-256(plaintext), 24)`.
 ///

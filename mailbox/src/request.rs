@@ -67,6 +67,15 @@ pub struct Change {
     pub operation: Operation,
 }
 
+impl Change {
+    /// `SHA-256(blind | u64 seq | id | operation)`: what the relay keeps to tell a retry from another request.
+    /// `acknowledged` is left out, since it moves on between two tries of the same change.
+    pub fn digest(&self) -> [u8; 32] {
+        let operation = postcard::to_allocvec(&self.operation).expect("an operation is plain data");
+        keypacks::kdf::hash(&[&self.blind, &self.seq.to_le_bytes(), &self.id, &operation])
+    }
+}
+
 /// What a change does.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
