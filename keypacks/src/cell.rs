@@ -94,6 +94,7 @@ impl Sealer {
     /// # Panics
     /// If the frame has more than [`DATA_MAX`] bytes of data.
     pub fn seal(&mut self, frame: Frame<'_>, cell: &mut [u8; CELL]) {
+        assert!(frame.data.len() <= DATA_MAX, "the caller cuts messages into cells");
         let plain = &mut cell[MAC..];
         let length = u16::try_from(frame.data.len()).expect("DATA_MAX fits 16 bits");
         plain[..2].copy_from_slice(&length.to_le_bytes());

@@ -83,7 +83,7 @@ impl LinkChain {
             index,
             up: okm.part(32),
             down: okm.part(64),
-            tag: tag(&okm.part(96)),
+            tag: tag(&okm, 96),
         }
     }
 
@@ -177,7 +177,7 @@ impl BoxChain {
         BoxStep {
             index,
             key: okm.part(32),
-            tag: tag(&okm.part(64)),
+            tag: tag(&okm, 64),
         }
     }
 
@@ -233,8 +233,11 @@ impl State {
     }
 }
 
-fn tag(bytes: &Secret<16>) -> Tag {
-    Tag(*bytes.expose())
+/// The tag is public: it need not be a secret of its own on the way.
+fn tag<const N: usize>(okm: &Secret<N>, offset: usize) -> Tag {
+    Tag(*okm.expose()[offset..]
+        .first_chunk()
+        .expect("the expansion ends with the tag"))
 }
 
 #[cfg(test)]

@@ -13,24 +13,23 @@ const END: &[u8] = &[0];
 
 /// `HX(purpose, ikm) = HKDF-Extract(salt = "postern/1/" purpose 0x00, ikm)`, `ikm` given in pieces.
 pub fn hx(purpose: &str, ikm: &[&[u8]]) -> Secret<32> {
-    extract(&[PREFIX, purpose.as_bytes(), END].concat(), ikm)
+    let secret = Secret::from_fn(|prk| extract(&[PREFIX, purpose.as_bytes(), END].concat(), ikm, prk));
+    wipe_stack();
+    secret
 }
 
 /// `HX(salt, ikm)` with an earlier key as the salt: what depends on both is safe while either is secret.
 pub fn hx_keyed(salt: &Secret<32>, ikm: &[&[u8]]) -> Secret<32> {
-    extract(salt.expose(), ikm)
+    let secret = Secret::from_fn(|prk| extract(salt.expose(), ikm, prk));
+    wipe_stack();
+    secret
 }
 
 /// `HE(key, purpose | context, N) = HKDF-Expand(key, info = "postern/1/" purpose 0x00 context, N)`.
 ///
 /// The context has one fixed length per purpose.
 pub fn he<const N: usize>(key: &Secret<32>, purpose: &str, context: &[u8]) -> Secret<N> {
-    let hkdf = Hkdf::<Sha256>::from_prk(key.expose()).expect("the key is as long as the digest");
-    let secret = Secret::from_fn(|okm| {
-        hkdf.expand_multi_info(&[PREFIX, purpose.as_bytes(), END, context], okm)
-            .expect("every output of the protocol is below 255 digests");
-    });
-    drop(hkdf);
+    let secret = Secret::from_fn(|okm| expand(key, &[PREFIX, purpose.as_bytes(), END, context], okm));
     wipe_stack();
     secret
 }
@@ -57,23 +56,33 @@ pub fn hedged_nonce(local_secret: &Secret<32>, random: &[u8; 32], index: u64, pl
     *he::<24>(local_secret, "hedge", &context).expose()
 }
 
-fn extract(salt: &[u8], ikm: &[&[u8]]) -> Secret<32> {
+/// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.
+#[inline(never)]
+fn extract(salt: &[u8], ikm: &[&[u8]], prk: &mut [u8; 32]) {
     let mut hkdf = HkdfExtract::<Sha256>::new(Some(salt));
     for piece in ikm {
         hkdf.input_ikm(piece);
     }
-    let (mut prk, _) = hkdf.finalize();
-    let secret = Secret::from_fn(|bytes| bytes.copy_from_slice(&prk));
-    prk.as_mut_slice().zeroize();
-    wipe_stack();
-    secret
+    let (mut output, _) = hkdf.finalize();
+    prk.copy_from_slice(&output);
+    output.as_mut_slice().zeroize();
+}
+
+/// Apart from its caller, as [`extract`] is.
+#[inline(never)]
+fn expand(key: &Secret<32>, info: &[&[u8]], okm: &mut [u8]) {
+    Hkdf::<Sha256>::from_prk(key.expose())
+        .expect("the key is as long as the digest")
+        .expand_multi_info(info, okm)
+        .expect("every output of the protocol is below 255 digests");
 }
 
 /// Overwrites the stack below the caller, where the primitives just called left their working state: they wipe what
-/// they own when dropped, not what the compiler spilt or moved. Best effort, since only the compiler knows the frames.
+/// they own when dropped, not what the compiler spilt or moved. Best effort, since only the compiler knows the frames;
+/// the callers keep those primitives in frames of their own.
 #[inline(never)]
 pub(crate) fn wipe_stack() {
-    let mut frame = [0u64; 512];
+    let mut frame = [0u64; 1_024];
     frame.zeroize();
     std::hint::black_box(&frame);
 }

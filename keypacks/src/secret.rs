@@ -8,9 +8,11 @@ use zeroize::Zeroize;
 pub struct Secret<const N: usize>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
-    /// Takes over bytes that come from elsewhere; the caller wipes its own copy.
-    pub fn new(bytes: [u8; N]) -> Self {
-        Self::from_slice_of_same_length(&bytes)
+    /// Takes over bytes that come from elsewhere, and wipes the copy that the call itself made.
+    pub fn new(mut bytes: [u8; N]) -> Self {
+        let secret = Self::from_slice_of_same_length(&bytes);
+        bytes.zeroize();
+        secret
     }
 
     /// Lets `fill` write the bytes in their final place.

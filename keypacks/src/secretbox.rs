@@ -22,10 +22,7 @@ pub fn seal_in_place(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &mut [u8]) {
     let (mac, plain) = boxed
         .split_first_chunk_mut::<MAC>()
         .expect("the caller leaves room for the MAC");
-    let sealed = XSalsa20Poly1305::new(key.expose().into())
-        .encrypt_in_place_detached(nonce.into(), &[], plain)
-        .expect("fails only for associated data, of which there is none");
-    mac.copy_from_slice(&sealed);
+    encrypt(key, nonce, plain, mac);
     wipe_stack();
 }
 
@@ -33,9 +30,7 @@ pub fn seal_in_place(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &mut [u8]) {
 /// When refused, `boxed` is as before.
 pub fn open_in_place<'b>(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &'b mut [u8]) -> Result<&'b mut [u8], Refused> {
     let (mac, sealed) = boxed.split_first_chunk_mut::<MAC>().ok_or(Refused)?;
-    let opened = XSalsa20Poly1305::new(key.expose().into())
-        .decrypt_in_place_detached(nonce.into(), &[], sealed, (&*mac).into())
-        .map_err(|_| Refused);
+    let opened = decrypt(key, nonce, sealed, mac);
     wipe_stack();
     opened.map(|()| sealed)
 }
@@ -55,9 +50,24 @@ pub fn open(key: &Secret<32>, row: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused>
     let (nonce, boxed) = row.split_first_chunk::<NONCE>().ok_or(Refused)?;
     let (mac, sealed) = boxed.split_first_chunk::<MAC>().ok_or(Refused)?;
     let mut plain = Zeroizing::new(sealed.to_vec());
-    let opened = XSalsa20Poly1305::new(key.expose().into())
-        .decrypt_in_place_detached(nonce.into(), &[], &mut plain, mac.into())
-        .map_err(|_| Refused);
+    let opened = decrypt(key, nonce, &mut plain, mac);
     wipe_stack();
     opened.map(|()| plain)
+}
+
+/// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.
+#[inline(never)]
+fn encrypt(key: &Secret<32>, nonce: &[u8; NONCE], plain: &mut [u8], mac: &mut [u8; MAC]) {
+    let computed = XSalsa20Poly1305::new(key.expose().into())
+        .encrypt_in_place_detached(nonce.into(), &[], plain)
+        .expect("fails only for associated data, of which there is none");
+    mac.copy_from_slice(&computed);
+}
+
+/// Apart from its caller, as [`encrypt`] is. Compares the MAC in constant time and opens nothing before.
+#[inline(never)]
+fn decrypt(key: &Secret<32>, nonce: &[u8; NONCE], sealed: &mut [u8], mac: &[u8; MAC]) -> Result<(), Refused> {
+    XSalsa20Poly1305::new(key.expose().into())
+        .decrypt_in_place_detached(nonce.into(), &[], sealed, mac.into())
+        .map_err(|_| Refused)
 }

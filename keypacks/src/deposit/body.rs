@@ -48,6 +48,8 @@ pub struct Sealed {
     pub kilobytes: u32,
     /// Length of the payload, in bytes.
     pub length: u32,
+    /// Its key, for the wrap.
+    pub dek: Dek,
 }
 
 impl BodySealer {
@@ -105,6 +107,7 @@ impl BodySealer {
             body: std::mem::take(&mut self.body),
             kilobytes,
             length,
+            dek: self.dek.duplicate(),
         }
     }
 

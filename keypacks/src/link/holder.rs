@@ -31,7 +31,6 @@ pub struct Dialling {
     opening: Opening,
     ephemeral: Secret<32>,
     relay_public: [u8; 32],
-    cell2_key: Secret<32>,
 }
 
 /// Cell 2 has opened: the relay holds the pack's keys, and says where it stands.
@@ -39,7 +38,6 @@ pub struct Answered {
     index: u64,
     floor: u64,
     agreed: Agreed,
-    cell3_key: Secret<32>,
 }
 
 /// Makes `cell1 = T | Nc | Box(HE(psk, "hs1"), Nc, e_c | u8 version | u32 capabilities | zeros)`.
@@ -56,14 +54,13 @@ pub fn connect(step: LinkStep, relay_public: &[u8; 32], entropy: ClientEntropy) 
     boxed[MAC + 32] = LINK_VERSION;
     seal_in_place(&opening.cell1_key(), &entropy.nonce, boxed);
 
-    let cell2_key = opening.cell2_key(&cell1);
+    opening.absorb(&cell1);
     (
         Dialling {
             index: step.index,
             opening,
             ephemeral,
             relay_public: *relay_public,
-            cell2_key,
         },
         cell1,
     )
@@ -71,12 +68,13 @@ pub fn connect(step: LinkStep, relay_public: &[u8; 32], entropy: ClientEntropy) 
 
 impl Dialling {
     /// Opens `cell2 = Ns | Box(HE(psk, "hs2" | H(cell1)), Ns, e_s | u64 p | u8 version | zeros)`.
-    pub fn answer(self, cell2: &mut [u8; CELL]) -> Result<Answered, Refused> {
-        let received = Box::new(*cell2);
+    pub fn answer(mut self, cell2: &mut [u8; CELL]) -> Result<Answered, Refused> {
+        let cell2_key = self.opening.cell2_key();
+        self.opening.absorb(cell2);
         let (nonce, boxed) = cell2
             .split_first_chunk_mut::<NONCE>()
             .expect("a cell is longer than a nonce");
-        let plain = open_in_place(&self.cell2_key, nonce, boxed)?;
+        let plain = open_in_place(&cell2_key, nonce, boxed)?;
         let (relay_ephemeral, rest) = plain.split_first_chunk::<32>().ok_or(Refused)?;
         let (floor, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
         if rest.first() != Some(&LINK_VERSION) {
@@ -84,13 +82,10 @@ impl Dialling {
         }
         let ephemeral = x25519(&self.ephemeral, relay_ephemeral)?;
         let fixed = x25519(&self.ephemeral, &self.relay_public)?;
-        let mut agreed = self.opening.agree(ephemeral, fixed);
-        let cell3_key = agreed.cell3_key(&received);
         Ok(Answered {
             index: self.index,
             floor: u64::from_le_bytes(*floor),
-            agreed,
-            cell3_key,
+            agreed: self.opening.agree(&ephemeral, &fixed),
         })
     }
 }
@@ -119,7 +114,7 @@ impl Answered {
         plain[..Confirm::BYTES].copy_from_slice(&confirm.encode());
         let nonce = hedged_nonce(local_secret, &random, self.index, plain);
         cell3[..NONCE].copy_from_slice(&nonce);
-        seal_in_place(&self.cell3_key, &nonce, &mut cell3[NONCE..]);
+        seal_in_place(&self.agreed.cell3_key(), &nonce, &mut cell3[NONCE..]);
         let link = self.agreed.traffic(&cell3).holder_link();
         Ok((cell3, link))
     }

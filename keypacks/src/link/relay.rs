@@ -29,7 +29,6 @@ impl RelaySecret {
 pub struct Accepting {
     index: u64,
     agreed: Agreed,
-    cell3_key: Secret<32>,
 }
 
 /// Cell 3 has opened: the holder made this link now, and not a replay. Next comes the burn's commit.
@@ -61,7 +60,7 @@ pub fn accept(
         return Err(Refused);
     }
     let mut opening = Opening::new(&step);
-    let cell2_key = opening.cell2_key(cell1);
+    opening.absorb(cell1);
     let holder_ephemeral = open_cell1(&opening.cell1_key(), cell1)?;
     let shared = x25519(&ephemeral, &holder_ephemeral)?;
     let fixed = x25519(&secret.0, &holder_ephemeral)?;
@@ -72,18 +71,14 @@ pub fn accept(
     boxed[MAC..MAC + 32].copy_from_slice(&x25519_public(&ephemeral));
     boxed[MAC + 32..MAC + 40].copy_from_slice(&floor.to_le_bytes());
     boxed[MAC + 40] = LINK_VERSION;
-    seal_in_place(&cell2_key, &nonce, boxed);
+    seal_in_place(&opening.cell2_key(), &nonce, boxed);
+    opening.absorb(&cell2);
 
-    let mut agreed = opening.agree(shared, fixed);
-    let cell3_key = agreed.cell3_key(&cell2);
-    Ok((
-        Accepting {
-            index: step.index,
-            agreed,
-            cell3_key,
-        },
-        cell2,
-    ))
+    let accepting = Accepting {
+        index: step.index,
+        agreed: opening.agree(&shared, &fixed),
+    };
+    Ok((accepting, cell2))
 }
 
 /// Opens `T | Nc | Box(.., e_c | u8 version | u32 capabilities | zeros)` and returns `e_c`. No capability is defined;
@@ -103,11 +98,12 @@ fn open_cell1(key: &Secret<32>, cell1: &mut [u8; CELL]) -> Result<[u8; 32], Refu
 impl Accepting {
     /// Opens `cell3 = N3 | Box(HE(ck, "hs3" | H(cell1 | cell2)), N3, CONFIRM | zeros)`.
     pub fn confirm(self, cell3: &mut [u8; CELL]) -> Result<Confirmed, Refused> {
+        let cell3_key = self.agreed.cell3_key();
         let traffic = self.agreed.traffic(cell3);
         let (nonce, boxed) = cell3
             .split_first_chunk_mut::<NONCE>()
             .expect("a cell is longer than a nonce");
-        let confirm = Confirm::decode(open_in_place(&self.cell3_key, nonce, boxed)?)?;
+        let confirm = Confirm::decode(open_in_place(&cell3_key, nonce, boxed)?)?;
         Ok(Confirmed {
             confirm,
             index: self.index,

@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroizing;
 
 use crate::cell::Direction;
 use crate::chain::LinkStep;
@@ -30,34 +29,37 @@ impl Opening {
         he(&self.psk, "hs1", &[])
     }
 
-    /// Key of cell 2: `HE(psk, "hs2" | H(cell1), 32)`. `cell1` as it was on the wire.
-    pub(super) fn cell2_key(&mut self, cell1: &[u8; CELL]) -> Secret<32> {
-        self.cells.update(cell1);
+    /// Takes a cell into the transcript, as it was on the wire.
+    pub(super) fn absorb(&mut self, cell: &[u8; CELL]) {
+        self.cells.update(cell);
+    }
+
+    /// Key of cell 2, once cell 1 is absorbed: `HE(psk, "hs2" | H(cell1), 32)`.
+    pub(super) fn cell2_key(&self) -> Secret<32> {
         he(&self.psk, "hs2", &self.cells.clone().finalize())
     }
 
-    /// `ck = HX(psk, X25519(e_c, e_s) | X25519(e_c, S))`.
-    pub(super) fn agree(self, ephemeral: Secret<32>, fixed: Secret<32>) -> Agreed {
+    /// `ck = HX(psk, X25519(e_c, e_s) | X25519(e_c, S))`, once cell 2 is absorbed.
+    pub(super) fn agree(self, ephemeral: &Secret<32>, fixed: &Secret<32>) -> Agreed {
         let ck = hx_keyed(&self.psk, &[ephemeral.expose(), fixed.expose()]);
         Agreed { ck, cells: self.cells }
     }
 }
 
-/// Both ends hold `ck`.
+/// Both ends hold `ck`, and have seen the same cells 1 and 2.
 pub(super) struct Agreed {
     ck: Secret<32>,
     cells: Sha256,
 }
 
 impl Agreed {
-    /// Key of cell 3: `HE(ck, "hs3" | H(cell1 | cell2), 32)`. `cell2` as it was on the wire.
-    pub(super) fn cell3_key(&mut self, cell2: &[u8; CELL]) -> Secret<32> {
-        self.cells.update(cell2);
+    /// Key of cell 3: `HE(ck, "hs3" | H(cell1 | cell2), 32)`.
+    pub(super) fn cell3_key(&self) -> Secret<32> {
         he(&self.ck, "hs3", &self.cells.clone().finalize())
     }
 
-    /// `k_up | k_down | ck0 = HE(ck, "traffic" | H(cell1 | cell2 | cell3), 96)`. `ck0` is for rotation, which version
-    /// 1 does not have. `cell3` as it was on the wire.
+    /// `k_up | k_down | ck0 = HE(ck, "traffic" | H(cell1 | cell2 | cell3), 96)`, `cell3` as it was on the wire.
+    /// `ck0` is for rotation, which version 1 does not have.
     pub(super) fn traffic(mut self, cell3: &[u8; CELL]) -> Traffic {
         self.cells.update(cell3);
         let okm = he::<96>(&self.ck, "traffic", &self.cells.finalize());
@@ -92,17 +94,29 @@ impl Traffic {
 
 /// X25519 (RFC 7748). Refuses the all-zero result, by which a peer could fix the shared secret.
 pub(super) fn x25519(secret: &Secret<32>, public: &[u8; 32]) -> Result<Secret<32>, Refused> {
-    let shared = StaticSecret::from(*secret.expose()).diffie_hellman(&PublicKey::from(*public));
-    let contributory = shared.was_contributory();
-    let secret = Secret::new(*Zeroizing::new(shared.to_bytes()));
-    drop(shared);
+    let mut contributory = false;
+    let shared = Secret::from_fn(|shared| contributory = multiply(secret, public, shared));
     wipe_stack();
-    if contributory { Ok(secret) } else { Err(Refused) }
+    if contributory { Ok(shared) } else { Err(Refused) }
 }
 
 /// The public key of an X25519 secret.
 pub(super) fn x25519_public(secret: &Secret<32>) -> [u8; 32] {
-    let public = PublicKey::from(&StaticSecret::from(*secret.expose())).to_bytes();
+    let public = multiply_base(secret);
     wipe_stack();
     public
+}
+
+/// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.
+#[inline(never)]
+fn multiply(secret: &Secret<32>, public: &[u8; 32], shared: &mut [u8; 32]) -> bool {
+    let result = StaticSecret::from(*secret.expose()).diffie_hellman(&PublicKey::from(*public));
+    shared.copy_from_slice(result.as_bytes());
+    result.was_contributory()
+}
+
+/// Apart from its caller, as [`multiply`] is.
+#[inline(never)]
+fn multiply_base(secret: &Secret<32>) -> [u8; 32] {
+    PublicKey::from(&StaticSecret::from(*secret.expose())).to_bytes()
 }
