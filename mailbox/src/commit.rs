@@ -1,0 +1,284 @@
+//! Group commit: one task owns the stage; what arrived during the last sync shares the next commit.
+//!
+//! An [`Committer`] hands operations to its [`Actor`]. The actor applies what waits, each operation validated in
+//! order inside one write transaction, makes the bodies durable, then the index, and answers only then. Between commits
+//! it lets the stage erase what is finished with, at most [`SETTLE_MS_MAX`] after the commit that finished it.
+//!
+//! What each failure leaves:
+//!
+//! | failure | effect | answer |
+//! |---|---|---|
+//! | an operation refuses before it writes | none of it; the batch goes on | its refusal |
+//! | an operation fails within its writes | none of it; the rest of the batch is applied again | its error |
+//! | a body cannot be made durable | none of the batch | the error, to all |
+//! | the index cannot be committed | unknown: reopened, memory rebuilt | [`StoreError::Unknown`], to all |
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::WriteTransaction;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::StoreError;
+use crate::index::Index;
+
+/// Most operations that wait for the actor; more are answered [`StoreError::Busy`].
+pub const WAITING_MAX: usize = 1_024;
+/// Most operations in one commit.
+const BATCH_MAX: usize = 128;
+/// Longest time from a commit to the erasure of what it finished, while the disk works.
+pub const SETTLE_MS_MAX: u64 = 250;
+/// Pause after a stage that could not be settled or reopened.
+const RETRY_MS: u64 = 500;
+
+/// What operations work on: everything of a store besides the index.
+pub trait Stage: Send + 'static {
+    /// Makes durable what the operations of this batch wrote outside the index.
+    fn flush(&mut self) -> Result<(), StoreError>;
+
+    /// The batch is durable under this commit number: memory takes its effects.
+    fn committed(&mut self, number: u64);
+
+    /// The batch has certainly not happened: what it did outside the index is undone or forgotten.
+    fn abandoned(&mut self);
+
+    /// The outcome of a commit is unknown and the index was opened again: memory is rebuilt from the disk.
+    fn reload(&mut self) -> Result<(), StoreError>;
+
+    /// Whether [`Self::settle`] has something to do.
+    fn is_unsettled(&self) -> bool;
+
+    /// Erases what is finished with: slots moved on, slab records overwritten.
+    fn settle(&mut self) -> Result<(), StoreError>;
+}
+
+/// Hands operations to the actor. Clones share it; the actor ends when the last one is gone.
+pub struct Committer<S> {
+    sender: mpsc::Sender<Box<dyn Operation<S>>>,
+}
+
+impl<S> Clone for Committer<S> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+        }
+    }
+}
+
+impl<S: Stage> Committer<S> {
+    /// Runs an operation and returns once its commit is durable.
+    ///
+    /// `apply` may run more than once, each time in a new transaction, when another operation of its batch fails; only
+    /// its last result counts. It returns errors of the refusal kind only before its first write (see
+    /// [`StoreError::is_refusal`]).
+    pub(crate) async fn run<T, F>(&self, apply: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut S, &WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let call = Call {
+            apply,
+            result: None,
+            reply,
+        };
+        self.sender.try_send(Box::new(call)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable,
+        })?;
+        // A dropped reply means that the actor died with the operation in hand.
+        answer.await.unwrap_or(Err(StoreError::Unknown))
+    }
+}
+
+/// An operation on its way to the actor.
+trait Operation<S>: Send {
+    fn apply(&mut self, stage: &mut S, write: &WriteTransaction) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Call<T, F> {
+    apply: F,
+    result: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<S, T, F> Operation<S> for Call<T, F>
+where
+    T: Send,
+    F: FnMut(&mut S, &WriteTransaction) -> Result<T, StoreError> + Send,
+{
+    fn apply(&mut self, stage: &mut S, write: &WriteTransaction) -> Result<(), StoreError> {
+        self.result = Some((self.apply)(stage, write)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let result = outcome.and_then(|()| result.ok_or(StoreError::Unavailable));
+        // A caller that no longer waits is free to go: the commit stands.
+        let _ = reply.send(result);
+    }
+}
+
+/// Owns the stage and commits. Runs on a thread of its own on a real host, since it blocks on the disk.
+pub struct Actor<S> {
+    stage: S,
+    index: Arc<Index>,
+    receiver: mpsc::Receiver<Box<dyn Operation<S>>>,
+    /// Set while index and memory may disagree with the disk.
+    broken: bool,
+}
+
+/// Makes the two ends of group commit.
+pub fn committer<S: Stage>(stage: S, index: Arc<Index>) -> (Committer<S>, Actor<S>) {
+    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    (
+        Committer { sender },
+        Actor {
+            stage,
+            index,
+            receiver,
+            broken: false,
+        },
+    )
+}
+
+impl<S: Stage> Actor<S> {
+    /// Commits until every [`Committer`] is gone, then settles a last time.
+    pub async fn run(mut self) {
+        let mut settle_at = None;
+        loop {
+            let first = match settle_at {
+                None => self.receiver.recv().await,
+                Some(at) => tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(at) => {
+                        settle_at = self.settle();
+                        continue;
+                    }
+                    first = self.receiver.recv() => first,
+                },
+            };
+            let Some(first) = first else { break };
+            self.commit(first);
+            if settle_at.is_none() && self.stage.is_unsettled() {
+                settle_at = Some(after(SETTLE_MS_MAX));
+            }
+        }
+        let _ = self.settle();
+    }
+
+    /// Returns when to try again, if it failed.
+    fn settle(&mut self) -> Option<Instant> {
+        if !self.is_whole() {
+            return Some(after(RETRY_MS));
+        }
+        match self.stage.settle() {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(%error, "used keys could not be erased; trying again");
+                Some(after(RETRY_MS))
+            }
+        }
+    }
+
+    fn commit(&mut self, first: Box<dyn Operation<S>>) {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = self.receiver.try_recv()
+        {
+            batch.push(next);
+        }
+        while !batch.is_empty() {
+            if !self.is_whole() {
+                return answer_all(batch, Err(StoreError::Unavailable));
+            }
+            batch = self.attempt(batch);
+        }
+    }
+
+    /// Tries one commit. Returns the operations that are to be tried again without the one that failed.
+    fn attempt(&mut self, mut batch: Vec<Box<dyn Operation<S>>>) -> Vec<Box<dyn Operation<S>>> {
+        let write = match self.index.begin() {
+            Ok(write) => write,
+            Err(error) => {
+                self.broken = true;
+                answer_all(batch, Err(error));
+                return Vec::new();
+            }
+        };
+        let mut applied = Vec::with_capacity(batch.len());
+        while !batch.is_empty() {
+            let mut operation = batch.remove(0);
+            match operation.apply(&mut self.stage, &write) {
+                Ok(()) => applied.push(operation),
+                Err(error) if error.is_refusal() => operation.answer(Err(error)),
+                Err(error) => {
+                    drop(write);
+                    self.stage.abandoned();
+                    // After an I/O error redb takes nothing more until it is opened again.
+                    self.broken |= matches!(error, StoreError::Io(_));
+                    operation.answer(Err(error));
+                    applied.append(&mut batch);
+                    return applied;
+                }
+            }
+        }
+        if applied.is_empty() {
+            return Vec::new();
+        }
+        let outcome = match self.stage.flush() {
+            Err(error) => {
+                drop(write);
+                self.stage.abandoned();
+                Err(error)
+            }
+            Ok(()) => match Index::commit(write) {
+                Ok(number) => {
+                    self.stage.committed(number);
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a commit failed; its outcome is unknown until the index is open again");
+                    self.broken = true;
+                    self.is_whole();
+                    Err(StoreError::Unknown)
+                }
+            },
+        };
+        answer_all(applied, outcome);
+        Vec::new()
+    }
+
+    /// Reopens what a failed commit broke. `false`: the disk still refuses.
+    fn is_whole(&mut self) -> bool {
+        if self.broken {
+            self.stage.abandoned();
+            let reopened = self.index.reopen().and_then(|()| self.stage.reload());
+            self.broken = reopened.is_err();
+        }
+        !self.broken
+    }
+}
+
+fn answer_all<S>(batch: Vec<Box<dyn Operation<S>>>, outcome: Result<(), StoreError>) {
+    for operation in batch {
+        operation.answer(outcome);
+    }
+}
+
+fn after(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
+}
+
+/// Runs an actor on a thread of its own with a runtime of its own, as real hosts do.
+pub fn on_thread(name: &str, actor: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(actor))
+        .map(|_| ())
+}

@@ -1,0 +1,221 @@
+//! The key slab: 32-byte records that row keys are made from, overwritten in place when their row is finished.
+//!
+//! ```text
+//! slab   | record 0 (32) | record 1 (32) | ...                     record n at 32 n
+//! ```
+//!
+//! A free record already holds fresh random bytes that are durable, so taking one costs no write and no sync. Erasing
+//! overwrites it with new random bytes; it is free again once those are durable. The index says which are taken.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use keypacks::Secret;
+use zeroize::Zeroizing;
+
+use crate::StoreError;
+use crate::disk::{Disk, DiskFile};
+use crate::entropy::Entropy;
+
+const RECORD: usize = 32;
+/// Records added at a time.
+const GROWTH: u64 = 1_024;
+
+/// Number of a record.
+pub type RecordNumber = u64;
+
+/// The slab of one store.
+pub struct Slab {
+    file: Box<dyn DiskFile>,
+    entropy: Arc<dyn Entropy>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    count: u64,
+    free: Vec<RecordNumber>,
+    /// Taken since the last [`Slab::committed`]: given back if their batch fails.
+    taken: Vec<RecordNumber>,
+    /// Finished since then: erased after their batch is durable.
+    finished: Vec<RecordNumber>,
+    /// Finished for certain, not yet overwritten.
+    due: Vec<RecordNumber>,
+}
+
+impl Slab {
+    /// Opens or makes the slab. No record is free until [`Self::set_used`].
+    pub fn open(disk: &dyn Disk, path: &Path, entropy: Arc<dyn Entropy>) -> Result<Self, StoreError> {
+        let file = disk.open(path, true)?;
+        let count = file.len()? / RECORD as u64;
+        Ok(Self {
+            file,
+            entropy,
+            state: Mutex::new(State {
+                count,
+                ..State::default()
+            }),
+        })
+    }
+
+    /// Tells which records are taken; all others are overwritten at once, since a crash may have left some undone.
+    pub fn set_used(&self, used: &BTreeSet<RecordNumber>) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if used.last().is_some_and(|last| *last >= state.count) {
+            return Err(StoreError::Corrupt);
+        }
+        let free = (0..state.count).filter(|record| !used.contains(record)).collect();
+        *state = State {
+            count: state.count,
+            due: free,
+            ..State::default()
+        };
+        drop(state);
+        self.erase()
+    }
+
+    /// Takes a free record for the commit under way and reads it.
+    pub fn take(&self) -> Result<(RecordNumber, Secret<32>), StoreError> {
+        let mut state = self.state();
+        if state.free.is_empty() {
+            let first = state.count;
+            self.refresh(&(first..first + GROWTH).collect::<Vec<_>>())?;
+            state.count += GROWTH;
+            state.free.extend((first..first + GROWTH).rev());
+        }
+        let record = state.free.pop().expect("the slab has just grown");
+        state.taken.push(record);
+        drop(state);
+        Ok((record, self.read(record)?))
+    }
+
+    /// Reads a taken record.
+    pub fn read(&self, record: RecordNumber) -> Result<Secret<32>, StoreError> {
+        let mut bytes = [0; RECORD];
+        self.file.read_at(record * RECORD as u64, &mut bytes)?;
+        Ok(Secret::new(bytes))
+    }
+
+    /// Finishes a record with the commit under way: overwritten by the next [`Self::erase`] after it.
+    pub fn finish(&self, record: RecordNumber) {
+        self.state().finished.push(record);
+    }
+
+    /// The commit under way is durable.
+    pub fn committed(&self) {
+        let mut state = self.state();
+        state.taken.clear();
+        let finished = std::mem::take(&mut state.finished);
+        state.due.extend(finished);
+    }
+
+    /// The commit under way was given up for certain.
+    pub fn abandoned(&self) {
+        let mut state = self.state();
+        state.finished.clear();
+        let taken = std::mem::take(&mut state.taken);
+        state.free.extend(taken);
+    }
+
+    /// Whether [`Self::erase`] has something to do.
+    pub fn is_due(&self) -> bool {
+        !self.state().due.is_empty()
+    }
+
+    /// Overwrites what is finished and makes that durable; what fails stays due.
+    pub fn erase(&self) -> Result<(), StoreError> {
+        let due = self.state().due.clone();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.refresh(&due)?;
+        let mut state = self.state();
+        state.due.drain(..due.len());
+        state.free.extend(due);
+        Ok(())
+    }
+
+    /// Writes fresh random bytes into records, in runs, and syncs.
+    fn refresh(&self, records: &[RecordNumber]) -> Result<(), StoreError> {
+        let mut sorted = records.to_vec();
+        sorted.sort_unstable();
+        for run in sorted.chunk_by(|a, b| a + 1 == *b) {
+            for part in run.chunks(usize::try_from(GROWTH).expect("a small constant")) {
+                let mut bytes = Zeroizing::new(vec![0; part.len() * RECORD]);
+                self.entropy.fill(&mut bytes);
+                self.file.write_at(part[0] * RECORD as u64, &bytes)?;
+            }
+        }
+        Ok(self.file.sync()?)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::entropy::SeededEntropy;
+
+    fn slab(disk: &MemoryDisk) -> Slab {
+        disk.create_dir_all(Path::new("/s")).expect("made");
+        Slab::open(disk, Path::new("/s/slab"), Arc::new(SeededEntropy::new(1))).expect("opened")
+    }
+
+    fn holds(disk: &MemoryDisk, key: &Secret<32>) -> bool {
+        disk.files()
+            .iter()
+            .any(|(_, bytes)| bytes.windows(32).any(|window| window == key.expose()))
+    }
+
+    #[test]
+    fn a_taken_record_is_durable_without_a_write() {
+        let disk = MemoryDisk::new();
+        let slab = slab(&disk);
+        slab.take().expect("grown");
+        let before = disk.operations();
+        let (record, key) = slab.take().expect("free");
+        assert_eq!(disk.operations(), before);
+        slab.committed();
+        disk.crash(3);
+        assert!(self::slab(&disk).read(record).expect("there") == key);
+    }
+
+    #[test]
+    fn a_finished_record_is_gone_from_the_disk_after_erase() {
+        let disk = MemoryDisk::new();
+        let slab = slab(&disk);
+        let (record, key) = slab.take().expect("grown");
+        slab.committed();
+        slab.finish(record);
+        slab.abandoned();
+        slab.erase().expect("nothing to do");
+        assert!(holds(&disk, &key), "an abandoned commit finishes nothing");
+        slab.finish(record);
+        slab.committed();
+        assert!(slab.is_due());
+        slab.erase().expect("overwritten");
+        assert!(!holds(&disk, &key));
+        disk.crash(0);
+        assert!(!holds(&disk, &key));
+    }
+
+    #[test]
+    fn what_a_crash_left_unerased_is_erased_when_opened() {
+        let disk = MemoryDisk::new();
+        let first = slab(&disk);
+        let (kept, kept_key) = first.take().expect("grown");
+        let (_, lost_key) = first.take().expect("free");
+        first.committed();
+        drop(first);
+        disk.crash(9);
+        let again = slab(&disk);
+        again.set_used(&BTreeSet::from([kept])).expect("within the slab");
+        assert!(holds(&disk, &kept_key) && !holds(&disk, &lost_key));
+        assert_eq!(again.set_used(&BTreeSet::from([1 << 40])), Err(StoreError::Corrupt));
+    }
+}

@@ -1,0 +1,262 @@
+//! Slots: chain states in two copies, overwritten in place (`docs/PROTOCOL.md` section 9).
+//!
+//! ```text
+//! slots  | block: copies A of slots 0..p | block: copies B of slots 0..p | copies A of slots p..2p | ...
+//! copy   N(24) | Box(slot file key, generation u64 | commit u64 | length u16 | state | zeros)
+//! ```
+//!
+//! Blocks are 4 KiB and `p = 4096 / slot_bytes`. All copies A of an update are written and synced before any copy B, so
+//! a torn block never takes both copies of a slot with it. A copy of zeros was never written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use keypacks::Secret;
+use zeroize::Zeroizing;
+
+use crate::StoreError;
+use crate::disk::{Disk, DiskFile};
+use crate::entropy::Entropy;
+use crate::vault;
+
+const BLOCK: u64 = 4_096;
+/// Nonce, MAC, generation, commit number and length.
+const OVERHEAD: usize = 24 + 16 + 8 + 8 + 2;
+/// Pairs of blocks that the file grows by.
+const GROWTH: u64 = 16;
+
+/// Number of a slot.
+pub type SlotNumber = u64;
+
+/// What a slot holds.
+pub struct SlotState {
+    /// Counts the slot's updates.
+    pub generation: u64,
+    /// Commit number of the database when it was written.
+    pub commit: u64,
+    /// The state as written.
+    pub state: Zeroizing<Vec<u8>>,
+}
+
+/// One slot as it is to be written.
+pub struct SlotUpdate {
+    /// Which.
+    pub slot: SlotNumber,
+    /// Commit number of the database that it follows.
+    pub commit: u64,
+    /// Its new state, at most [`SlotFile::state_bytes_max`] long.
+    pub state: Zeroizing<Vec<u8>>,
+}
+
+/// A file of slots.
+pub struct SlotFile {
+    file: Box<dyn DiskFile>,
+    key: Secret<32>,
+    slot_bytes: usize,
+    /// Highest generation of every slot that was ever written.
+    generations: BTreeMap<SlotNumber, u64>,
+    entropy: Arc<dyn Entropy>,
+}
+
+#[derive(Clone, Copy)]
+enum Copy {
+    A,
+    B,
+}
+
+impl SlotFile {
+    /// Opens or makes a slot file whose slots take `slot_bytes` (a divisor of 4,096) each.
+    pub fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        key: Secret<32>,
+        slot_bytes: usize,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        if slot_bytes <= OVERHEAD || !BLOCK.is_multiple_of(slot_bytes as u64) {
+            return Err(StoreError::Invalid);
+        }
+        let file = disk.open(path, true)?;
+        Ok(Self {
+            file,
+            key,
+            slot_bytes,
+            generations: BTreeMap::new(),
+            entropy,
+        })
+    }
+
+    /// Longest state, in bytes.
+    pub fn state_bytes_max(&self) -> usize {
+        self.slot_bytes - OVERHEAD
+    }
+
+    /// The newest copy of a slot that opens. `None`: it was never written. `Corrupt`: neither copy opens.
+    pub fn read(&mut self, slot: SlotNumber) -> Result<Option<SlotState>, StoreError> {
+        let a = self.read_copy(slot, Copy::A)?;
+        let b = self.read_copy(slot, Copy::B)?;
+        let newest = match (a, b) {
+            (Read::Empty, Read::Empty) => return Ok(None),
+            (Read::Valid(a), Read::Valid(b)) if a.generation >= b.generation => a,
+            (_, Read::Valid(state)) | (Read::Valid(state), _) => state,
+            // A first write that was torn in A left B empty: the slot was never handed out.
+            (Read::Torn, Read::Empty) => return Ok(None),
+            _ => return Err(StoreError::Corrupt),
+        };
+        self.generations.insert(slot, newest.generation);
+        Ok(Some(newest))
+    }
+
+    /// Writes slots: all copies A, sync, all copies B, sync. Old states are gone from the disk when it returns.
+    pub fn write(&mut self, updates: &[SlotUpdate]) -> Result<(), StoreError> {
+        if updates.iter().any(|update| update.state.len() > self.state_bytes_max()) {
+            return Err(StoreError::Invalid);
+        }
+        let Some(last) = updates.iter().map(|update| update.slot).max() else {
+            return Ok(());
+        };
+        self.grow(last)?;
+        for copy in [Copy::A, Copy::B] {
+            for update in updates {
+                let generation = self
+                    .generations
+                    .get(&update.slot)
+                    .map_or(1, |generation| generation + 1);
+                let sealed = self.seal(update, generation);
+                self.file.write_at(self.place(update.slot, copy), &sealed)?;
+            }
+            self.file.sync()?;
+        }
+        for update in updates {
+            *self.generations.entry(update.slot).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn grow(&self, last: SlotNumber) -> Result<(), StoreError> {
+        let end = self.place(last, Copy::B) / BLOCK * BLOCK + BLOCK;
+        if self.file.len()? < end {
+            self.file.allocate(end.next_multiple_of(2 * BLOCK * GROWTH))?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, slot: SlotNumber, copy: Copy) -> u64 {
+        let per_block = BLOCK / self.slot_bytes as u64;
+        let pair = slot / per_block * 2 * BLOCK;
+        let block = match copy {
+            Copy::A => pair,
+            Copy::B => pair + BLOCK,
+        };
+        block + slot % per_block * self.slot_bytes as u64
+    }
+
+    fn seal(&self, update: &SlotUpdate, generation: u64) -> Vec<u8> {
+        let length = u16::try_from(update.state.len()).expect("a state is shorter than a block");
+        let mut plain = Zeroizing::new(Vec::with_capacity(self.slot_bytes - 40));
+        plain.extend_from_slice(&generation.to_le_bytes());
+        plain.extend_from_slice(&update.commit.to_le_bytes());
+        plain.extend_from_slice(&length.to_le_bytes());
+        plain.extend_from_slice(&update.state);
+        plain.resize(self.slot_bytes - 40, 0);
+        vault::seal(&self.key, &plain, &*self.entropy)
+    }
+
+    fn read_copy(&self, slot: SlotNumber, copy: Copy) -> Result<Read, StoreError> {
+        let place = self.place(slot, copy);
+        if self.file.len()? < place + self.slot_bytes as u64 {
+            return Ok(Read::Empty);
+        }
+        let mut bytes = vec![0; self.slot_bytes];
+        self.file.read_at(place, &mut bytes)?;
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Ok(Read::Empty);
+        }
+        let Ok(plain) = vault::open(&self.key, &bytes) else {
+            return Ok(Read::Torn);
+        };
+        Ok(parse(&plain).map_or(Read::Torn, Read::Valid))
+    }
+}
+
+enum Read {
+    Empty,
+    Torn,
+    Valid(SlotState),
+}
+
+fn parse(plain: &[u8]) -> Option<SlotState> {
+    let (generation, rest) = plain.split_first_chunk::<8>()?;
+    let (commit, rest) = rest.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let state = rest.get(..usize::from(u16::from_le_bytes(*length)))?;
+    Some(SlotState {
+        generation: u64::from_le_bytes(*generation),
+        commit: u64::from_le_bytes(*commit),
+        state: Zeroizing::new(state.to_vec()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::entropy::SeededEntropy;
+
+    fn slots(disk: &MemoryDisk, seed: u64) -> SlotFile {
+        disk.create_dir_all(Path::new("/s")).expect("made");
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        SlotFile::open(disk, Path::new("/s/slots"), Secret::new([7; 32]), 256, entropy).expect("opened")
+    }
+
+    fn update(slot: SlotNumber, byte: u8) -> SlotUpdate {
+        SlotUpdate {
+            slot,
+            commit: u64::from(byte),
+            state: Zeroizing::new(vec![byte; 100]),
+        }
+    }
+
+    #[test]
+    fn a_slot_reads_back_and_an_unwritten_one_is_none() {
+        let disk = MemoryDisk::new();
+        let mut slots = slots(&disk, 1);
+        slots.write(&[update(3, 1), update(40, 2)]).expect("written");
+        slots.write(&[update(3, 5)]).expect("written");
+        let mut again = self::slots(&disk, 2);
+        let read = again.read(3).expect("opens").expect("written");
+        assert_eq!((read.generation, read.commit, &read.state[..]), (2, 5, &[5; 100][..]));
+        assert!(again.read(4).expect("readable").is_none());
+        assert!(again.read(4_000).expect("readable").is_none());
+        assert_eq!(
+            slots.write(&[SlotUpdate {
+                state: Zeroizing::new(vec![0; 199]),
+                ..update(0, 0)
+            }]),
+            Err(StoreError::Invalid)
+        );
+    }
+
+    #[test]
+    fn whatever_operation_the_power_fails_at_a_slot_is_old_or_new() {
+        for (operation, seed) in (0..8).flat_map(|operation| (0..16).map(move |seed| (operation, seed))) {
+            let disk = MemoryDisk::new();
+            let mut slots = slots(&disk, 1);
+            slots
+                .write(&[update(0, 1), update(1, 1), update(2, 1)])
+                .expect("written");
+            disk.power_off_after(operation);
+            let _ = slots.write(&[update(0, 2), update(2, 2)]);
+            disk.crash(seed);
+            let mut again = self::slots(&disk, 3);
+            for slot in [0, 1, 2] {
+                let state = again.read(slot).expect("one copy opens").expect("written");
+                assert!(
+                    state.commit == 1 || (slot != 1 && state.commit == 2),
+                    "operation {operation} seed {seed}"
+                );
+            }
+        }
+    }
+}
