@@ -52,11 +52,19 @@ pub trait Stage: Send + 'static {
 
     /// Erases what is finished with: slots moved on, slab records overwritten.
     fn settle(&mut self) -> Result<(), StoreError>;
+
+    /// The actor has stopped: files and lock are let go.
+    fn close(&mut self);
 }
 
 /// Hands operations to the actor. Clones share it; the actor ends when the last one is gone.
 pub struct Committer<S> {
-    sender: mpsc::Sender<Box<dyn Operation<S>>>,
+    sender: mpsc::Sender<Order<S>>,
+}
+
+enum Order<S> {
+    Apply(Box<dyn Operation<S>>),
+    Stop(oneshot::Sender<()>),
 }
 
 impl<S> Clone for Committer<S> {
@@ -84,12 +92,23 @@ impl<S: Stage> Committer<S> {
             result: None,
             reply,
         };
-        self.sender.try_send(Box::new(call)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable,
-        })?;
+        self.sender
+            .try_send(Order::Apply(Box::new(call)))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                mpsc::error::TrySendError::Closed(_) => StoreError::Unavailable,
+            })?;
         // A dropped reply means that the actor died with the operation in hand.
         answer.await.unwrap_or(Err(StoreError::Unknown))
+    }
+
+    /// Commits what waits, erases what is finished, closes the files; returns when that is done.
+    pub(crate) async fn stop(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.sender.send(Order::Stop(reply)).await.is_ok() {
+            // The actor drops the reply only when it is gone, which is as good.
+            let _ = done.await;
+        }
     }
 }
 
@@ -127,7 +146,9 @@ where
 pub struct Actor<S> {
     stage: S,
     index: Arc<Index>,
-    receiver: mpsc::Receiver<Box<dyn Operation<S>>>,
+    receiver: mpsc::Receiver<Order<S>>,
+    /// Those who wait for the end.
+    stops: Vec<oneshot::Sender<()>>,
     /// Set while index and memory may disagree with the disk.
     broken: bool,
 }
@@ -141,6 +162,7 @@ pub fn committer<S: Stage>(stage: S, index: Arc<Index>) -> (Committer<S>, Actor<
             stage,
             index,
             receiver,
+            stops: Vec::new(),
             broken: false,
         },
     )
@@ -162,13 +184,26 @@ impl<S: Stage> Actor<S> {
                     first = self.receiver.recv() => first,
                 },
             };
-            let Some(first) = first else { break };
-            self.commit(first);
+            match first {
+                Some(Order::Apply(first)) => self.commit(first),
+                Some(Order::Stop(reply)) => self.stop_after(reply),
+                None => break,
+            }
             if settle_at.is_none() && self.stage.is_unsettled() {
                 settle_at = Some(after(SETTLE_MS_MAX));
             }
         }
         let _ = self.settle();
+        self.stage.close();
+        for reply in self.stops {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Takes nothing new; what waits already is still applied.
+    fn stop_after(&mut self, reply: oneshot::Sender<()>) {
+        self.receiver.close();
+        self.stops.push(reply);
     }
 
     /// Returns when to try again, if it failed.
@@ -190,7 +225,10 @@ impl<S: Stage> Actor<S> {
         while batch.len() < BATCH_MAX
             && let Ok(next) = self.receiver.try_recv()
         {
-            batch.push(next);
+            match next {
+                Order::Apply(next) => batch.push(next),
+                Order::Stop(reply) => self.stop_after(reply),
+            }
         }
         while !batch.is_empty() {
             if !self.is_whole() {

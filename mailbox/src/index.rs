@@ -94,12 +94,10 @@ impl Index {
         *guard = Some(open(&*self.disk, &self.path)?);
         Ok(())
     }
-}
 
-impl Drop for Index {
-    fn drop(&mut self) {
-        // A clean close writes too: fine while the disk is there, and not needed where it is not.
-        *self.open.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Closes the database; reads and writes are refused from now on.
+    pub(crate) fn close(&self) {
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -8,6 +8,7 @@
 //! that was killed at any point opens again with everything it acknowledged. Start at [`relay_store`], then
 //! [`commit`], which says what each failure leaves.
 
+pub(crate) mod base;
 pub mod commit;
 pub mod disk;
 pub mod entropy;
@@ -20,6 +21,7 @@ pub mod request;
 pub mod segments;
 pub mod slab;
 pub mod slots;
+pub(crate) mod tables;
 pub mod vault;
 
 pub use entropy::Entropy;

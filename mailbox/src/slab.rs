@@ -163,7 +163,8 @@ mod tests {
 
     fn slab(disk: &MemoryDisk) -> Slab {
         disk.create_dir_all(Path::new("/s")).expect("made");
-        Slab::open(disk, Path::new("/s/slab"), Arc::new(SeededEntropy::new(1))).expect("opened")
+        let entropy = Arc::new(SeededEntropy::new(disk.operations()));
+        Slab::open(disk, Path::new("/s/slab"), entropy).expect("opened")
     }
 
     fn holds(disk: &MemoryDisk, key: &Secret<32>) -> bool {

@@ -35,6 +35,8 @@ pub struct SlotState {
     pub generation: u64,
     /// Commit number of the database when it was written.
     pub commit: u64,
+    /// Whether both copies are this one; if not, the slot is to be written again before it is relied upon.
+    pub whole: bool,
     /// The state as written.
     pub state: Zeroizing<Vec<u8>>,
 }
@@ -98,7 +100,10 @@ impl SlotFile {
         let b = self.read_copy(slot, Copy::B)?;
         let newest = match (a, b) {
             (Read::Empty, Read::Empty) => return Ok(None),
-            (Read::Valid(a), Read::Valid(b)) if a.generation >= b.generation => a,
+            (Read::Valid(a), Read::Valid(b)) if a.generation >= b.generation => SlotState {
+                whole: a.generation == b.generation,
+                ..a
+            },
             (_, Read::Valid(state)) | (Read::Valid(state), _) => state,
             // A first write that was torn in A left B empty: the slot was never handed out.
             (Read::Torn, Read::Empty) => return Ok(None),
@@ -194,6 +199,7 @@ fn parse(plain: &[u8]) -> Option<SlotState> {
     Some(SlotState {
         generation: u64::from_le_bytes(*generation),
         commit: u64::from_le_bytes(*commit),
+        whole: false,
         state: Zeroizing::new(state.to_vec()),
     })
 }
@@ -227,6 +233,7 @@ mod tests {
         let mut again = self::slots(&disk, 2);
         let read = again.read(3).expect("opens").expect("written");
         assert_eq!((read.generation, read.commit, &read.state[..]), (2, 5, &[5; 100][..]));
+        assert!(read.whole);
         assert!(again.read(4).expect("readable").is_none());
         assert!(again.read(4_000).expect("readable").is_none());
         assert_eq!(

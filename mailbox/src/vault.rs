@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 use crate::StoreError;
 use crate::entropy::{Entropy, random};
 
-/// What sealing adds, in bytes.
-pub const OVERHEAD: usize = 40;
+/// Version of all row layouts, first byte of every opened row.
+const ROW_VERSION: u8 = 1;
 
 /// The store key and what is sealed under it: values of the index that have content.
 pub struct Vault {
@@ -27,7 +27,7 @@ impl Vault {
 
     /// Seals a row under `HE(store key, "row", table | 0 | record)`: moved to another row, it does not open.
     pub fn seal<T: Serialize>(&self, table: &str, record: &[u8], row: &T) -> Vec<u8> {
-        let plain = Zeroizing::new(postcard::to_allocvec(row).expect("a row is plain data"));
+        let plain = Zeroizing::new(encode(row));
         seal(&self.row_key(table, record), &plain, &*self.entropy)
     }
 
@@ -78,9 +78,18 @@ pub fn open(key: &Secret<32>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Store
     secretbox::open(key, sealed).map_err(|_| StoreError::Corrupt)
 }
 
-/// Decodes a row, refusing trailing bytes.
+/// Encodes a row: version byte, then postcard.
+pub fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    postcard::to_extend(row, vec![ROW_VERSION]).expect("a row is plain data, and a vector takes any length")
+}
+
+/// Decodes a row, refusing another version and trailing bytes.
 pub fn decode<T: DeserializeOwned>(plain: &[u8]) -> Result<T, StoreError> {
-    match postcard::take_from_bytes(plain) {
+    let (version, rest) = plain.split_first().ok_or(StoreError::Corrupt)?;
+    if *version != ROW_VERSION {
+        return Err(StoreError::Corrupt);
+    }
+    match postcard::take_from_bytes(rest) {
         Ok((row, [])) => Ok(row),
         _ => Err(StoreError::Corrupt),
     }
