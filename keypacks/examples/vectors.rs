@@ -1,0 +1,333 @@
+//! Makes the known-answer vectors: `cargo run -p keypacks --example vectors` rewrites `keypacks/vectors/`.
+//!
+//! Inputs are fixed patterns, so that the files only change when the protocol does. Byte strings are in hexadecimal;
+//! long ones are given by their length, first 64 bytes and SHA-256, which a second implementation compares after making
+//! the same bytes itself.
+
+use std::path::Path;
+
+use keypacks::cell::{Frame, Kind, padding};
+use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
+use keypacks::deposit::{self, BodySealer, Dek, WrapFields};
+use keypacks::link::{self, ClientEntropy, Confirm, Link, Linked, PersistedIndex, RelaySecret, floor_verdict};
+use keypacks::pack::{Header, Identifier, Issue, PassphraseCost};
+use keypacks::{CELL, Secret, kdf};
+use serde_json::{Value, json};
+
+fn main() -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors");
+    std::fs::create_dir_all(&folder)?;
+    for (name, vectors) in all() {
+        let mut text = serde_json::to_string_pretty(&vectors)?;
+        text.push('\n');
+        std::fs::write(folder.join(name), text)?;
+    }
+    Ok(())
+}
+
+/// Every file of `keypacks/vectors/` with what belongs into it.
+pub fn all() -> Vec<(&'static str, Value)> {
+    vec![
+        ("kdf.json", kdf_vectors()),
+        ("chains.json", chain_vectors()),
+        ("link.json", link_vectors()),
+        ("deposits.json", deposit_vectors()),
+        ("floor.json", floor_vectors()),
+        ("pack.json", pack_vectors()),
+    ]
+}
+
+fn kdf_vectors() -> Value {
+    let key = secret(0x10);
+    json!({
+        "hx": { "purpose": "link", "ikm": hex(&pattern::<64>(0x20)), "out": hex(kdf::hx("link", &[&pattern::<64>(0x20)]).expose()) },
+        "hxk": { "key": hex(key.expose()), "ikm": hex(&pattern::<64>(0x30)), "out": hex(kdf::hx_keyed(&key, &[&pattern::<64>(0x30)]).expose()) },
+        "he": [
+            { "key": hex(key.expose()), "purpose": "hs1", "context": "", "out": hex(kdf::he::<32>(&key, "hs1", &[]).expose()) },
+            { "key": hex(key.expose()), "purpose": "traffic", "context": hex(&pattern::<32>(0x40)),
+              "out": hex(kdf::he::<96>(&key, "traffic", &pattern::<32>(0x40)).expose()) },
+        ],
+        "hedge": {
+            "local_secret": hex(key.expose()), "random": hex(&pattern::<32>(0x50)), "index": 7, "plaintext": hex(b"plaintext"),
+            "nonce": hex(&kdf::hedged_nonce(&key, &pattern(0x50), 7, b"plaintext")),
+        },
+    })
+}
+
+fn chain_vectors() -> Value {
+    let root = secret(0x01);
+    let link = LinkChain::from_root(&root);
+    let link_steps: Vec<Value> = [0, 1, 2, 1_000]
+        .into_iter()
+        .map(|index| {
+            let step = link.step_at(index).expect("within reach");
+            let mut at = LinkChain::from_root(&root);
+            at.forward_to(index).expect("within reach");
+            json!({
+                "index": index, "state": hex(at.state().expose()),
+                "up": hex(step.up.expose()), "down": hex(step.down.expose()), "tag": hex(&step.tag.0),
+            })
+        })
+        .collect();
+    json!({
+        "root": hex(root.expose()),
+        "link": link_steps,
+        "post": box_steps(BoxKind::Post, &root),
+        "parcel": box_steps(BoxKind::Parcel, &root),
+        "sync": box_steps(BoxKind::Sync, &root),
+    })
+}
+
+fn box_steps(kind: BoxKind, root: &Secret<32>) -> Vec<Value> {
+    let mut chain = BoxChain::from_root(kind, root);
+    (0..3)
+        .map(|_| {
+            let state = hex(chain.state().expose());
+            let step = chain.advance();
+            json!({ "index": step.index, "state": state, "key": hex(step.key.expose()), "tag": hex(&step.tag.0) })
+        })
+        .collect()
+}
+
+/// One whole link at index 5, with the first cells each way.
+fn link_vectors() -> Value {
+    let root = secret(0x01);
+    let step = || LinkChain::from_root(&root).step_at(5).expect("within reach");
+    let relay_secret = RelaySecret::new(secret(0x60));
+    let (holder_ephemeral, holder_nonce) = (pattern(0x70), pattern(0x80));
+    let (relay_ephemeral, relay_nonce) = (pattern(0x90), pattern(0xa0));
+    let (local_secret, random) = (secret(0xb0), pattern(0xc0));
+    let confirm = Confirm {
+        token: pattern(0xd0),
+        answered: 41,
+    };
+
+    let entropy = ClientEntropy {
+        ephemeral: holder_ephemeral,
+        nonce: holder_nonce,
+    };
+    let (dialling, cell1) = link::connect(step(), &relay_secret.public(), entropy);
+    let (accepting, cell2) = link::accept(
+        step(),
+        &relay_secret,
+        4,
+        &mut cell1.clone(),
+        relay_ephemeral,
+        relay_nonce,
+    )
+    .expect("made by connect for this step");
+    let answered = dialling
+        .answer(&mut cell2.clone())
+        .expect("made by accept for this cell");
+    let (cell3, mut holder) = answered
+        .confirm(&Index(5), confirm, &local_secret, random)
+        .expect("the proof is of this index");
+    let confirmed = accepting
+        .confirm(&mut cell3.clone())
+        .expect("made by confirm for these cells");
+    let mut relay = confirmed.burned(&Index(5)).expect("the proof is of this index");
+
+    json!({
+        "root": hex(root.expose()), "index": 5,
+        "relay_secret": hex(&pattern::<32>(0x60)), "relay_public": hex(&relay_secret.public()),
+        "cell1": { "ephemeral_secret": hex(&holder_ephemeral), "nonce": hex(&holder_nonce), "cell": long(&cell1[..]) },
+        "cell2": { "ephemeral_secret": hex(&relay_ephemeral), "nonce": hex(&relay_nonce), "floor": 4, "cell": long(&cell2[..]) },
+        "cell3": {
+            "local_secret": hex(local_secret.expose()), "random": hex(&random),
+            "token": hex(&confirm.token), "answered": confirm.answered, "cell": long(&cell3[..]),
+        },
+        "down": traffic(&mut relay, &linked_and_answer()),
+        "up": traffic(&mut holder, &request_and_padding()),
+        "padding": (0..20).map(|cells| json!([cells, padding(cells)])).collect::<Vec<_>>(),
+    })
+}
+
+fn linked_and_answer() -> [(Kind, bool, u32, Vec<u8>); 3] {
+    let linked = Linked {
+        token: pattern(0xe0),
+        highest: 43,
+        floor: 12,
+        flags: Linked::TOKEN_MISMATCH,
+    };
+    [
+        (Kind::Linked, true, 0, linked.encode().to_vec()),
+        (Kind::Answer, true, 1, b"\x02\x00\x01\x00".to_vec()),
+        (Kind::New, true, 0, Vec::new()),
+    ]
+}
+
+fn request_and_padding() -> [(Kind, bool, u32, Vec<u8>); 4] {
+    [
+        (Kind::Request, false, 0x0102_0304, pattern::<100>(0x00).to_vec()),
+        (Kind::Data, true, 0x0102_0304, b"the last bytes".to_vec()),
+        (Kind::Pad, true, 0, Vec::new()),
+        (Kind::Close, true, 0, Vec::new()),
+    ]
+}
+
+fn traffic(link: &mut Link, frames: &[(Kind, bool, u32, Vec<u8>)]) -> Vec<Value> {
+    frames
+        .iter()
+        .map(|(kind, last, stream, data)| {
+            let mut cell = [0; CELL];
+            link.sealer.seal(
+                Frame {
+                    kind: *kind,
+                    last: *last,
+                    stream: *stream,
+                    data,
+                },
+                &mut cell,
+            );
+            json!({
+                "type": *kind as u8, "flags": u8::from(*last), "stream": stream, "data": hex(data), "cell": long(&cell),
+            })
+        })
+        .collect()
+}
+
+fn deposit_vectors() -> Value {
+    let root = secret(0x01);
+    let mut posts = BoxChain::from_root(BoxKind::Post, &root);
+    // Both sides of every small class, and bodies of more than one chunk.
+    let lengths = [
+        0, 1, 968, 969, 1_968, 3_968, 7_968, 7_969, 15_968, 15_969, 31_952, 40_000,
+    ];
+    let deposits: Vec<Value> = lengths
+        .into_iter()
+        .map(|length| deposit_vector(&posts.advance(), length))
+        .collect();
+    let classes: Vec<Value> = [0, 1_000, 1_001, 8_000, 8_001, 16_001, 65_536_000, 65_536_001]
+        .into_iter()
+        .map(|length| json!([length, deposit::class_for(length), deposit::sealed_class_for(length)]))
+        .collect();
+    json!({ "root": hex(root.expose()), "classes": classes, "deposits": deposits })
+}
+
+/// The payload is the pattern from 0 on, `length` bytes of it.
+fn deposit_vector(step: &BoxStep, length: usize) -> Value {
+    let payload: Vec<u8> = (0..length).map(byte).collect();
+    let index = u8::try_from(step.index).expect("a dozen vectors");
+    let mut sealer = BodySealer::new(Dek::new(secret(index)), pattern(index + 0x80));
+    sealer.push(&payload).expect("below the largest class");
+    let sealed = sealer.finish();
+    let fields = WrapFields {
+        body_digest: kdf::hash(&[&sealed.body]),
+        length: sealed.length,
+        kilobytes: sealed.kilobytes,
+        day: 20_000,
+        alias: 3,
+        dek: sealed.dek,
+    };
+    let nonce = pattern(index + 0xc0);
+    let wrap = deposit::seal_wrap(step, nonce, &fields);
+    json!({
+        "index": step.index, "payload_length": length,
+        "dek": hex(fields.dek.secret().expose()), "prefix": hex(&pattern::<16>(index + 0x80)),
+        "class": fields.kilobytes, "body": long(&sealed.body),
+        "day": fields.day, "alias": fields.alias, "nonce": hex(&nonce),
+        "wrap": hex(&wrap), "wrap_digest": hex(&deposit::wrap_digest(&wrap)),
+    })
+}
+
+fn floor_vectors() -> Value {
+    let positions = [
+        (None, None),
+        (None, Some(0)),
+        (None, Some(3)),
+        (Some(2), Some(2)),
+        (Some(2), Some(5)),
+    ];
+    let verdicts: Vec<Value> = positions
+        .into_iter()
+        .flat_map(|(answered, held)| (0..8).map(move |floor| (answered, held, floor)))
+        .map(|(answered, held, floor)| {
+            json!({ "answered": answered, "held": held, "p": floor, "verdict": format!("{:?}", floor_verdict(answered, held, floor)) })
+        })
+        .collect();
+    json!(verdicts)
+}
+
+fn pack_vectors() -> Value {
+    let file_key = secret(0x22);
+    let issue = Issue {
+        identifier: Identifier(pattern(0x33)),
+        relay_public: pattern(0x44),
+        link_keys: 1_000,
+        root: secret(0x01),
+        day: 20_000,
+        relay_address: "relay.example:7025".into(),
+        relay_domain: "relay.example".into(),
+        aliases: vec!["heron@relay.example".into(), "w\u{e4}gen@relay.example".into()],
+    };
+    let block = issue.seal(&file_key, pattern(0x55)).expect("short names");
+    let costs = [
+        PassphraseCost::LEAST,
+        PassphraseCost {
+            memory_kib: 1_024,
+            passes: 3,
+        },
+    ];
+    let headers: Vec<Value> = costs
+        .into_iter()
+        .map(|cost| {
+            let block = Header::create(
+                "pass phrase \u{e9}".as_bytes(),
+                &file_key,
+                pattern(0x66),
+                pattern(0x77),
+                cost,
+            );
+            json!({
+                "passphrase": hex("pass phrase \u{e9}".as_bytes()), "file_key": hex(file_key.expose()),
+                "memory_kib": cost.memory_kib, "passes": cost.passes,
+                "salt": hex(&pattern::<16>(0x66)), "nonce": hex(&pattern::<24>(0x77)),
+                "block": long(&block), "box": hex(&block[64..112]),
+            })
+        })
+        .collect();
+    let identifiers: Vec<Value> = [pattern(0x33), [0; 16], [0xff; 16]]
+        .into_iter()
+        .map(|bytes| json!({ "bytes": hex(&bytes), "text": Identifier(bytes).to_text() }))
+        .collect();
+    json!({
+        "headers": headers,
+        "issue": {
+            "file_key": hex(file_key.expose()), "nonce": hex(&pattern::<24>(0x55)),
+            "identifier": hex(&issue.identifier.0), "relay_public": hex(&issue.relay_public), "link_keys": issue.link_keys,
+            "root": hex(issue.root.expose()), "day": issue.day, "relay_address": issue.relay_address,
+            "relay_domain": issue.relay_domain, "aliases": issue.aliases, "block": long(&block[..]),
+        },
+        "identifiers": identifiers,
+    })
+}
+
+/// A proof without a store, for vectors only.
+struct Index(u64);
+
+impl PersistedIndex for Index {
+    fn persisted_index(&self) -> u64 {
+        self.0
+    }
+}
+
+/// `start, start + 1, start + 2 ...`, each modulo 256.
+fn pattern<const N: usize>(start: u8) -> [u8; N] {
+    std::array::from_fn(|at| byte(at).wrapping_add(start))
+}
+
+fn byte(at: usize) -> u8 {
+    at.to_le_bytes()[0]
+}
+
+fn secret(start: u8) -> Secret<32> {
+    Secret::new(pattern(start))
+}
+
+fn long(bytes: &[u8]) -> Value {
+    json!({ "length": bytes.len(), "head": hex(&bytes[..bytes.len().min(64)]), "sha256": hex(&kdf::hash(&[bytes])) })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
