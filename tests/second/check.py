@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Holds the second implementation against keypacks/vectors/: makes the same bytes, and opens them.
+
+Prints each failure and, last, 'N passed, M failed'; exits non-zero unless M is 0.
+"""
+
+import json
+import pathlib
+import sys
+
+import postern_second as second
+
+VECTORS = pathlib.Path(__file__).resolve().parents[2] / "keypacks" / "vectors"
+
+
+class Tally:
+    def __init__(self):
+        self.passed, self.failed = 0, 0
+
+    def same(self, name, made, expected):
+        if made == expected:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"differs: {name}")
+
+    def refused(self, name, opening):
+        try:
+            opening()
+        except second.Refused:
+            self.passed += 1
+        else:
+            self.failed += 1
+            print(f"opens: {name}")
+
+
+def load(name):
+    return json.loads((VECTORS / name).read_text())
+
+
+def raw(text):
+    return bytes.fromhex(text)
+
+
+def pattern(length):
+    return bytes(at & 0xFF for at in range(length))
+
+
+def summary(blob):
+    return {"length": len(blob), "head": blob[:64].hex(), "sha256": second.digest(blob).hex()}
+
+
+def flipped(blob, bit):
+    changed = bytearray(blob)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def check_kdf(tally):
+    vectors = load("kdf.json")
+    case = vectors["hx"]
+    tally.same("hx", second.hx(case["purpose"], raw(case["ikm"])).hex(), case["out"])
+    case = vectors["hxk"]
+    tally.same("hxk", second.hxk(raw(case["key"]), raw(case["ikm"])).hex(), case["out"])
+    for case in vectors["he"]:
+        made = second.he(raw(case["key"]), case["purpose"], raw(case["context"]), len(case["out"]) // 2)
+        tally.same("he " + case["purpose"], made.hex(), case["out"])
+    case = vectors["hedge"]
+    made = second.hedged_nonce(raw(case["local_secret"]), raw(case["random"]), case["index"], raw(case["plaintext"]))
+    tally.same("hedge", made.hex(), case["nonce"])
+
+
+def check_chains(tally):
+    vectors = load("chains.json")
+    root = raw(vectors["root"])
+    for name in ("link", "post", "parcel", "sync"):
+        names = ("up", "down", "tag") if name == "link" else ("key", "tag")
+        for case in vectors[name]:
+            chain = second.Chain.from_root(name, root)
+            chain.forward_to(case["index"])
+            what = f"{name} {case['index']}"
+            tally.same(what + " state", chain.state.hex(), case["state"])
+            for part, made in zip(names, chain.advance()):
+                tally.same(f"{what} {part}", made.hex(), case[part])
+
+
+def check_link(tally):
+    vectors = load("link.json")
+    one, two, three = vectors["cell1"], vectors["cell2"], vectors["cell3"]
+    step = second.Chain.from_root("link", raw(vectors["root"])).step_at(vectors["index"])
+    holder, relay = second.Handshake(step), second.Handshake(step)
+    holder_secret, relay_secret = raw(one["ephemeral_secret"]), raw(two["ephemeral_secret"])
+    tally.same("S", second.x25519_public(raw(vectors["relay_secret"])).hex(), vectors["relay_public"])
+
+    cell1 = holder.seal_cell1(holder_secret, raw(one["nonce"]))
+    tally.same("cell 1", summary(cell1), one["cell"])
+    tally.refused("cell 1 with a bit flipped", lambda: relay.open_cell1(flipped(cell1, 8 * 5_000)))
+    holder_public = relay.open_cell1(cell1)
+    cell2 = relay.seal_cell2(relay_secret, two["floor"], raw(two["nonce"]))
+    tally.same("cell 2", summary(cell2), two["cell"])
+    tally.refused("cell 2 with a bit flipped", lambda: holder.open_cell2(flipped(cell2, 3)))
+    relay_public, floor = holder.open_cell2(cell2)
+    tally.same("p", floor, two["floor"])
+
+    fixed = second.x25519(holder_secret, raw(vectors["relay_public"]))
+    holder.agree(second.x25519(holder_secret, relay_public), fixed)
+    fixed = second.x25519(raw(vectors["relay_secret"]), holder_public)
+    relay.agree(second.x25519(relay_secret, holder_public), fixed)
+    cell3 = holder.seal_cell3(
+        vectors["index"], raw(three["token"]), three["answered"], raw(three["local_secret"]), raw(three["random"])
+    )
+    tally.same("cell 3", summary(cell3), three["cell"])
+    tally.same("CONFIRM", relay.open_cell3(cell3), (raw(three["token"]), three["answered"]))
+    tally.same("traffic keys", holder.traffic(), relay.traffic())
+    check_traffic(tally, vectors, *holder.traffic())
+    for cells, expected in vectors["padding"]:
+        tally.same(f"padding of {cells}", second.padding(cells), expected)
+    for low_order in (bytes(32), bytes([1]) + bytes(31)):
+        tally.refused("X25519 with a point of low order", lambda: second.x25519(holder_secret, low_order))
+
+
+def check_traffic(tally, vectors, k_up, k_down):
+    for direction, key in (("up", k_up), ("down", k_down)):
+        sealer, opener = second.Ratchet(direction, key), second.Ratchet(direction, key)
+        for at, case in enumerate(vectors[direction]):
+            frame = (case["type"], case["flags"], case["stream"], raw(case["data"]))
+            cell = sealer.seal(*frame)
+            tally.same(f"{direction} cell {at}", summary(cell), case["cell"])
+            tally.refused(f"{direction} cell {at} with a bit flipped", lambda: opener.open(flipped(cell, 77)))
+            tally.same(f"{direction} cell {at} opened", opener.open(cell), frame)
+
+
+def check_deposits(tally):
+    vectors = load("deposits.json")
+    for length, plain, sealed in vectors["classes"]:
+        tally.same(f"class of {length}", second.class_for(length), plain)
+        tally.same(f"sealed class of {length}", second.sealed_class_for(length), sealed)
+    posts = second.Chain.from_root("post", raw(vectors["root"]))
+    for case in vectors["deposits"]:
+        step, name = posts.advance(), f"deposit of {case['payload_length']}"
+        payload, dek = pattern(case["payload_length"]), raw(case["dek"])
+        kilobytes, body = second.seal_body(dek, raw(case["prefix"]), payload)
+        tally.same(name + " class", kilobytes, case["class"])
+        tally.same(name + " body", summary(body), case["body"])
+        tally.same(name + " opened", second.open_body(dek, body, len(payload)), payload)
+        tally.refused(name + " cut", lambda: second.open_body(dek, body[: len(body) // 2], 0))
+        fields = (dek, second.digest(body), len(payload), kilobytes, case["day"], case["alias"])
+        wrap = second.seal_wrap(step, raw(case["nonce"]), *fields)
+        tally.same(name + " wrap", wrap.hex(), case["wrap"])
+        tally.same(name + " wrap digest", second.digest(wrap).hex(), case["wrap_digest"])
+        tally.same(name + " wrap opened", second.open_wrap(step, wrap), fields)
+        tally.refused(name + " wrap with a bit flipped", lambda: second.open_wrap(step, flipped(wrap, 500)))
+
+
+def check_floor(tally):
+    for case in load("floor.json"):
+        made = second.floor_verdict(case["answered"], case["held"], case["p"])
+        tally.same(f"p {case['p']} for {case['answered']}, {case['held']}", made, case["verdict"])
+
+
+def check_pack(tally):
+    vectors = load("pack.json")
+    for case in vectors["headers"]:
+        passphrase, file_key = raw(case["passphrase"]), raw(case["file_key"])
+        block = second.seal_header(
+            passphrase, file_key, raw(case["salt"]), raw(case["nonce"]), case["memory_kib"], case["passes"]
+        )
+        tally.same("header", summary(block), case["block"])
+        tally.same("header opened", second.open_header(block, passphrase), file_key)
+        tally.refused("header under another passphrase", lambda: second.open_header(block, passphrase + b"."))
+
+    issue = dict(vectors["issue"])
+    file_key, nonce, expected = raw(issue.pop("file_key")), raw(issue.pop("nonce")), issue.pop("block")
+    for name in ("identifier", "relay_public", "root"):
+        issue[name] = raw(issue[name])
+    block = second.seal_issue(file_key, nonce, **issue)
+    tally.same("issue block", summary(block), expected)
+    tally.same("issue block opened", second.open_issue(file_key, block), issue)
+    for case in vectors["identifiers"]:
+        tally.same("identifier", second.identifier_text(raw(case["bytes"])), case["text"])
+        tally.same("identifier read", second.parse_identifier(case["text"].lower()), raw(case["bytes"]))
+        wrong = case["text"][:-1] + ("0" if case["text"][-1] != "0" else "1")
+        tally.refused("identifier with a slip", lambda: second.parse_identifier(wrong))
+
+
+def main():
+    tally = Tally()
+    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack):
+        check(tally)
+    print(f"{tally.passed} passed, {tally.failed} failed")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

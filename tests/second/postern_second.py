@@ -1,0 +1,523 @@
+"""A second implementation of the Postern protocol, version 1, written from docs/PROTOCOL.md alone.
+
+It shares no code with the Rust crates: XSalsa20-Poly1305, X25519 and Argon2id are libsodium's (PyNaCl), HKDF is the
+standard library's HMAC. Section numbers below are those of docs/PROTOCOL.md. `check.py` holds it against the vectors;
+`Client` makes links over TCP, for tests that replay, cut and alter them.
+"""
+
+import hashlib
+import hmac
+import os
+import socket
+import struct
+
+import nacl.bindings
+import nacl.exceptions
+import nacl.pwhash.argon2id
+
+CELL = 16_384
+DATA_MAX = 16_360
+VERSION = 1
+STEPS_MAX = 2**20
+
+LINKED, REQUEST, DATA, ANSWER, NEW, CLOSE, PAD = range(1, 8)
+LAST = 1
+
+
+class Refused(Exception):
+    """The bytes do not open."""
+
+
+# Section 1: primitives.
+
+
+def digest(*pieces):
+    return hashlib.sha256(b"".join(pieces)).digest()
+
+
+def label(purpose):
+    return b"postern/1/" + purpose.encode("ascii") + b"\0"
+
+
+def hx(purpose, ikm):
+    return hxk(label(purpose), ikm)
+
+
+def hxk(key, ikm):
+    return hmac.new(key, ikm, hashlib.sha256).digest()
+
+
+def he(key, purpose, context=b"", length=32):
+    info = label(purpose) + context
+    out, block = b"", b""
+    for counter in range(1, 256):
+        if len(out) >= length:
+            break
+        block = hmac.new(key, block + info + bytes([counter]), hashlib.sha256).digest()
+        out += block
+    return out[:length]
+
+
+def box(key, nonce, plain):
+    return nacl.bindings.crypto_secretbox(plain, nonce, key)
+
+
+def unbox(key, nonce, boxed):
+    try:
+        return nacl.bindings.crypto_secretbox_open(boxed, nonce, key)
+    except (nacl.exceptions.CryptoError, ValueError) as error:
+        raise Refused from error
+
+
+def x25519(secret, public):
+    try:
+        shared = nacl.bindings.crypto_scalarmult(secret, public)
+    except (nacl.exceptions.RuntimeError, RuntimeError) as error:
+        raise Refused from error
+    if shared == bytes(32):
+        raise Refused
+    return shared
+
+
+def x25519_public(secret):
+    return nacl.bindings.crypto_scalarmult_base(secret)
+
+
+def hedged_nonce(local_secret, random, index, plain):
+    return he(local_secret, "hedge", random + struct.pack("<Q", index) + digest(plain), 24)
+
+
+# Section 2: chains.
+
+
+class Chain:
+    """One of a pack's chains, standing before `index`."""
+
+    def __init__(self, name, state, index=0):
+        self.name, self.state, self.index = name, state, index
+
+    @classmethod
+    def from_root(cls, name, root):
+        return cls(name, he(root, "chain/" + name))
+
+    def advance(self):
+        """Returns the keys of the index: (U, D, T) for `link`, (K, T) for the others."""
+        link = self.name == "link"
+        okm = he(self.state, "step/" + self.name, b"", 112 if link else 80)
+        self.state, self.index = okm[:32], self.index + 1
+        return (okm[32:64], okm[64:96], okm[96:112]) if link else (okm[32:64], okm[64:80])
+
+    def forward_to(self, index):
+        if not 0 <= index - self.index <= STEPS_MAX:
+            raise ValueError("out of reach")
+        while self.index < index:
+            self.advance()
+
+    def step_at(self, index):
+        ahead = Chain(self.name, self.state, self.index)
+        ahead.forward_to(index)
+        return ahead.advance()
+
+
+# Section 3: the handshake.
+
+
+def _open_box(cell, start, key, nonce_at):
+    return unbox(key, cell[nonce_at : nonce_at + 24], cell[start:])
+
+
+class Handshake:
+    """What both ends compute; `step` is (U, D, T) of the index."""
+
+    def __init__(self, step):
+        up, down, self.tag = step
+        self.psk = hx("link", up + down)
+        self.cells = b""
+        self.ck = None
+
+    def _key(self, purpose):
+        keyed = self.ck if purpose == "hs3" else self.psk
+        return he(keyed, purpose, b"" if purpose == "hs1" else digest(self.cells))
+
+    def seal_cell1(self, ephemeral_secret, nonce):
+        plain = x25519_public(ephemeral_secret) + bytes([VERSION]) + struct.pack("<I", 0)
+        cell = self.tag + nonce + box(self._key("hs1"), nonce, plain.ljust(16_328, b"\0"))
+        self.cells = cell
+        return cell
+
+    def open_cell1(self, cell):
+        """Returns e_c."""
+        plain = _open_box(cell, 40, self._key("hs1"), 16)
+        if cell[:16] != self.tag or plain[32] != VERSION:
+            raise Refused
+        self.cells = cell
+        return plain[:32]
+
+    def seal_cell2(self, ephemeral_secret, floor, nonce):
+        plain = x25519_public(ephemeral_secret) + struct.pack("<Q", floor) + bytes([VERSION])
+        cell = nonce + box(self._key("hs2"), nonce, plain.ljust(16_344, b"\0"))
+        self.cells += cell
+        return cell
+
+    def open_cell2(self, cell):
+        """Returns (e_s, p)."""
+        plain = _open_box(cell, 24, self._key("hs2"), 0)
+        if plain[40] != VERSION:
+            raise Refused
+        self.cells += cell
+        return plain[:32], struct.unpack("<Q", plain[32:40])[0]
+
+    def agree(self, ephemeral, fixed):
+        """Takes both X25519 results: with the other's ephemeral key, and with or of S."""
+        self.ck = hxk(self.psk, ephemeral + fixed)
+
+    def seal_cell3(self, index, token, answered, local_secret, random):
+        plain = (token + struct.pack("<Q", answered)).ljust(16_344, b"\0")
+        nonce = hedged_nonce(local_secret, random, index, plain)
+        cell = nonce + box(self._key("hs3"), nonce, plain)
+        self.cells += cell
+        return cell
+
+    def open_cell3(self, cell):
+        """Returns (token, answered)."""
+        plain = _open_box(cell, 24, self._key("hs3"), 0)
+        self.cells += cell
+        return plain[:16], struct.unpack("<Q", plain[16:24])[0]
+
+    def traffic(self):
+        """Returns (k_up, k_down)."""
+        okm = he(self.ck, "traffic", digest(self.cells), 96)
+        return okm[:32], okm[32:64]
+
+
+def encode_linked(token, highest, floor, flags):
+    return token + struct.pack("<QQB", highest, floor, flags)
+
+
+def decode_linked(data):
+    if len(data) != 33:
+        raise Refused
+    return (data[:16], *struct.unpack("<QQB", data[16:]))
+
+
+# Section 4: cells.
+
+
+class Ratchet:
+    """One direction of a link; `direction` is "up" or "down"."""
+
+    def __init__(self, direction, key):
+        self.purpose, self.key, self.counter = "cell/" + direction, key, 0
+
+    def _keys(self):
+        okm = he(self.key, self.purpose, b"", 64)
+        return okm[:32], okm[32:], bytes(16) + struct.pack("<Q", self.counter)
+
+    def seal(self, kind, flags, stream, data):
+        box_key, following, nonce = self._keys()
+        plain = struct.pack("<HBBI", len(data), kind, flags, stream) + data
+        self.key, self.counter = following, self.counter + 1
+        return box(box_key, nonce, plain.ljust(16_368, b"\0"))
+
+    def open(self, cell):
+        """Returns (kind, flags, stream, data)."""
+        box_key, following, nonce = self._keys()
+        plain = unbox(box_key, nonce, cell)
+        self.key, self.counter = following, self.counter + 1
+        length, kind, flags, stream = struct.unpack("<HBBI", plain[:8])
+        if length > DATA_MAX or not LINKED <= kind <= PAD or flags & ~LAST:
+            raise Refused
+        return kind, flags, stream, plain[8 : 8 + length]
+
+
+def padding(cells):
+    return (1 << (cells - 1).bit_length()) - cells if cells else 0
+
+
+# Section 5: as much of the requests as tests need.
+
+
+def varint(number):
+    out = b""
+    while number >= 0x80:
+        out += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return out + bytes([number])
+
+
+def read_varint(data):
+    """Returns (number, rest)."""
+    number = 0
+    for at, byte in enumerate(data[:10]):
+        number |= (byte & 0x7F) << (7 * at)
+        if byte < 0x80:
+            return number, data[at + 1 :]
+    raise Refused
+
+
+def message_cells(ratchet, kind, stream, header, body=b""):
+    """Seals a message as one burst."""
+    content = struct.pack("<H", len(header)) + header + body
+    parts = [content[at : at + DATA_MAX] for at in range(0, len(content), DATA_MAX)]
+    cells = [
+        ratchet.seal(DATA if at else kind, LAST if at == len(parts) - 1 else 0, stream, part)
+        for at, part in enumerate(parts)
+    ]
+    cells += [ratchet.seal(PAD, LAST, 0, b"") for _ in range(padding(len(cells)))]
+    return b"".join(cells)
+
+
+# Section 6: classes and deposits.
+
+CLASSES = [1 << power for power in range(17)]
+
+
+def class_for(length):
+    return next((c for c in CLASSES if 1_000 * c >= length), None)
+
+
+def sealed_capacity(kilobytes):
+    return 1_000 * kilobytes - 32 if kilobytes <= 8 else 15_984 * (kilobytes // 16) - 16
+
+
+def sealed_class_for(length):
+    return next((c for c in CLASSES if sealed_capacity(c) >= length), None)
+
+
+def _chunk_nonce(prefix, counter, final):
+    return prefix + counter.to_bytes(7, "little") + bytes([final])
+
+
+def seal_body(dek, prefix, payload):
+    """Returns (class, body)."""
+    kilobytes = sealed_class_for(len(payload))
+    plain = payload.ljust(sealed_capacity(kilobytes), b"\0")
+    chunks = [plain[at : at + 15_984] for at in range(0, len(plain), 15_984)]
+    body = prefix + b"".join(
+        box(dek, _chunk_nonce(prefix, at, at == len(chunks) - 1), chunk) for at, chunk in enumerate(chunks)
+    )
+    return kilobytes, body
+
+
+def open_body(dek, body, length):
+    if len(body) % 1_000 or len(body) // 1_000 not in CLASSES:
+        raise Refused
+    prefix, sealed = body[:16], body[16:]
+    chunks = [sealed[at : at + 16_000] for at in range(0, len(sealed), 16_000)]
+    plain = b"".join(
+        unbox(dek, _chunk_nonce(prefix, at, at == len(chunks) - 1), chunk) for at, chunk in enumerate(chunks)
+    )
+    if length > len(plain):
+        raise Refused
+    return plain[:length]
+
+
+def seal_wrap(step, nonce, dek, body_digest, length, kilobytes, day, alias):
+    key, tag = step
+    plain = dek + body_digest + struct.pack("<IIII", length, kilobytes, day, alias)
+    return tag + nonce + box(he(key, "post", tag), nonce, plain)
+
+
+def open_wrap(step, wrap):
+    """Returns (dek, body digest, length, class, day, alias)."""
+    key, tag = step
+    if len(wrap) != 136 or wrap[:16] != tag:
+        raise Refused
+    plain = unbox(he(key, "post", tag), wrap[16:40], wrap[40:])
+    length, kilobytes, day, alias = struct.unpack("<IIII", plain[64:])
+    if kilobytes not in CLASSES or length > sealed_capacity(kilobytes):
+        raise Refused
+    return plain[:32], plain[32:64], length, kilobytes, day, alias
+
+
+# Section 8: windows.
+
+
+def floor_verdict(answered, held, floor):
+    lowest = 0 if answered is None else answered + 1
+    highest = 0 if held is None else held + 1
+    if floor < lowest:
+        return "RolledBack"
+    return "Accept" if floor <= highest else "DoesNotOpen"
+
+
+# Section 9: the pack file.
+
+BLOCK = 4_096
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def _passphrase_key(passphrase, salt, memory_kib, passes):
+    return nacl.pwhash.argon2id.kdf(32, passphrase, salt, opslimit=passes, memlimit=memory_kib * 1_024)
+
+
+def seal_header(passphrase, file_key, salt, nonce, memory_kib, passes):
+    head = b"POSTERNP" + struct.pack("<HHIII", 1, 1, memory_kib, passes, 1)
+    sealed = box(_passphrase_key(passphrase, salt, memory_kib, passes), nonce, file_key)
+    return (head + salt + nonce + sealed).ljust(BLOCK, b"\0")
+
+
+def open_header(block, passphrase):
+    version, derivation, memory_kib, passes, lanes = struct.unpack("<HHIII", block[8:24])
+    if block[:8] != b"POSTERNP" or (version, derivation, lanes) != (1, 1, 1):
+        raise Refused
+    if not (8 <= memory_kib <= 262_144 and 1 <= passes <= 16):
+        raise Refused
+    return unbox(_passphrase_key(passphrase, block[24:40], memory_kib, passes), block[40:64], block[64:112])
+
+
+def _name(text):
+    encoded = text.encode("utf-8")
+    return (bytes([len(encoded)]) + encoded).ljust(256, b"\0")
+
+
+def _read_name(room):
+    return room[1 : 1 + room[0]].decode("utf-8")
+
+
+def seal_issue(file_key, nonce, identifier, relay_public, link_keys, root, day, relay_address, relay_domain, aliases):
+    plain = bytes([1]) + identifier + relay_public + struct.pack("<Q", link_keys) + root + struct.pack("<I", day)
+    plain += _name(relay_address) + _name(relay_domain) + bytes([len(aliases)])
+    plain += b"".join(_name(alias) for alias in aliases)
+    return nonce + box(he(file_key, "pack/issue"), nonce, plain.ljust(4_056, b"\0"))
+
+
+def open_issue(file_key, block):
+    """Returns the fields by the names that `seal_issue` takes."""
+    plain = unbox(he(file_key, "pack/issue"), block[:24], block[24:])
+    if plain[0] != 1 or plain[605] > 8:
+        raise Refused
+    return {
+        "identifier": plain[1:17],
+        "relay_public": plain[17:49],
+        "link_keys": struct.unpack("<Q", plain[49:57])[0],
+        "root": plain[57:89],
+        "day": struct.unpack("<I", plain[89:93])[0],
+        "relay_address": _read_name(plain[93:349]),
+        "relay_domain": _read_name(plain[349:605]),
+        "aliases": [_read_name(plain[606 + 256 * at : 862 + 256 * at]) for at in range(plain[605])],
+    }
+
+
+def open_pack(blob, passphrase):
+    """Opens a whole pack file: the first header that opens, the first issue block that opens."""
+    blocks = [blob[at : at + BLOCK] for at in range(0, 4 * BLOCK, BLOCK)]
+    file_key = _first(lambda block: open_header(block, passphrase), blocks[:2])
+    return _first(lambda block: open_issue(file_key, block), blocks[2:])
+
+
+def _first(opening, blocks):
+    for block in blocks:
+        try:
+            return opening(block)
+        except Refused:
+            continue
+    raise Refused
+
+
+def _identifier_bits(identifier):
+    """The 140 bits of an identifier's text."""
+    checksum = int.from_bytes(digest(label("identifier"), identifier)[:2], "big") >> 4
+    return int.from_bytes(identifier, "big") << 12 | checksum
+
+
+def identifier_text(identifier):
+    bits = _identifier_bits(identifier)
+    text = "".join(ALPHABET[bits >> 5 * (27 - at) & 31] for at in range(28))
+    return "-".join(text[at : at + 4] for at in range(0, 28, 4))
+
+
+def parse_identifier(text):
+    characters = text.upper().replace("-", "").replace(" ", "").translate(str.maketrans("OIL", "011"))
+    if len(characters) != 28 or not set(characters) <= set(ALPHABET):
+        raise Refused
+    bits = 0
+    for character in characters:
+        bits = bits << 5 | ALPHABET.index(character)
+    identifier = (bits >> 12).to_bytes(16, "big")
+    if _identifier_bits(identifier) != bits:
+        raise Refused
+    return identifier
+
+
+# A holder's end over TCP.
+
+
+class Client:
+    """Makes links from a link chain that it is given. Keeps nothing on disk: for tests, never for mail that matters.
+
+    `sent` and `received` are the raw cells of the last link, for tests that play them again.
+    """
+
+    def __init__(self, address, relay_public, chain, token=bytes(16), answered=0, timeout=10):
+        self.address, self.relay_public, self.chain = address, relay_public, chain
+        self.token, self.answered, self.timeout = token, answered, timeout
+        self.local_secret = os.urandom(32)
+        self.sent, self.received = [], []
+
+    def connect(self):
+        """Links under the chain's index, then moves the chain on. Returns (p, highest, floor, flags)."""
+        index = self.chain.index
+        handshake = Handshake(self.chain.step_at(index))
+        secret = os.urandom(32)
+        self.sent, self.received = [], []
+        self.socket = socket.create_connection(self.address, timeout=self.timeout)
+        self._send(handshake.seal_cell1(secret, os.urandom(24)))
+        relay_ephemeral, p = handshake.open_cell2(self._receive())
+        handshake.agree(x25519(secret, relay_ephemeral), x25519(secret, self.relay_public))
+        self._send(handshake.seal_cell3(index, self.token, self.answered, self.local_secret, os.urandom(32)))
+        k_up, k_down = handshake.traffic()
+        self.up, self.down = Ratchet("up", k_up), Ratchet("down", k_down)
+        kind, _, _, data = self.down.open(self._receive())
+        if kind != LINKED:
+            raise Refused
+        self.token, highest, floor, flags = decode_linked(data)
+        self.chain.advance()
+        return p, highest, floor, flags
+
+    def ask(self, request, body=b"", stream=1):
+        """Sends a request's header (without its version byte) and returns the answer's (header, body)."""
+        self._send(message_cells(self.up, REQUEST, stream, bytes([VERSION]) + request, body))
+        content, done = b"", False
+        while not done:
+            kind, flags, at, data = self.down.open(self._receive())
+            if kind in (PAD, NEW):
+                continue
+            if kind not in (ANSWER, DATA) or at != stream:
+                raise Refused
+            content, done = content + data, flags & LAST
+        length = struct.unpack("<H", content[:2])[0]
+        header = content[2 : 2 + length]
+        if header[:1] != bytes([VERSION]):
+            raise Refused
+        return header[1:], content[2 + length :]
+
+    def balance(self):
+        """Returns (balance, keys, credits, debits)."""
+        header, _ = self.ask(varint(0))
+        variant, rest = read_varint(header)
+        numbers = []
+        for _ in range(4):
+            number, rest = read_varint(rest)
+            numbers.append(number)
+        if variant != 0 or rest:
+            raise Refused
+        return tuple(numbers)
+
+    def close(self):
+        self._send(self.up.seal(CLOSE, LAST, 0, b""))
+        self.socket.close()
+
+    def _send(self, cells):
+        self.sent += [cells[at : at + CELL] for at in range(0, len(cells), CELL)]
+        self.socket.sendall(cells)
+
+    def _receive(self):
+        cell = b""
+        while len(cell) < CELL:
+            part = self.socket.recv(CELL - len(cell))
+            if not part:
+                raise ConnectionError("the relay ended the stream")
+            cell += part
+        self.received.append(cell)
+        return cell
