@@ -26,7 +26,7 @@ fn main() -> std::io::Result<()> {
 }
 
 /// Every file of `keypacks/vectors/` with what belongs into it.
-pub fn all() -> Vec<(&'static str, Value)> {
+pub(crate) fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("kdf.json", kdf_vectors()),
         ("chains.json", chain_vectors()),
