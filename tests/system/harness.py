@@ -5,22 +5,16 @@ restart and configure each alone. Both offer a `sink` (the outside world), a `pr
 holders `a` and `b`.
 """
 
-import atexit
 import json
 import os
-import random
 import secrets
-import shutil
 import signal
-import socket
-import subprocess
-import tempfile
 import threading
-import time
 import unittest
 from pathlib import Path
 
 from clients import Inbox
+from processes import Folder, Process, free_ports, run, wait_for_port, wait_until
 from proxy import Proxy
 from sink import Sink
 
@@ -28,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("POSTERN_BINARIES", ROOT / "target" / "release"))
 FULL = os.environ.get("POSTERN_TESTS") == "full"
 DOMAIN = "relay.test"
+OUTSIDE = "friend@out.test"
 
 full_only = unittest.skipUnless(FULL, "long: tests/run --full")
 
@@ -37,153 +32,16 @@ def by_extent(short, long):
     return long if FULL else short
 
 
-def wait_until(condition, seconds=30, what="the expected state"):
-    """Waits until `condition()` is true and returns what it gave."""
-    end = time.monotonic() + seconds
-    while not (result := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{what} was not reached within {seconds} s")
-        time.sleep(0.05)
-    return result
-
-
-def free_ports(count=1):
-    """First of `count` free consecutive ports, below those that the kernel hands out by itself."""
-    while True:
-        first = random.randrange(10_000, 30_000, 10)
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("127.0.0.1", port))
-            return first
-        except OSError:
-            continue
-
-
 def word(prefix="w"):
     """A word that occurs nowhere else."""
     return prefix + secrets.token_hex(6)
 
 
-class Folder:
-    """A folder of the test's own; removed at the end unless KEEP is set."""
-
-    def __init__(self):
-        self.path = Path(tempfile.mkdtemp(prefix="postern-test-"))
-        atexit.register(self.remove)
-
-    def remove(self):
-        if not os.environ.get("KEEP"):
-            shutil.rmtree(self.path, ignore_errors=True)
-
-
-class Process:
-    """A process in a group of its own, with its output in files."""
-
-    live = set()
-
-    def __init__(self, folder, name, *command, environment=None, user=None):
-        self.name = name
-        folder.mkdir(parents=True, exist_ok=True)
-        self.output, self.log = folder / f"{name}.out", folder / f"{name}.log"
-        with self.output.open("wb") as output, self.log.open("ab") as log:
-            self._popen = subprocess.Popen(
-                [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **(environment or {})},
-                user=user,
-            )
-        self.pid = self._popen.pid
-        Process.live.add(self)
-
-    @property
-    def running(self):
-        return self._popen.poll() is None
-
-    def first_line(self, seconds=90):
-        """The first complete line of its standard output."""
-
-        def line():
-            text = self.output.read_text()
-            if "\n" not in text and not self.running:
-                raise AssertionError(f"{self.name} ended with {self._popen.returncode}: {self.last_words()}")
-            return text.partition("\n")[0] if "\n" in text else None
-
-        return wait_until(line, seconds, f"the first line of {self.name}")
-
-    def wait(self, seconds=30):
-        """Waits for its end and returns its exit code."""
-        try:
-            code = self._popen.wait(seconds)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {seconds} s") from None
-        Process.live.discard(self)
-        return code
-
-    def stop(self, signal_number=signal.SIGTERM, seconds=30):
-        """Asks it to end; returns its exit code."""
-        if self.running:
-            self._popen.send_signal(signal_number)
-        return self.wait(seconds)
-
-    def kill(self):
-        """SIGKILL to it and all its children."""
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._popen.wait()
-        Process.live.discard(self)
-
-    def last_words(self):
-        """The end of its log, for a person who reads a failure."""
-        return self.log.read_text(errors="replace")[-1500:]
-
-
-@atexit.register
-def kill_all_processes():
-    for process in list(Process.live):
-        process.kill()
-
-
-def run(*command, seconds=60, check=True):
-    """Runs a command to its end and returns it finished."""
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
-    )
-    if check and done.returncode:
-        raise AssertionError(f"{' '.join(map(str, command[:3]))}: {done.returncode}: {done.stderr.strip()}")
-    return done
-
-
-def resident(pid):
-    """Resident memory of a process now, in bytes."""
-    return _status_figure(pid, "VmRSS")
-
-
-def peak_since(pid, action):
-    """Growth of a process's resident memory at its peak while `action` runs, in bytes."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    before = resident(pid)
-    action()
-    return _status_figure(pid, "VmHWM") - before
-
-
-def _status_figure(pid, name):
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"process {pid} has no {name}")
-
-
-def processor_seconds(pid):
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def in_background(action):
+    """Runs `action` in a thread of its own; the thread is returned started."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    return thread
 
 
 class Operator:
@@ -326,7 +184,7 @@ class Relay(Operator):
         self.config.write_text("\n".join(lines) + "\n")
         self.process = Process(self.folder, "relay", BINARIES / "posternd", "run", "--config", self.config, *options)
         if wait:
-            _wait_for_port(self.process, self.mx)
+            wait_for_port(self.process, self.mx)
         return self
 
     @property
@@ -365,7 +223,7 @@ class Bridge(Holder):
         command += ["--smtp", self.smtp, "--imap", self.imap, "--relay-via", self.relay_via, "--tick", 1]
         self.process = Process(self.folder, self.name, *command, *options)
         if wait:
-            _wait_for_port(self.process, self.imap)
+            wait_for_port(self.process, self.imap)
             if self.user is None:
                 self._learn_login()
         return self
@@ -400,9 +258,9 @@ class World:
         self.sink = Sink()
         self.relay = Relay(self.folder.path, self.sink, **settings).start()
         self.proxy = Proxy(self.relay.link)
-        self.bridges = [self.add(name, keys, value) for name in holders]
-        for bridge in self.bridges:
-            setattr(self, bridge.name, bridge)
+        self.bridges = []
+        for name in holders:
+            setattr(self, name, self.add(name, keys, value))
 
     def add(self, name, keys, value, operator=False):
         """Issues a pack and starts a bridge on it."""
@@ -410,6 +268,7 @@ class World:
         pack = self.folder.path / f"{name}.pack"
         self.relay.issue(pack, bridge.passphrase, keys, value, operator)
         bridge.init(pack)
+        self.bridges.append(bridge)
         return bridge.start()
 
     def close(self):
@@ -426,33 +285,15 @@ class World:
 
 
 class Hazard(unittest.TestCase):
-    """A file's tests share one system, made by `make` when the first of them starts."""
+    """The classes of a file that agree in `make` share one system, made when the first test starts."""
 
     make = staticmethod(World)
+    _made = {}
 
     @classmethod
     def setUpClass(cls):
-        cls.world = cls.make()
-        cls.addClassCleanup(cls.world.close)
-
-
-def in_background(action):
-    """Runs `action` in a thread of its own; the thread is returned started."""
-    thread = threading.Thread(target=action, daemon=True)
-    thread.start()
-    return thread
-
-
-def _wait_for_port(process, address, seconds=60):
-    host, port = address.rsplit(":", 1)
-
-    def answers():
-        if not process.running:
-            raise AssertionError(f"{process.name} ended: {process.last_words()}")
-        try:
-            socket.create_connection((host, int(port)), 1).close()
-            return True
-        except OSError:
-            return False
-
-    wait_until(answers, seconds, f"{process.name} at its port")
+        key = (cls.__module__, cls.make)
+        if key not in Hazard._made:
+            Hazard._made[key] = cls.make()
+            unittest.addModuleCleanup(lambda: Hazard._made.pop(key).close())
+        cls.world = Hazard._made[key]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import figures
 from clients import Talk, split_address
-from harness import wait_until
 from needles import Needle, search_files, search_memory
+from processes import wait_until
 from proxy import DOWN, UP, Proxy
 from sink import DROP, Sink
 

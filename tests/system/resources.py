@@ -1,0 +1,81 @@
+"""What it takes to run: memory, processor and the wait before the first login.
+
+The bridge runs all day on a laptop; what it takes while nothing happens is taken from the battery.
+"""
+
+import os
+import time
+
+from clients import deliver, login, message
+from harness import OUTSIDE, Hazard, by_extent, full_only, word
+from processes import processor_seconds, resident, wait_until
+
+MIB = 1 << 20
+BRIDGE_BYTES_MAX = 60 * MIB
+RELAY_BYTES_MAX = 100 * MIB
+IDLE_SHARE_MAX = 0.005
+
+
+class Resources(Hazard):
+    def setUp(self):
+        self.relay, self.a = self.world.relay, self.world.a
+
+    def test_a_bridge_is_ready_for_its_first_login_within_a_second(self):
+        times = []
+        for _ in range(3):
+            self.a.stop()
+            started = time.monotonic()
+            self.a.start(wait=False)
+
+            def logged_in():
+                try:
+                    login(self.a).logout()
+                    return True
+                except OSError:
+                    return False
+
+            wait_until(logged_in, 20, "the first login")
+            times.append(time.monotonic() - started)
+        print(f"       start to first login: {', '.join(f'{seconds:.2f} s' for seconds in times)}")
+        # A busy machine may be slow once; a bridge that is slow is slow every time.
+        self.assertLess(min(times), 1.0)
+
+    def test_an_idle_bridge_takes_little_memory_and_no_processor(self):
+        for number in range(20):
+            deliver(
+                self.relay.mx, "x@out.test", self.a.alias, message("x@out.test", self.a.alias, word(), "x" * 20_000)
+            )
+        self.a.settled()
+        wait = by_extent(10, 60)
+        time.sleep(2)
+        before = {process: processor_seconds(process.pid) for process in (self.a, self.relay)}
+        time.sleep(wait)
+        for process, bound in ((self.a, BRIDGE_BYTES_MAX), (self.relay, RELAY_BYTES_MAX)):
+            share = (processor_seconds(process.pid) - before[process]) / wait
+            print(f"       idle: {resident(process.pid) / MIB:.1f} MiB, {share:.2%} of a processor")
+            self.assertLess(resident(process.pid), bound)
+            self.assertLess(share, IDLE_SHARE_MAX)
+
+    @full_only
+    def test_a_relay_with_200_idle_links_stays_small(self):
+        before = len(self.world.bridges)
+        for number in range(by_extent(0, 24)):
+            self.world.add(f"idle{number}", 50, 1_000_000)
+        self.assertEqual(len(self.world.bridges), before + 24)
+        each = resident(self.relay.pid) / len(self.world.bridges)
+        print(
+            f"       {len(self.world.bridges)} links: {resident(self.relay.pid) / MIB:.1f} MiB, {each / MIB:.2f} a link"
+        )
+        self.assertLess(resident(self.relay.pid), RELAY_BYTES_MAX)
+
+    def test_file_descriptors_do_not_grow(self):
+        def descriptors():
+            return [len(os.listdir(f"/proc/{process.pid}/fd")) for process in (self.a, self.relay)]
+
+        self.a.settled()
+        before = descriptors()
+        for _ in range(50):
+            login(self.a).logout()
+            deliver(self.relay.mx, OUTSIDE, self.a.alias, message(OUTSIDE, self.a.alias, word()))
+        self.a.settled()
+        wait_until(lambda: all(now <= then + 4 for now, then in zip(descriptors(), before)), 15, "closed descriptors")
