@@ -9,17 +9,19 @@ import json
 import os
 import secrets
 import signal
+import sys
 import threading
 import unittest
 from pathlib import Path
 
-from clients import Inbox
+from clients import Inbox, split_address
 from processes import Folder, Process, free_ports, run, wait_for_port, wait_until
 from proxy import Proxy
 from sink import Sink
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("POSTERN_BINARIES", ROOT / "target" / "release"))
+sys.path.append(str(ROOT / "tests" / "second"))
 FULL = os.environ.get("POSTERN_TESTS") == "full"
 DOMAIN = "relay.test"
 OUTSIDE = "friend@out.test"
@@ -91,6 +93,9 @@ class Holder:
 
     def outbox(self):
         return json.loads(self.command("outbox", "--json").stdout)["rows"]
+
+    def new_alias(self):
+        return json.loads(self.command("alias", "new", "--json").stdout)["address"]
 
     def settled(self, seconds=60):
         """Waits until the outbox holds nothing that is still on its way, and returns the status."""
@@ -220,7 +225,8 @@ class Bridge(Holder):
     def start(self, *options, wait=True):
         """Starts it; `options` go behind `postern bridge`."""
         command = [BINARIES / "postern", "bridge", "--dir", self.data, "--passphrase-file", self.passphrase]
-        command += ["--smtp", self.smtp, "--imap", self.imap, "--relay-via", self.relay_via, "--tick", 1]
+        command += ["--smtp", self.smtp, "--imap", self.imap, "--relay-via", self.relay_via]
+        command += ["--tick", 1, "--dial-timeout", 3]
         self.process = Process(self.folder, self.name, *command, *options)
         if wait:
             wait_for_port(self.process, self.imap)
@@ -229,11 +235,11 @@ class Bridge(Holder):
         return self
 
     def _learn_login(self):
-        status = wait_until(lambda: self._first_status(), 30, f"the first link of {self.name}")
-        self.user, self.password = status["user"], status["password"]
+        settings = json.loads(self.command("settings", "--json").stdout)
+        self.user, self.password = settings["user"], settings["password"]
+        status = wait_until(self._first_status, 30, f"the first link of {self.name}")
         self.identifier = status["identifier"]
-        aliases = status["aliases"] or [self.command("alias", "new").stdout.strip()]
-        self.alias = aliases[0]
+        self.alias = status["aliases"][0] if status["aliases"] else self.new_alias()
 
     def _first_status(self):
         status = self.status()
@@ -270,6 +276,17 @@ class World:
         bridge.init(pack)
         self.bridges.append(bridge)
         return bridge.start()
+
+    def second_client(self, name, keys=5_000, value=100_000_000):
+        """A new pack in the hands of the second implementation, which makes links and keeps nothing."""
+        import postern_second as second
+
+        passphrase, pack = self.folder.path / "second.passphrase", self.folder.path / f"{name}.pack"
+        passphrase.write_text("second\n")
+        self.relay.issue(pack, passphrase, keys, value)
+        issue = second.open_pack(pack.read_bytes(), b"second")
+        chain = second.Chain.from_root("link", issue["root"])
+        return second.Client(split_address(self.relay.link), issue["relay_public"], chain)
 
     def close(self):
         for bridge in self.bridges:

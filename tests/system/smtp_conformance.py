@@ -262,7 +262,7 @@ class MailExchanger(Hazard):
         self.assertEqual((code, text[4:9]), (552, "5.3.4"))
 
     def test_an_alias_that_was_closed_is_refused(self):
-        alias = self.a.command("alias", "new").stdout.split()[-1]
+        alias = self.a.new_alias()
         wait_until(lambda: self.code_at_rcpt(alias)[0] == 250, 30, "the new alias")
         token = word()
         deliver(self.mx, OUTSIDE, alias, message(OUTSIDE, alias, token))
