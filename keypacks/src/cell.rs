@@ -219,3 +219,50 @@ pub fn fuzz(bytes: &[u8]) {
         "no input is sealed under this key"
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_cell_key_comes_twice_in_a_link() {
+        let mut keys = HashSet::new();
+        for direction in [Direction::Up, Direction::Down] {
+            let mut ratchet = direction.ratchet(Secret::new([1; 32]));
+            for _ in 0..1_000 {
+                let key = ratchet.next();
+                assert!(keys.insert(*key.box_key.expose()) && keys.insert(*key.next.expose()));
+                ratchet.step(key);
+            }
+        }
+    }
+
+    #[test]
+    fn bursts_are_padded_to_the_next_power_of_two() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 4_097].map(padding), [0, 0, 0, 1, 0, 3, 4_095]);
+        assert!((1..10_000).all(|cells| (cells + padding(cells)).is_power_of_two() && padding(cells) < cells));
+    }
+
+    #[test]
+    fn reserved_kinds_unknown_flags_and_wrong_lengths_are_refused() {
+        let plain = |length: usize, kind: u8, flags: u8| {
+            let length = u16::try_from(length).expect("a test's own numbers").to_le_bytes();
+            let mut plain = vec![0; HEAD + DATA_MAX];
+            plain[..4].copy_from_slice(&[length[0], length[1], kind, flags]);
+            plain
+        };
+        assert!(parse(&plain(DATA_MAX, 1, 1)).is_ok());
+        for (length, kind, flags) in [
+            (DATA_MAX + 1, 1, 1),
+            (0, 0, 1),
+            (0, 8, 1),
+            (0, 9, 1),
+            (0, 10, 1),
+            (0, 1, 2),
+        ] {
+            assert!(parse(&plain(length, kind, flags)).is_err(), "{length} {kind} {flags}");
+        }
+    }
+}

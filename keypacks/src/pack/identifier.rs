@@ -18,8 +18,8 @@ const GROUP: usize = 4;
 impl Identifier {
     /// Seven groups of four characters: `XXXX-XXXX-XXXX-XXXX-XXXX-XXXX-XXXX`.
     ///
-    /// The last 12 bits are the first of `SHA-256("postern/1/identifier" 0x00 | identifier)`: a slip of the pen is
-    /// refused, not taken for another account.
+    /// The last 12 bits are the first of `SHA-256("postern/1/identifier" 0x00 | identifier)`: of 4,096 slips of
+    /// the pen, one is taken for another account and the rest are refused.
     pub fn to_text(&self) -> String {
         let bits = Bits {
             identifier: self.0,
