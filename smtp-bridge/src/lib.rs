@@ -1,1 +1,4 @@
 
+
+pub mod message;
+pub mod smtp;

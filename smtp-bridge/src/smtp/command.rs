@@ -1,0 +1,289 @@
+//! One command line, read once into a value that cannot be wrong.
+
+use super::path::{ForwardPath, ReversePath, split_path};
+use super::replies::{self, Reply};
+
+/// A command of RFC 5321 4.1.1 or RFC 4954, with its arguments checked.
+pub(super) enum Command<'l> {
+    Helo,
+    Ehlo,
+    Mail(Mail),
+    Rcpt(ForwardPath),
+    Data,
+    Rset,
+    Noop,
+    Quit,
+    Vrfy,
+    Help,
+    Auth {
+        mechanism: &'l str,
+        /// Base64, or `=` for an empty one.
+        initial_response: Option<&'l str>,
+    },
+}
+
+/// Arguments of MAIL.
+pub(super) struct Mail {
+    pub(super) reverse_path: ReversePath,
+    /// SIZE (RFC 1870). Twenty digits may not fit; more than any limit is all that counts then.
+    pub(super) size: Option<u64>,
+    /// AUTH= was given (RFC 4954 section 5). Whom the client vouches for makes no difference here.
+    pub(super) vouched: bool,
+}
+
+impl<'l> Command<'l> {
+    /// Reads a line without its CRLF; an error is the reply to give.
+    pub(super) fn parse(line: &'l [u8]) -> Result<Self, Reply> {
+        let line = printable(line)?.trim_end_matches(' ');
+        let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let without_argument = |command| {
+            if argument.is_empty() {
+                Ok(command)
+            } else {
+                Err(replies::BAD_ARGUMENT)
+            }
+        };
+        let with_argument = |command| {
+            if argument.is_empty() {
+                Err(replies::BAD_ARGUMENT)
+            } else {
+                Ok(command)
+            }
+        };
+        match verb.to_ascii_uppercase().as_str() {
+            // The name is whatever the client thinks it is; it is neither checked nor kept.
+            "HELO" => with_argument(Self::Helo),
+            "EHLO" => with_argument(Self::Ehlo),
+            "MAIL" => mail(argument).map(Self::Mail),
+            "RCPT" => rcpt(argument).map(Self::Rcpt),
+            "DATA" => without_argument(Self::Data),
+            "RSET" => without_argument(Self::Rset),
+            "QUIT" => without_argument(Self::Quit),
+            "VRFY" => with_argument(Self::Vrfy),
+            "NOOP" => Ok(Self::Noop),
+            "HELP" => Ok(Self::Help),
+            "AUTH" => auth(argument),
+            "EXPN" | "BDAT" | "STARTTLS" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(replies::NOT_IMPLEMENTED),
+            _ => Err(replies::UNKNOWN_COMMAND),
+        }
+    }
+}
+
+/// Commands are ASCII without controls: no NUL, no bare CR or LF, no SMTPUTF8.
+fn printable(line: &[u8]) -> Result<&str, Reply> {
+    let text = line
+        .iter()
+        .all(|octet| matches!(octet, b' '..=b'~'))
+        .then(|| str::from_utf8(line).ok())
+        .flatten();
+    text.ok_or_else(|| {
+        let names_address = line.get(..5).is_some_and(|verb| {
+            [b"MAIL ", b"RCPT "]
+                .iter()
+                .any(|with_address| verb.eq_ignore_ascii_case(*with_address))
+        });
+        if names_address && !line.is_ascii() {
+            replies::ADDRESS_NOT_ASCII
+        } else {
+            replies::NOT_PRINTABLE
+        }
+    })
+}
+
+/// `FROM:` Reverse-path [SP Mail-parameters]
+fn mail(argument: &str) -> Result<Mail, Reply> {
+    let (path, parameters) = path_argument(argument, "FROM:", replies::BAD_SENDER_SYNTAX)?;
+    let reverse_path = ReversePath::parse(path).ok_or(replies::BAD_SENDER_SYNTAX)?;
+    let (mut size, mut body, mut vouched) = (None, None, None);
+    for parameter in parameters {
+        let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let repeated = match keyword.to_ascii_uppercase().as_str() {
+            "SIZE" => size.replace(size_value(value)?).is_some(),
+            // What the text is declared to be changes nothing: it is stored as it comes.
+            "BODY" => body.replace(body_value(value)?).is_some(),
+            "AUTH" => vouched.replace(()).is_some(),
+            _ => return Err(replies::UNKNOWN_PARAMETER),
+        };
+        if repeated {
+            return Err(replies::BAD_ARGUMENT);
+        }
+    }
+    Ok(Mail {
+        reverse_path,
+        size,
+        vouched: vouched.is_some(),
+    })
+}
+
+/// `TO:` ( "<Postmaster>" / Forward-path ), and no parameter: none is offered.
+fn rcpt(argument: &str) -> Result<ForwardPath, Reply> {
+    let (path, mut parameters) = path_argument(argument, "TO:", replies::BAD_RECIPIENT_SYNTAX)?;
+    let path = ForwardPath::parse(path).ok_or(replies::BAD_RECIPIENT_SYNTAX)?;
+    if parameters.next().is_some() {
+        Err(replies::UNKNOWN_PARAMETER)
+    } else {
+        Ok(path)
+    }
+}
+
+/// Cuts `keyword<path> parameters` into the path's inside and its parameters.
+fn path_argument<'l>(
+    argument: &'l str,
+    keyword: &str,
+    malformed: Reply,
+) -> Result<(&'l str, impl Iterator<Item = &'l str>), Reply> {
+    let begins = argument
+        .get(..keyword.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(keyword));
+    if !begins {
+        return Err(replies::BAD_ARGUMENT);
+    }
+    let (path, rest) = split_path(&argument[keyword.len()..]).ok_or_else(|| malformed.clone())?;
+    if !rest.is_empty() && !rest.starts_with(' ') {
+        return Err(malformed);
+    }
+    Ok((path, rest.split(' ').filter(|parameter| !parameter.is_empty())))
+}
+
+/// `1*20DIGIT`
+fn size_value(value: &str) -> Result<u64, Reply> {
+    let is_number = (1..=20).contains(&value.len()) && value.bytes().all(|octet| octet.is_ascii_digit());
+    is_number
+        .then(|| value.parse().unwrap_or(u64::MAX))
+        .ok_or(replies::BAD_ARGUMENT)
+}
+
+/// `7BIT` or `8BITMIME` (RFC 6152)
+fn body_value(value: &str) -> Result<(), Reply> {
+    let is_known = ["7BIT", "8BITMIME"]
+        .iter()
+        .any(|known| value.eq_ignore_ascii_case(known));
+    is_known.then_some(()).ok_or(replies::BAD_ARGUMENT)
+}
+
+/// `AUTH mechanism [initial-response]`
+fn auth(argument: &str) -> Result<Command<'_>, Reply> {
+    let mut words = argument.split(' ');
+    match (words.next(), words.next(), words.next()) {
+        (Some(mechanism), initial_response, None) if !mechanism.is_empty() => Ok(Command::Auth {
+            mechanism,
+            initial_response,
+        }),
+        _ => Err(replies::BAD_ARGUMENT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reply that a line is refused with, or 0.
+    fn refusal(line: impl AsRef<[u8]>) -> u16 {
+        Command::parse(line.as_ref()).err().map_or(0, |reply| reply.code)
+    }
+
+    #[test]
+    fn verbs_and_keywords_are_read_in_any_case() {
+        for line in [
+            "HELO x",
+            "ehlo [127.0.0.1]",
+            "mAiL fRoM:<>",
+            "MAIL FROM:<a@b> size=5 Body=8bitmime auth=<>",
+            "MAIL FROM:<a@b>  SIZE=5 ",
+            "rcpt to:<postMaster>",
+            "RCPT TO:<\"a>b\"@c>",
+            "data",
+            "DATA ",
+            "rset",
+            "quit",
+            "NOOP",
+            "NOOP whatever",
+            "help",
+            "HELP MAIL",
+            "VRFY x",
+            "AUTH PLAIN",
+            "auth plain AAAA",
+            "AUTH PLAIN =",
+        ] {
+            assert_eq!(refusal(line), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn malformed_lines_are_refused_with_the_reply_for_their_fault() {
+        for (code, lines) in [
+            (
+                500,
+                &[
+                    "",
+                    " ",
+                    "MAILFROM:<a@b>",
+                    "FOO",
+                    "MA\0IL",
+                    "NOOP\rRSET",
+                    "NOOP\nRSET",
+                    "GR\u{e5}",
+                    "\tNOOP",
+                ][..],
+            ),
+            (
+                501,
+                &[
+                    "HELO",
+                    "EHLO ",
+                    "MAIL",
+                    "MAIL FROM",
+                    "MAIL FROM:",
+                    "MAIL TO:<a@b>",
+                    "MAIL FROM: <a@b>",
+                    "MAIL FROM:a@b",
+                    "MAIL FROM:<a@b",
+                    "MAIL FROM:<a@b>x",
+                    "MAIL FROM:<a@b>SIZE=1",
+                    "MAIL FROM:<a@b> SIZE",
+                    "RCPT TO:<>",
+                    "MAIL FROM:<a@b> SIZE=",
+                    "MAIL FROM:<a@b> SIZE=-1",
+                    "MAIL FROM:<a@b> SIZE=1 SIZE=1",
+                    "RCPT FROM:<a@b>",
+                    "MAIL FROM:<a@b> SIZE=100000000000000000000",
+                    "MAIL FROM:<a@b> BODY",
+                    "MAIL FROM:<a@b> BODY=BINARYMIME",
+                    "MAIL FROM:<a@b> BODY=7BIT BODY=7BIT",
+                    "RCPT TO:a@b",
+                    "DATA x",
+                    "RSET x",
+                    "QUIT x",
+                    "VRFY",
+                    "AUTH",
+                    "AUTH PLAIN A B",
+                    "MAIL FROM:<postmaster>",
+                ],
+            ),
+            (502, &["EXPN list", "BDAT 0 LAST", "STARTTLS", "ETRN x"]),
+            (553, &["MAIL FROM:<gr\u{e5}@b>", "rcpt to:<\u{e9}@b>"]),
+            (
+                555,
+                &[
+                    "MAIL FROM:<a@b> SMTPUTF8",
+                    "MAIL FROM:<a@b> FOO=BAR",
+                    "RCPT TO:<a@b> NOTIFY=NEVER",
+                ],
+            ),
+        ] {
+            for line in lines {
+                assert_eq!(refusal(line), code, "{line}");
+            }
+        }
+        assert_eq!(refusal(b"MAIL FROM:<\xff\xfe@b>"), 553);
+        assert_eq!(refusal("MAIL FROM:<a\0b@c>"), 500);
+    }
+
+    #[test]
+    fn sizes_of_twenty_digits_are_too_big_rather_than_malformed() {
+        let Ok(Command::Mail(mail)) = Command::parse(b"MAIL FROM:<> SIZE=99999999999999999999") else {
+            panic!("refused");
+        };
+        assert_eq!(mail.size, Some(u64::MAX));
+    }
+}

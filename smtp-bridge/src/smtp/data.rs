@@ -1,0 +1,199 @@
+//! Where a message's text ends, and nowhere else.
+//!
+//! Only `<CRLF>.<CRLF>` ends the text, and an empty text ends at `.<CRLF>`. A dot behind a bare CR or LF is text:
+//! reading it otherwise is how a second message is smuggled inside the first.
+
+/// Reads a text piece by piece, removing the dots that the client added (RFC 5321 4.5.2).
+///
+/// ```text
+///                     other, dot removed
+///        ┌────────────┐ ─────────────▶ ┌─────────────┐ ◀─┐ other,
+///   ●──▶ │ line start │                │ within line │   │ bare CR,
+///        └────────────┘ ◀───────────── └─────────────┘ ──┘ bare LF
+///              │             CRLF
+///              ▼ . CRLF
+///             end
+/// ```
+///
+/// It never holds octets back: what cannot be judged yet stays with the caller, who shows it again with more behind.
+pub(super) struct DataScanner {
+    line_start: bool,
+}
+
+/// What the scanner found at the beginning of its input.
+pub(super) enum Found<'i> {
+    /// Nothing that can be judged; at most `CR`, `.` or `. CR` are left.
+    Nothing,
+    /// Text, unstuffed, in which every CR and LF is part of a CRLF.
+    Text(&'i [u8]),
+    /// One bare CR or bare LF.
+    BareNewline,
+    /// The end of the text.
+    End,
+}
+
+impl DataScanner {
+    pub(super) fn new() -> Self {
+        Self { line_start: true }
+    }
+
+    /// Finds the next thing in `input`, and how many octets of it are used up.
+    pub(super) fn scan<'i>(&mut self, input: &'i [u8]) -> (usize, Found<'i>) {
+        let start = match input {
+            [b'.', b'\r', b'\n', ..] if self.line_start => return (3, Found::End),
+            [b'.'] | [b'.', b'\r'] if self.line_start => return (0, Found::Nothing),
+            [b'.', ..] if self.line_start => {
+                self.line_start = false;
+                1
+            }
+            _ => 0,
+        };
+        let (end, line_start) = self.run(input, start);
+        if end > start {
+            self.line_start = line_start;
+            return (end, Found::Text(&input[start..end]));
+        }
+        match input[start..] {
+            [] | [b'\r'] => (start, Found::Nothing),
+            // The run would have taken a CRLF, so this is a CR or LF of its own. Whatever follows is within the line.
+            _ => {
+                self.line_start = false;
+                (start + 1, Found::BareNewline)
+            }
+        }
+    }
+
+    /// The end of the longest piece from `start` that is text as it stands, and whether a line starts there.
+    fn run(&self, input: &[u8], start: usize) -> (usize, bool) {
+        let (mut at, mut line_start) = (start, self.line_start);
+        loop {
+            // A dot that follows may have to go, or end the text.
+            if line_start && at > start && input.get(at) == Some(&b'.') {
+                return (at, true);
+            }
+            let newline = input[at..].iter().position(|octet| matches!(octet, b'\r' | b'\n'));
+            let end = newline.map_or(input.len(), |offset| at + offset);
+            line_start &= end == at;
+            if !input[end..].starts_with(b"\r\n") {
+                return (end, line_start);
+            }
+            (at, line_start) = (end + 2, true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds `pieces` as segments: the text with bare newlines as `N`, what is left behind the end if there is one.
+    fn scanned<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Vec<u8>>) {
+        let (mut scanner, mut text, mut left, mut ended) = (DataScanner::new(), Vec::new(), Vec::new(), false);
+        for piece in pieces {
+            left.extend_from_slice(piece);
+            while !ended {
+                let (used, found) = scanner.scan(&left);
+                match found {
+                    Found::Nothing => {
+                        assert!([&b""[..], b"\r", b".", b".\r"].contains(&&left[used..]));
+                        left.drain(..used);
+                        break;
+                    }
+                    Found::Text(run) => text.extend_from_slice(run),
+                    Found::BareNewline => text.push(b'N'),
+                    Found::End => ended = true,
+                }
+                left.drain(..used);
+            }
+        }
+        (text, ended.then_some(left))
+    }
+
+    /// Input, text, and what is left behind the end if there is one.
+    type Case = (&'static [u8], &'static [u8], Option<&'static [u8]>);
+
+    const CASES: &[Case] = &[
+        (b".\r\n", b"", Some(b"")),
+        (b"\r\n.\r\n", b"\r\n", Some(b"")),
+        (b"a\r\n.\r\nQUIT\r\n", b"a\r\n", Some(b"QUIT\r\n")),
+        (b"a\r\nb.\r\n\r\n.\r\n", b"a\r\nb.\r\n\r\n", Some(b"")),
+        (
+            b"..\r\n.x\r\n...\r\n x.\r\n.\r\n",
+            b".\r\nx\r\n..\r\n x.\r\n",
+            Some(b""),
+        ),
+        (b". \r\n.\r\n", b" \r\n", Some(b"")),
+        // The forms that smuggling uses: none of them ends the text.
+        (b"a\n.\r\nb\r\n.\r\n", b"aN.\r\nb\r\n", Some(b"")),
+        (b"a\n.\nb\r\n.\r\n", b"aN.Nb\r\n", Some(b"")),
+        (b"a\r.\r\nb\r\n.\r\n", b"aN.\r\nb\r\n", Some(b"")),
+        (b"a\r.\rb\r\n.\r\n", b"aN.Nb\r\n", Some(b"")),
+        (b"a\r\n.\nb\r\n.\r\n", b"a\r\nNb\r\n", Some(b"")),
+        (b"a\r\n.\rb\r\n.\r\n", b"a\r\nNb\r\n", Some(b"")),
+        (b"a\r\n.\r\r\nb\r\n.\r\n", b"a\r\nN\r\nb\r\n", Some(b"")),
+        (b"a\r\r\n.\r\nb", b"aN\r\n", Some(b"b")),
+        (b"a\n\r\n.\r\nb", b"aN\r\n", Some(b"b")),
+        (b"\n.\r\n.\r\n", b"N.\r\n", Some(b"")),
+        (b"\r.\r\n.\r\n", b"N.\r\n", Some(b"")),
+        (b"a\r\n\n.\r\n.\r\n", b"a\r\nN.\r\n", Some(b"")),
+        // Unfinished.
+        (b"a\r\n.\r", b"a\r\n", None),
+        (b"a\r", b"a", None),
+    ];
+
+    #[test]
+    fn only_crlf_dot_crlf_ends_the_text_wherever_it_is_split() {
+        for &(input, text, rest) in CASES {
+            let expected = (text.to_vec(), rest.map(<[u8]>::to_vec));
+            for cut in 0..=input.len() {
+                assert!(
+                    scanned([&input[..cut], &input[cut..]]) == expected,
+                    "{} at {cut}",
+                    input.escape_ascii()
+                );
+            }
+            assert!(
+                scanned(input.chunks(1)) == expected,
+                "{} octet by octet",
+                input.escape_ascii()
+            );
+        }
+    }
+
+    /// The same in the plainest way: cut at CRLFs, then line by line.
+    fn plainly(input: &[u8]) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut lines: Vec<&[u8]> = Vec::new();
+        let mut rest = input;
+        while let Some(at) = rest.windows(2).position(|pair| pair == b"\r\n") {
+            lines.push(&rest[..at]);
+            rest = &rest[at + 2..];
+        }
+        for line in lines.into_iter().take_while(|line| *line != b".") {
+            let line = line.strip_prefix(b".").unwrap_or(line);
+            text.extend(
+                line.iter()
+                    .map(|octet| if b"\r\n".contains(octet) { b'N' } else { *octet }),
+            );
+            text.extend_from_slice(b"\r\n");
+        }
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_reading_line_by_line(
+            input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')], 0..40),
+            cuts in proptest::collection::vec(0usize..40, 0..4),
+        ) {
+            let input = [&input[..], b"\r\n.\r\n"].concat();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(input.len())).chain([0, input.len()]).collect();
+            cuts.sort_unstable();
+            let (text, rest) = scanned(cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]));
+            prop_assert!(rest.is_some());
+            prop_assert!(text == plainly(&input), "{}", input.escape_ascii());
+        }
+    }
+}

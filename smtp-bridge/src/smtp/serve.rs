@@ -1,0 +1,265 @@
+//! Drives a [`Session`] over a stream: reads, asks the backend, writes.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use zeroize::Zeroizing;
+
+use super::limits::{LINE_MAX, Limits, TEXT_BUFFER, Timer};
+use super::path::{ForwardPath, ReversePath};
+use super::replies::{self, Reply};
+use super::session::{Event, Session};
+
+/// How long a farewell may take: the last reply to leave, and the client to close after it.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+// A partial line always fits the smaller buffer, so a read always has room.
+const _: () = assert!(LINE_MAX <= TEXT_BUFFER);
+
+/// What decides about mail. Refusals come from [`replies`], or are built of a code and a text that names no address.
+pub trait Backend: Send + Sync + 'static {
+    /// One message being received.
+    type Message: Receiver;
+
+    /// Whether this is the user, in constant time. Asked only under [`Login::Required`](super::Login::Required).
+    fn auth(&self, user: &[u8], password: &[u8]) -> bool;
+
+    /// Whether mail may come from here; `size` is what the client announces, at most the limit.
+    fn mail(&self, reverse_path: &ReversePath, size: Option<u64>) -> Result<(), Reply>;
+
+    /// Whether it may go there, beside the recipients so far.
+    fn rcpt(
+        &self,
+        reverse_path: &ReversePath,
+        recipient: &ForwardPath,
+        so_far: &[ForwardPath],
+    ) -> impl Future<Output = Result<(), Reply>> + Send;
+
+    /// Begins a message, before the client is told to send it: the place to refuse for want of room.
+    fn data(
+        &self,
+        reverse_path: &ReversePath,
+        recipients: &[ForwardPath],
+    ) -> impl Future<Output = Result<Self::Message, Reply>> + Send;
+}
+
+/// One message being received. Dropped without [`finish`](Self::finish) it never was.
+pub trait Receiver: Send {
+    /// Takes the next octets, unstuffed. After an error the rest is drained and the error given as the reply.
+    fn chunk(&mut self, octets: &[u8]) -> Result<(), Reply>;
+
+    /// The message is complete. A positive reply is a promise: the message is durable before it is given.
+    fn finish(self) -> impl Future<Output = Reply> + Send;
+}
+
+/// Serves one connection until either side ends it.
+///
+/// The caller bounds how many there are ([`CONNECTIONS_MAX`](super::limits::CONNECTIONS_MAX)) and drops the future to
+/// end one early: a message without its reply is not accepted.
+pub async fn serve<S, B>(stream: S, limits: Limits, backend: B)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    B: Backend,
+{
+    let connection = Connection {
+        stream,
+        session: Session::new(&limits),
+        backend,
+        message: None,
+        input: Input::new(),
+        clock: Instant::now(),
+        octets: 0,
+    };
+    // Nobody is left to tell when the client is gone.
+    let _gone = connection.run().await;
+}
+
+/// Tells a client that there are too many: 421 4.3.2 in place of the greeting.
+pub async fn turn_away<S>(mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut reply = Vec::new();
+    replies::TOO_MANY_CONNECTIONS.write_to(&mut reply);
+    let _gone = timeout(FAREWELL, stream.write_all(&reply)).await;
+    close(&mut stream).await;
+}
+
+struct Connection<'l, S, B: Backend> {
+    stream: S,
+    session: Session<'l>,
+    backend: B,
+    message: Option<B::Message>,
+    input: Input,
+    /// When the session's timer started: with the latest reply.
+    clock: Instant,
+    /// Octets that came since.
+    octets: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> {
+    async fn run(mut self) -> io::Result<()> {
+        let mut open = true;
+        while open {
+            open = self.obey().await;
+            self.flush().await?;
+            open = open && self.read().await?;
+        }
+        close(&mut self.stream).await;
+        Ok(())
+    }
+
+    /// Does all that the input asks for; whether the session goes on.
+    async fn obey(&mut self) -> bool {
+        let Self {
+            session,
+            backend,
+            message,
+            input,
+            ..
+        } = self;
+        loop {
+            let (used, event) = session.handle(input.octets());
+            match event {
+                None => {
+                    input.consume(used);
+                    return true;
+                }
+                Some(Event::Close) => return false,
+                Some(Event::Auth(credentials)) => {
+                    session.answer_auth(backend.auth(&credentials.user, &credentials.password));
+                }
+                Some(Event::Mail(reverse_path, size)) => {
+                    let verdict = backend.mail(&reverse_path, size);
+                    session.answer_mail(reverse_path, verdict);
+                }
+                Some(Event::Rcpt(recipient)) => {
+                    let verdict = backend
+                        .rcpt(session.reverse_path(), &recipient, session.recipients())
+                        .await;
+                    session.answer_rcpt(recipient, verdict);
+                }
+                Some(Event::Data) => {
+                    let verdict = backend.data(session.reverse_path(), session.recipients()).await;
+                    session.answer_data(verdict.map(|fresh| *message = Some(fresh)));
+                }
+                Some(Event::Text(octets)) => {
+                    let outcome = message
+                        .as_mut()
+                        .map_or(Err(replies::TRY_LATER), |message| message.chunk(octets));
+                    if let Err(refusal) = outcome {
+                        *message = None;
+                        session.refuse_text(refusal);
+                    }
+                }
+                Some(Event::TextRefused) => *message = None,
+                Some(Event::TextEnd) => {
+                    let reply = match message.take() {
+                        Some(message) => message.finish().await,
+                        None => replies::TRY_LATER,
+                    };
+                    session.answer_text(&reply);
+                }
+            }
+            input.consume(used);
+        }
+    }
+
+    /// Sends the replies to all that came in one batch (RFC 2920). A client that does not take them is not read from.
+    async fn flush(&mut self) -> io::Result<()> {
+        let output = self.session.take_output();
+        if output.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all(&output).await?;
+            self.stream.flush().await
+        };
+        timeout(Timer::Write.allows(0), write)
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        (self.clock, self.octets) = (Instant::now(), 0);
+        Ok(())
+    }
+
+    /// Reads what comes, or lets the session say that nothing came; whether the session goes on.
+    async fn read(&mut self) -> io::Result<bool> {
+        let timer = self.session.timer();
+        let room = self
+            .input
+            .room(if timer == Timer::Text { TEXT_BUFFER } else { LINE_MAX });
+        let deadline = self.clock + timer.allows(self.octets);
+        match timeout_at(deadline, self.stream.read(room)).await {
+            Ok(length) => {
+                let length = length?;
+                self.input.fill(length);
+                self.octets += length as u64;
+                Ok(length > 0)
+            }
+            Err(_elapsed) => {
+                self.session.time_out();
+                self.message = None;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Closes so that the last reply arrives: input that nobody reads would turn it into a reset.
+async fn close<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: &mut S) {
+    let farewell = async {
+        stream.shutdown().await?;
+        let mut ignored = [0; 256];
+        while stream.read(&mut ignored).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _gone = timeout(FAREWELL, farewell).await;
+}
+
+/// Octets that came and are not used up. Wiped when dropped: they are passwords and mail.
+struct Input {
+    buffer: Zeroizing<Vec<u8>>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn new() -> Self {
+        Self {
+            buffer: Zeroizing::default(),
+            start: 0,
+            end: 0,
+        }
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn consume(&mut self, used: usize) {
+        self.start += used;
+    }
+
+    /// Where to read to, in a buffer of `capacity` octets that begins with what is left.
+    ///
+    /// The large buffer lives only as long as a message's text.
+    fn room(&mut self, capacity: usize) -> &mut [u8] {
+        let left = self.end - self.start;
+        if self.buffer.len() == capacity {
+            self.buffer.copy_within(self.start..self.end, 0);
+        } else {
+            let mut fresh = Zeroizing::new(vec![0; capacity]);
+            fresh[..left].copy_from_slice(self.octets());
+            self.buffer = fresh;
+        }
+        (self.start, self.end) = (0, left);
+        &mut self.buffer[left..]
+    }
+
+    fn fill(&mut self, length: usize) {
+        self.end += length;
+    }
+}

@@ -1,0 +1,6 @@
+//! Whole conversations: the session alone, the driver over a pipe, and `deliver` against `serve`.
+
+mod backend;
+mod delivering;
+mod driving;
+mod talking;

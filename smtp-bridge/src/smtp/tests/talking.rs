@@ -1,0 +1,297 @@
+use proptest::prelude::*;
+
+use super::super::*;
+use super::backend::*;
+
+/// The codes of the replies to `input`, the greeting left out.
+fn codes(limits: &Limits, input: impl AsRef<[u8]>) -> String {
+    let replied = Memory::default().converse(limits, [input.as_ref()]);
+    let finals = replied.split("\r\n").filter(|line| line.get(3..4) != Some("-"));
+    finals
+        .skip(1)
+        .map(|line| {
+            line.get(..3)
+                .map_or("", |code| if line == "closed" { "closed" } else { code })
+        })
+        .fold(String::new(), |codes, code| {
+            if codes.is_empty() || code.is_empty() {
+                codes + code
+            } else {
+                codes + " " + code
+            }
+        })
+}
+
+#[test]
+fn commands_are_answered_as_rfc_5321_orders_them() {
+    for (input, expected) in [
+        ("MAIL FROM:<>\r\n", "503"),
+        (
+            "HELO x\r\nRCPT TO:<a@relay.test>\r\nDATA\r\nMAIL FROM:<>\r\nDATA\r\nMAIL FROM:<>\r\n",
+            "250 503 503 250 503 503",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<>\r\nRSET\r\nRCPT TO:<a@relay.test>\r\n",
+            "250 250 250 503",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<>\r\nEHLO x\r\nRCPT TO:<a@relay.test>\r\n",
+            "250 250 250 503",
+        ),
+        ("RSET\r\nMAIL FROM:<>\r\n", "250 503"),
+        (
+            "NOOP x\r\nHELP\r\nVRFY a\r\nVRFY b\r\nEXPN l\r\nFOO\r\n\r\n",
+            "250 214 252 252 502 500 500",
+        ),
+        ("NOOP\nRSET\n", ""),
+        ("NOOP\rRSET\r\nNOOP\r\n", "500 250"),
+        ("QUIT\r\nNOOP\r\n", "221 closed"),
+        ("EHLO x\r\nMAIL FROM:<> SIZE=2000\r\n", "250 250"),
+        (
+            "EHLO x\r\nMAIL FROM:<> SIZE=2001\r\nMAIL FROM:<> SIZE=99999999999999999999\r\n",
+            "250 552 552",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<> AUTH=<>\r\nAUTH PLAIN AGEAYg==\r\n",
+            "250 555 502",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\nRCPT TO:<a@foreign.example>\r\n",
+            "250 250 250 550",
+        ),
+    ] {
+        assert_eq!(codes(&mx(), input), expected, "{input}");
+    }
+}
+
+#[test]
+fn ehlo_shows_the_domain_and_what_is_offered_and_nothing_else() {
+    let offer = "220 relay.test ESMTP\r\n250-relay.test\r\n250-PIPELINING\r\n250-SIZE 2000\r\n250-8BITMIME\r\n";
+    let mx_says = Memory::default().converse(&mx(), [&b"EHLO me\r\n"[..]]);
+    assert_eq!(mx_says, format!("{offer}250 ENHANCEDSTATUSCODES\r\n"));
+    let submission_says = Memory::default().converse(&submission(), [&b"EHLO me\r\n"[..]]);
+    assert_eq!(
+        submission_says,
+        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250 AUTH PLAIN LOGIN\r\n")
+    );
+}
+
+#[test]
+fn overlong_lines_are_answered_once_and_drained() {
+    let line = |length: usize| format!("NOOP {}\r\n", "x".repeat(length - 7));
+    assert_eq!(codes(&mx(), line(limits::LINE_MAX) + "NOOP\r\n"), "250 250");
+    assert_eq!(codes(&mx(), line(limits::LINE_MAX + 1) + "NOOP\r\n"), "500 250");
+    assert_eq!(codes(&mx(), line(1_000_000) + "NOOP\r\n"), "500 250");
+    let in_exchange = format!("EHLO x\r\nAUTH LOGIN\r\n{}NOOP\r\n", line(9_999));
+    assert_eq!(codes(&submission(), in_exchange), "250 334 500 250");
+}
+
+#[test]
+fn whoever_keeps_failing_is_sent_away() {
+    let times = |count: u32, line: &str| line.repeat(count as usize);
+    assert!(codes(&mx(), times(limits::BAD_COMMANDS_MAX, "FOO\r\n")).ends_with("500 500"));
+    assert!(codes(&mx(), times(limits::BAD_COMMANDS_MAX + 9, "FOO\r\n")).ends_with("500 500 421 closed"));
+    let begin = "EHLO x\r\nMAIL FROM:<>\r\n";
+    let guesses = |count| begin.to_owned() + &times(count, "RCPT TO:<a1@relay.test>\r\n");
+    assert!(codes(&mx(), guesses(limits::REFUSED_RECIPIENTS_MAX)).ends_with("550 550"));
+    assert!(codes(&mx(), guesses(limits::REFUSED_RECIPIENTS_MAX + 9)).ends_with("550 550 421 closed"));
+    assert!(codes(&mx(), times(10_000, "RSET\r\n")).ends_with("250 250"));
+}
+
+#[test]
+fn recipients_are_counted_and_kept_once() {
+    let memory = Memory::default();
+    let repeated = "RCPT TO:<a@relay.test>\r\nRCPT TO:<a@RELAY.test>\r\nRCPT TO:<\"a\"@relay.test>\r\n".repeat(33);
+    let input = format!(
+        "EHLO x\r\nMAIL FROM:<>\r\n{repeated}RCPT TO:<b@relay.test>\r\nRCPT TO:<c@relay.test>\r\nDATA\r\n.\r\n"
+    );
+    let replied = memory.converse(&mx(), [input.as_bytes()]);
+    assert!(replied.ends_with("250 2.1.5 recipient ok\r\n452 4.5.3 too many recipients\r\n354 end with <CRLF>.<CRLF>\r\n250 2.0.0 accepted\r\n"), "{replied}");
+    assert_eq!(memory.stored()[0].to, ["a@relay.test", "b@relay.test"]);
+}
+
+#[test]
+fn authentication_is_required_once_and_bounded() {
+    let hello = "EHLO x\r\n";
+    for (input, expected) in [
+        ("MAIL FROM:<>\r\nRCPT TO:<a@b>\r\n", "530 503"),
+        (
+            "AUTH\r\nAUTH NOSUCH\r\nAUTH PLAIN !!!!\r\nAUTH PLAIN\r\n*\r\nNOOP\r\n",
+            "501 504 501 334 501 250",
+        ),
+        ("AUTH PLAIN AG1lAHNlY3JldA==\r\nMAIL FROM:<> AUTH=<>\r\n", "235 250"),
+        (
+            "auth plain\r\nAG1lAHNlY3JldA==\r\nAUTH PLAIN AG1lAHNlY3JldA==\r\n",
+            "334 235 503",
+        ),
+        ("AUTH PLAIN =\r\nAUTH LOGIN\r\nbWU=\r\nc2VjcmV0\r\n", "501 334 334 235"),
+        ("AUTH LOGIN bWU=\r\nc2VjcmV0\r\n", "334 235"),
+        (
+            "AUTH PLAIN AG1lAHNlY3JldA==\r\nMAIL FROM:<>\r\nAUTH PLAIN AG1lAHNlY3JldA==\r\n",
+            "235 250 503",
+        ),
+        (
+            "AUTH PLAIN AG1lAHNlY3JldA==\r\nMAIL FROM:<a@somebody-else.test>\r\n",
+            "235 550",
+        ),
+    ] {
+        assert_eq!(
+            codes(&submission(), format!("{hello}{input}")),
+            format!("250 {expected}"),
+            "{input}"
+        );
+    }
+    assert_eq!(codes(&submission(), "AUTH PLAIN AG1lAHNlY3JldA==\r\n"), "503");
+    let wrong = "AUTH PLAIN AG1lAHdyb25n\r\n";
+    assert_eq!(
+        codes(&submission(), hello.to_owned() + &wrong.repeat(4)),
+        "250 535 535 535 421 closed"
+    );
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_get_the_same_words() {
+    let said =
+        |attempt: &str| Memory::default().converse(&submission(), [format!("EHLO x\r\n{attempt}\r\n").as_bytes()]);
+    assert_eq!(said("AUTH PLAIN AG1lAHdyb25n"), said("AUTH PLAIN AG5vYm9keQBzZWNyZXQ="));
+}
+
+/// Sends `text` as a message of an MX or submission session, followed by NOOP.
+fn sent(limits: &Limits, text: &[u8]) -> (String, Vec<Stored>) {
+    let memory = Memory::default();
+    let login: &[u8] = if limits.login == Login::Required {
+        b"AUTH PLAIN AG1lAHNlY3JldA==\r\n"
+    } else {
+        b""
+    };
+    let begin = b"MAIL FROM:<x@y>\r\nRCPT TO:<a@relay.test>\r\nDATA\r\n";
+    let replied = memory.converse(limits, [b"EHLO x\r\n", login, begin, text, b"\r\n.\r\nNOOP\r\n"]);
+    let (_, replied) = replied
+        .split_once("354 end with <CRLF>.<CRLF>\r\n")
+        .expect("DATA goes on");
+    (replied.to_owned(), memory.stored())
+}
+
+#[test]
+fn text_is_stored_octet_for_octet() {
+    let every_octet: Vec<u8> = (0..=255).filter(|octet| !b"\r\n".contains(octet)).collect();
+    let long_line = [b'z'; 1_900];
+    for text in [
+        &b""[..],
+        b"a\r\n\r\nb",
+        &every_octet,
+        &long_line,
+        b" .\r\n..\r\n\tFrom x\r\n",
+    ] {
+        let stuffed = text
+            .split(|octet| *octet == b'\n')
+            .map(|line| {
+                if line.starts_with(b".") {
+                    [b".", line].concat()
+                } else {
+                    line.to_vec()
+                }
+            })
+            .collect::<Vec<_>>()
+            .join(&b'\n');
+        let (replied, stored) = sent(&mx(), &stuffed);
+        assert_eq!(replied, "250 2.0.0 accepted\r\n250 2.0.0 ok\r\n");
+        let expected: String = text
+            .iter()
+            .map(|octet| char::from(*octet))
+            .chain("\r\n".chars())
+            .collect();
+        assert_eq!(stored[0].text, expected);
+    }
+}
+
+#[test]
+fn bare_newlines_are_refused_by_the_mx_and_mended_by_the_bridge() {
+    for text in [
+        &b"a\nb"[..],
+        b"a\rb",
+        b"a\n.\nb",
+        b"a\r\n.\nb",
+        b"a\n.\r\nMAIL FROM:<smuggled@x>",
+    ] {
+        let (replied, stored) = sent(&mx(), text);
+        assert_eq!(replied, "550 5.6.0 bare CR or LF in the text\r\n250 2.0.0 ok\r\n");
+        assert!(stored.is_empty());
+
+        let (replied, stored) = sent(&submission(), text);
+        assert_eq!(replied, "250 2.0.0 accepted\r\n250 2.0.0 ok\r\n");
+        assert!(!stored[0].text.replace("\r\n", "").contains(['\r', '\n']));
+    }
+    assert_eq!(sent(&submission(), b"a\nb\rc").1[0].text, "a\r\nb\r\nc\r\n");
+}
+
+#[test]
+fn text_beyond_the_size_is_drained_and_refused() {
+    let most = [b'x'; SIZE_MAX as usize - 2];
+    assert_eq!(sent(&mx(), &most).1.len(), 1);
+    let (replied, stored) = sent(&mx(), &[&most[..], b"x"].concat());
+    assert_eq!(replied, "552 5.3.4 message too big\r\n250 2.0.0 ok\r\n");
+    assert!(stored.is_empty());
+}
+
+#[test]
+fn a_receivers_refusal_is_given_after_the_text() {
+    let (replied, stored) = sent(&mx(), b"a\r\nPOISON\r\nb");
+    assert_eq!(
+        replied,
+        "451 4.3.0 temporary failure, try again later\r\n250 2.0.0 ok\r\n"
+    );
+    assert!(stored.is_empty());
+}
+
+/// Pieces that meet every corner of the grammar when they are put in a row.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        &b"EHLO x\r\n"[..],
+        b"AUTH PLAIN AG1lAHNlY3JldA==\r\n",
+        b"AUTH LOGIN\r\n",
+        b"bWU=\r\n",
+        b"c2VjcmV0\r\n",
+        b"*\r\n",
+        b"MAIL FROM:<a@b>\r\n",
+        b"RCPT TO:<a@relay.test>\r\n",
+        b"RCPT TO:<a1@relay.test>\r\n",
+        b"DATA\r\n",
+        b"RSET\r\n",
+        b"text",
+        b"..",
+        b"\r\n.\r\n",
+        b"\r\n",
+        b"\r",
+        b"\n",
+        b".",
+        b"\xff",
+        b"QUIT",
+        &[b'x'; 700],
+    ]);
+    proptest::collection::vec(piece, 0..30).prop_map(|pieces| [b"EHLO x\r\n", &pieces.concat()[..]].concat())
+}
+
+proptest! {
+    #[test]
+    fn replies_and_messages_do_not_depend_on_segments(
+        input in pieces(),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        mended in any::<bool>(),
+    ) {
+        let limits = if mended { submission() } else { mx() };
+        let (whole, cut) = (Memory::default(), Memory::default());
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len())).chain([0, input.len()]).collect();
+        cuts.sort_unstable();
+        let segments = cuts.windows(2).map(|pair| &input[pair[0]..pair[1]]);
+        prop_assert_eq!(whole.converse(&limits, [&input[..]]), cut.converse(&limits, segments));
+        prop_assert_eq!(whole.stored(), cut.stored());
+    }
+
+    #[test]
+    fn nothing_panics(input in pieces(), noise in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fuzz(&input);
+        fuzz(&noise);
+        fuzz_reply(&noise);
+    }
+}
