@@ -35,6 +35,16 @@ class Needle:
         return next((dress for dress in self.dresses if dress in data), None)
 
 
+class Secret:
+    """A key, which is found in one dress alone: its octets."""
+
+    def __init__(self, name, octets):
+        self.word, self.octets, self.overlap = name, octets, len(octets)
+
+    def within(self, data):
+        return self.octets if self.octets in data else None
+
+
 def base64_alignments(plain):
     """What is certain of the base64 text of `plain` wherever it lies in the encoded stream."""
     for shift in range(3):

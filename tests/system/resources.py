@@ -63,7 +63,9 @@ class Resources(Hazard):
             client.connect()
         time.sleep(2)
         now = resident(self.relay.pid)
-        print(f"       {len(clients)} idle links: {now / MIB:.1f} MiB, {(now - before) / len(clients) / 1024:.0f} KiB a link")
+        print(
+            f"       {len(clients)} idle links: {now / MIB:.1f} MiB, {(now - before) / len(clients) / 1024:.0f} KiB a link"
+        )
         for client in clients:
             client.close()
         self.assertLess(now, RELAY_BYTES_MAX)

@@ -25,6 +25,7 @@ ORDER = [
     "imap_clients",
     "money",
     "at_rest",
+    "erasure",
     "bad_input",
     "wire",
     "crash",
