@@ -168,6 +168,8 @@ def _holder_of_facts(facts):
 class Relay(Operator):
     """A relay as a process of its own, with a configuration that the test writes."""
 
+    name = "relay"
+
     def __init__(self, folder, sink, **settings):
         super().__init__(folder / "relay")
         self.folder, self.process = folder, None
@@ -273,7 +275,7 @@ class World:
         self.proxy = Proxy(self.relay.link)
         self.bridges = []
         for name in holders:
-            setattr(self, name, self.add(name, keys, value))
+            setattr(self, name, self.add(name, keys, value, operator=not self.bridges))
 
     def add(self, name, keys, value, operator=False):
         """Issues a pack and starts a bridge on it."""
