@@ -51,15 +51,9 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 
-mkdir "$folder/packs"
-echo load >"$folder/passphrase"
-for number in $(seq "$SESSIONS"); do
-    "$binaries/posternd" pack issue --data "$folder/relay" --out "$folder/packs/$number.pack" --keys 1000 \
-        --value 1000000000000 --passphrase-file "$folder/passphrase" >/dev/null
-done
 load() {
-    "$binaries/linkload" --relay "127.0.0.1:$link" --packs "$folder/packs" --passphrase-file "$folder/passphrase" \
-        --sessions "$SESSIONS" --size "$SIZE" --count "$1" | grep -oE '^[0-9.]+' | tail -1
+    "$binaries/linkload" --relay "127.0.0.1:$link" --data "$folder/relay" --sessions "$SESSIONS" --size "$SIZE" \
+        --count "$1" | sed -n 's/.* rate=//p'
 }
 
 tests/peers/postfix.sh send "$postfix" 200 >/dev/null

@@ -174,8 +174,7 @@ class Shortage(Money):
         held = wait_until(lambda: [row for row in poor.outbox() if "eld" in str(row["state"])], 60, "the held message")
         self.assertEqual(len(held), 1)
         self.assertTrue(held[0]["reason"])
-        notice = Inbox(poor).wait_for("outbox")
-        self.assertTrue(notice)
+        Inbox(poor).wait_for(token)
         self.assertEqual(self.sink.with_word(token), [])
 
         self.relay.top_up(poor.identifier, figures.price(raised, 4))
