@@ -10,11 +10,11 @@ use keypacks::deposit::Dek;
 use keypacks::{Secret, pack::Identifier};
 use ledger::PriceList;
 
-use crate::request::{Answer, Change, Refusal};
 use crate::StoreError;
+use crate::request::{Answer, Change, Refusal};
 
 /// Where the link sequence stands (`docs/PROTOCOL.md` section 8).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct LinkPosition {
     /// First index whose chain state is still held.
     pub base: u64,
@@ -248,7 +248,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     fn raise_seq(&self, highest: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Numbers a change that is not mail (an alias) and keeps it until answered. Returns its row.
-    fn enqueue_change(&self, operation: crate::request::Operation, label: String, now: u64) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn enqueue_change(
+        &self,
+        operation: crate::request::Operation,
+        label: String,
+        now: u64,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// All rows, in order of their numbers.
     fn outbox(&self) -> Result<Vec<OutboxRow>, StoreError>;
@@ -265,7 +270,13 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Records the relay's answer to a change:
     /// `Done` finishes the row and erases its key; refusals for value or price hold it, `Stale` makes it unknown,
     /// `Busy` leaves it queued, every other refusal is final. `notice` is a message for INBOX, stored in the same commit.
-    fn answered(&self, row: u64, answer: Answer, notice: Option<Vec<u8>>, now: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn answered(
+        &self,
+        row: u64,
+        answer: Answer,
+        notice: Option<Vec<u8>>,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Gives held rows that `balance` now covers new numbers and queues them. Returns how many.
     /// `reprice(recipients, kilobytes)` gives the price by the list in force.
@@ -287,16 +298,30 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     fn post_step(&self, index: u64) -> Option<BoxStep>;
 
     /// Records opened wraps in index order and the next index to collect; keys of those behind are erased after.
-    fn collected(&self, deposits: Vec<PendingDeposit>, next: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn collected(
+        &self,
+        deposits: Vec<PendingDeposit>,
+        next: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Deposits whose body is not yet stored.
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError>;
 
     /// Stores an opened message in INBOX and moves its deposit to the unconfirmed. Returns its UID.
-    fn store_deposit(&self, index: u64, message: Vec<u8>, now: u64) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    fn store_deposit(
+        &self,
+        index: u64,
+        message: Vec<u8>,
+        now: u64,
+    ) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
     /// Gives a deposit up whose body does not open, with a notice for INBOX.
-    fn abandon_deposit(&self, index: u64, notice: Vec<u8>, now: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn abandon_deposit(
+        &self,
+        index: u64,
+        notice: Vec<u8>,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Deposits stored but not yet confirmed to the relay: post index, digest of the wrap.
     fn unconfirmed(&self) -> Result<Vec<(u64, [u8; 32])>, StoreError>;
@@ -305,7 +330,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     fn confirmed(&self, indices: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Puts a message (a notice, an APPEND) into INBOX. Returns its UID.
-    fn append(&self, message: Vec<u8>, flags: Flags, internal_date: u64) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    fn append(
+        &self,
+        message: Vec<u8>,
+        flags: Flags,
+        internal_date: u64,
+    ) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
     /// INBOX as of now.
     fn inbox(&self) -> Arc<Snapshot>;
@@ -338,5 +368,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     fn prices(&self) -> Option<PriceList>;
 
     /// Records news of value and prices.
-    fn put_value(&self, value: ValueMirror, prices: Option<PriceList>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn put_value(
+        &self,
+        value: ValueMirror,
+        prices: Option<PriceList>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 }

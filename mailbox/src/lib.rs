@@ -13,6 +13,7 @@ pub mod commit;
 pub mod disk;
 pub mod entropy;
 mod error;
+pub mod holder;
 pub mod holder_store;
 pub mod index;
 pub mod keyfile;

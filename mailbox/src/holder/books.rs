@@ -1,0 +1,307 @@
+//! What a holder's store holds, in memory: the picture that readers see and that the next commit starts from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use keypacks::Tag;
+use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
+use redb::ReadTransaction;
+
+use super::rows::{
+    ALIASES, DEPOSITS, DepositRow, GAPS, GapRow, INBOX, InboxRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED,
+    UnconfirmedRow,
+};
+use super::shelf::Shelf;
+use crate::StoreError;
+use crate::holder_store::{Entry, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
+use crate::segments::Location;
+use crate::slab::RecordNumber;
+use crate::tables::Single;
+
+/// One consistent picture. A commit works on a copy, which shares with the last picture what it does not change.
+#[derive(Clone)]
+pub(super) struct Books {
+    pub(super) state: State,
+    pub(super) outbox: Arc<BTreeMap<u64, Arc<Row>>>,
+    /// Counts up with every change of the outbox, while the process lives.
+    pub(super) outbox_version: u64,
+    pub(super) deposits: Arc<BTreeMap<u64, Arc<Deposit>>>,
+    pub(super) gaps: Arc<BTreeMap<u64, Arc<Gap>>>,
+    pub(super) unconfirmed: Arc<BTreeMap<u64, UnconfirmedRow>>,
+    pub(super) inbox: Arc<Snapshot>,
+    pub(super) aliases: Arc<Vec<HolderAlias>>,
+    /// Stands at `state.link.base`.
+    pub(super) link: Arc<LinkChain>,
+    /// Stands at `state.collect_from`.
+    pub(super) post: Arc<BoxChain>,
+}
+
+/// A row of the outbox and the record of its key.
+pub(super) struct Row {
+    pub(super) record: RecordNumber,
+    pub(super) entry: OutboxEntry,
+    pub(super) hold: Hold,
+}
+
+/// Who has taken a queued row: the sender or `cancel`, never both.
+///
+/// A row that was loaded from the disk counts as sent: the process that died may have sent it.
+pub(super) struct Hold(AtomicU8);
+
+const UNTOUCHED: u8 = 0;
+const SENT: u8 = 1;
+const CANCELLED: u8 = 2;
+
+impl Hold {
+    pub(super) fn untouched() -> Self {
+        Self(AtomicU8::new(UNTOUCHED))
+    }
+
+    fn sent() -> Self {
+        Self(AtomicU8::new(SENT))
+    }
+
+    /// For the sender, before the row leaves. `false`: it is being cancelled.
+    pub(super) fn send(&self) -> bool {
+        self.claim(SENT)
+    }
+
+    /// For `cancel`, before the row is dropped. `false`: it may have been sent.
+    pub(super) fn cancel(&self) -> bool {
+        self.claim(CANCELLED)
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == CANCELLED
+    }
+
+    fn claim(&self, by: u8) -> bool {
+        match self
+            .0
+            .compare_exchange(UNTOUCHED, by, Ordering::SeqCst, Ordering::SeqCst)
+        {
+            Ok(_) => true,
+            Err(claimed) => claimed == by,
+        }
+    }
+}
+
+/// A collected deposit and the record of its key.
+pub(super) struct Deposit {
+    pub(super) record: RecordNumber,
+    pub(super) row: DepositRow,
+}
+
+/// A post index that was passed over, and the record of its key.
+pub(super) struct Gap {
+    pub(super) record: RecordNumber,
+    pub(super) row: GapRow,
+}
+
+/// What rows name outside the index: all else there is free.
+pub(super) struct Used {
+    pub(super) records: BTreeSet<RecordNumber>,
+    pub(super) bodies: Vec<Location>,
+}
+
+impl Books {
+    /// Reads everything. The chains may lag: they are hashed forward to where the index stands.
+    /// `versions`: of outbox and INBOX, above those that were ever shown.
+    pub(super) fn load(
+        shelf: &Shelf,
+        read: &ReadTransaction,
+        link: &LinkChain,
+        post: &BoxChain,
+        versions: (u64, u64),
+    ) -> Result<(Self, Used), StoreError> {
+        let vault = &shelf.base.vault;
+        let state = STATE.get(read, vault, Single)?.ok_or(StoreError::Corrupt)?;
+        let aliases = ALIASES.get(read, vault, Single)?.unwrap_or_default();
+        let mut used = Used {
+            records: BTreeSet::new(),
+            bodies: Vec::new(),
+        };
+        let mut outbox = BTreeMap::new();
+        for (number, record, entry) in shelf.all::<OutboxEntry>(read, &OUTBOX)? {
+            used.add(record, entry.body);
+            outbox.insert(
+                number,
+                Arc::new(Row {
+                    record,
+                    entry,
+                    hold: Hold::sent(),
+                }),
+            );
+        }
+        let mut deposits = BTreeMap::new();
+        for (index, record, row) in shelf.all::<DepositRow>(read, &DEPOSITS)? {
+            used.add(record, None);
+            deposits.insert(index, Arc::new(Deposit { record, row }));
+        }
+        let mut gaps = BTreeMap::new();
+        for (index, record, row) in shelf.all::<GapRow>(read, &GAPS)? {
+            used.add(record, None);
+            gaps.insert(index, Arc::new(Gap { record, row }));
+        }
+        let inbox = load_inbox(shelf, read, &state, versions.1, &mut used)?;
+        let books = Books {
+            link: Arc::new(link_at(link, state.link.base)?),
+            post: Arc::new(post_at(post, state.collect_from)?),
+            outbox: Arc::new(outbox),
+            outbox_version: versions.0,
+            deposits: Arc::new(deposits),
+            gaps: Arc::new(gaps),
+            unconfirmed: Arc::new(load_unconfirmed(shelf, read)?),
+            inbox: Arc::new(inbox),
+            aliases: Arc::new(aliases),
+            state,
+        };
+        Ok((books, used))
+    }
+
+    /// The highest change number up to which all answers are held: below the first that still waits for one, and
+    /// not above what the relay is known to have answered, since it takes a claim above that for a restored relay's.
+    pub(super) fn acknowledged(&self) -> u64 {
+        let waiting = self.queued().map(|(_, row)| row.entry.change.seq).min();
+        waiting.map_or(self.state.answered_seq, |seq| self.state.answered_seq.min(seq - 1))
+    }
+
+    /// Rows that wait for an answer.
+    pub(super) fn queued(&self) -> impl Iterator<Item = (u64, &Arc<Row>)> {
+        let queued = |(_, row): &(&u64, &Arc<Row>)| row.entry.state == OutboxState::Queued;
+        self.outbox.iter().filter(queued).map(|(number, row)| (*number, row))
+    }
+
+    /// Rows refused for want of value, in order of their numbers.
+    pub(super) fn held(&self) -> Vec<(u64, Arc<Row>)> {
+        let held = |(_, row): &(&u64, &Arc<Row>)| matches!(row.entry.state, OutboxState::Held(_));
+        let mut rows: Vec<_> = self
+            .outbox
+            .iter()
+            .filter(held)
+            .map(|(number, row)| (*number, Arc::clone(row)))
+            .collect();
+        rows.sort_by_key(|(_, row)| row.entry.change.seq);
+        rows
+    }
+
+    /// A row as the outside sees it.
+    pub(super) fn show(&self, number: u64, row: &Row) -> OutboxRow {
+        let OutboxEntry {
+            change,
+            state,
+            price,
+            label,
+            taken,
+            ..
+        } = &row.entry;
+        let mut change = change.clone();
+        // Not part of the change's digest: every try acknowledges as much as it can.
+        change.acknowledged = self.acknowledged();
+        OutboxRow {
+            row: number,
+            change,
+            state: *state,
+            price: *price,
+            label: label.clone(),
+            taken: *taken,
+        }
+    }
+
+    /// Moves the link chain to the base that the state names.
+    pub(super) fn follow_link(&mut self) -> Result<(), StoreError> {
+        self.link = Arc::new(link_at(&self.link, self.state.link.base)?);
+        Ok(())
+    }
+}
+
+impl Deposit {
+    pub(super) fn show(&self, index: u64) -> PendingDeposit {
+        let DepositRow {
+            wrap_digest,
+            dek,
+            body_digest,
+            length,
+            kilobytes,
+            alias,
+            ..
+        } = &self.row;
+        PendingDeposit {
+            index,
+            wrap_digest: *wrap_digest,
+            dek: keypacks::deposit::Dek::new(dek.duplicate()),
+            body_digest: *body_digest,
+            length: *length,
+            kilobytes: *kilobytes,
+            alias: *alias,
+        }
+    }
+}
+
+impl Gap {
+    pub(super) fn step(&self, index: u64) -> BoxStep {
+        BoxStep {
+            index,
+            key: self.row.key.duplicate(),
+            tag: Tag(self.row.tag),
+        }
+    }
+}
+
+impl Used {
+    fn add(&mut self, record: RecordNumber, body: Option<Location>) {
+        self.records.insert(record);
+        self.bodies.extend(body);
+    }
+}
+
+/// A copy of the chain, hashed forward.
+pub(super) fn link_at(chain: &LinkChain, index: u64) -> Result<LinkChain, StoreError> {
+    let mut chain = LinkChain::from_state(chain.index(), chain.state().duplicate());
+    chain.forward_to(index).map_err(|_| StoreError::Corrupt)?;
+    Ok(chain)
+}
+
+/// A copy of the chain, hashed forward.
+pub(super) fn post_at(chain: &BoxChain, index: u64) -> Result<BoxChain, StoreError> {
+    let mut chain = BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate());
+    chain.forward_to(index).map_err(|_| StoreError::Corrupt)?;
+    Ok(chain)
+}
+
+fn load_inbox(
+    shelf: &Shelf,
+    read: &ReadTransaction,
+    state: &State,
+    version: u64,
+    used: &mut Used,
+) -> Result<Snapshot, StoreError> {
+    let mut entries = Vec::new();
+    for (uid, record, row) in shelf.all::<InboxRow>(read, &INBOX)? {
+        used.add(record, Some(row.body));
+        let uid = u32::try_from(uid).map_err(|_| StoreError::Corrupt)?;
+        entries.push(Entry {
+            uid,
+            flags: row.flags,
+            size: row.size,
+            internal_date: row.internal_date,
+        });
+    }
+    Ok(Snapshot {
+        version,
+        uid_validity: state.uid_validity,
+        uid_next: state.uid_next,
+        entries,
+    })
+}
+
+fn load_unconfirmed(shelf: &Shelf, read: &ReadTransaction) -> Result<BTreeMap<u64, UnconfirmedRow>, StoreError> {
+    let mut unconfirmed = BTreeMap::new();
+    UNCONFIRMED.scan(read, &shelf.base.vault, (0, u64::MAX), |index, row| {
+        unconfirmed.insert(index, row);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(unconfirmed)
+}

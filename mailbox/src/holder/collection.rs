@@ -1,0 +1,247 @@
+//! Deposits on their way from the relay to INBOX, and the post chain that opens their wraps.
+//!
+//! ```text
+//! collected      wrap opened: key in a row of its own, chain moved behind it
+//! stored         message in INBOX, key finished, relay to be told      one commit, so that no crash stores it twice
+//! confirmed      relay told
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keypacks::chain::BoxStep;
+use redb::WriteTransaction;
+
+use super::books::{Books, Deposit, Gap, post_at};
+use super::rows::{DEPOSITS, DepositRow, GAPS, GapRow, UNCONFIRMED, UnconfirmedRow};
+use super::stage::HolderStage;
+use crate::StoreError;
+use crate::holder_store::{Flags, PendingDeposit};
+use crate::request::COLLECT_STEP_MAX;
+
+/// How long the keys of what was passed over or given up are kept, in seconds: the relay's retention.
+const KEPT_SECONDS: u64 = 30 * 86_400;
+/// Most keys of passed-over indices that are kept; the oldest go first.
+const GAPS_MAX: usize = 1_024;
+/// Most deposits whose body is still to come.
+const PENDING_MAX: usize = 16_384;
+
+impl Books {
+    /// Keys of an index that is still to be collected, or of a gap.
+    pub(super) fn post_step(&self, index: u64) -> Option<BoxStep> {
+        match index.checked_sub(self.state.collect_from) {
+            Some(ahead) if ahead < COLLECT_STEP_MAX => self.post.step_at(index),
+            Some(_) => None,
+            None => self.gaps.get(&index).map(|gap| gap.step(index)),
+        }
+    }
+
+    /// Deposits whose body is to be fetched.
+    pub(super) fn pending(&self) -> Vec<PendingDeposit> {
+        let waiting = self
+            .deposits
+            .iter()
+            .filter(|(_, deposit)| deposit.row.abandoned.is_none());
+        waiting.map(|(index, deposit)| deposit.show(*index)).collect()
+    }
+}
+
+impl HolderStage {
+    /// Keeps the keys of opened wraps, and those of the indices passed over; moves the chain behind them all.
+    pub(super) fn collected(
+        &mut self,
+        write: &WriteTransaction,
+        deposits: &[PendingDeposit],
+        next: u64,
+    ) -> Result<(), StoreError> {
+        let from = self.books.state.collect_from;
+        let ascending = deposits.is_sorted_by(|a, b| a.index < b.index);
+        let known = |index: u64| (from..next).contains(&index) || self.books.gaps.contains_key(&index);
+        let reach = next.checked_sub(from).is_some_and(|steps| steps <= COLLECT_STEP_MAX);
+        if !ascending || !reach || !deposits.iter().all(|deposit| known(deposit.index)) {
+            return Err(StoreError::Invalid);
+        }
+        if self.books.deposits.len() + deposits.len() > PENDING_MAX {
+            return Err(StoreError::Busy);
+        }
+        let collected: BTreeMap<u64, &PendingDeposit> =
+            deposits.iter().map(|deposit| (deposit.index, deposit)).collect();
+        self.keep_gaps(write, from, next, &collected)?;
+        for (index, deposit) in collected {
+            self.drop_gap(write, index)?;
+            self.keep_deposit(write, index, deposit)?;
+        }
+        self.books.state.collect_from = next;
+        self.books.post = Arc::new(post_at(&self.books.post, next)?);
+        self.drop_aged(write)?;
+        self.put_state(write)
+    }
+
+    /// Puts the message into INBOX and finishes the key of its deposit. Told again, it names the same UID.
+    pub(super) fn store_deposit(
+        &mut self,
+        write: &WriteTransaction,
+        index: u64,
+        message: &[u8],
+        now: u64,
+    ) -> Result<u32, StoreError> {
+        if let Some(stored) = self.books.unconfirmed.get(&index) {
+            return Ok(stored.uid);
+        }
+        let deposit = self.books.deposits.get(&index).cloned().ok_or(StoreError::NoRow)?;
+        self.tell_time(now);
+        let uid = self.append(write, message, Flags::default(), now)?;
+        let row = UnconfirmedRow {
+            wrap_digest: deposit.row.wrap_digest,
+            uid,
+        };
+        UNCONFIRMED.put(write, &self.shelf.base.vault, index, &row)?;
+        Arc::make_mut(&mut self.books.unconfirmed).insert(index, row);
+        self.drop_deposit(write, index, &deposit)?;
+        Ok(uid)
+    }
+
+    /// Gives a deposit up: never confirmed, its key kept for a while, the user told.
+    pub(super) fn abandon_deposit(
+        &mut self,
+        write: &WriteTransaction,
+        index: u64,
+        notice: &[u8],
+        now: u64,
+    ) -> Result<(), StoreError> {
+        let deposit = self.books.deposits.get(&index).cloned().ok_or(StoreError::NoRow)?;
+        if deposit.row.abandoned.is_some() {
+            return Ok(());
+        }
+        self.append(write, notice, Flags::default(), now)?;
+        let row = deposit.row.given_up(now);
+        let key = self.shelf.key(deposit.record)?;
+        self.shelf.put(write, &DEPOSITS, index, &key, &row)?;
+        let deposit = Deposit {
+            record: deposit.record,
+            row,
+        };
+        Arc::make_mut(&mut self.books.deposits).insert(index, Arc::new(deposit));
+        self.tell_time(now);
+        self.drop_aged(write)?;
+        self.put_state(write)
+    }
+
+    /// The relay was told: nothing more is to be said of these.
+    pub(super) fn confirmed(&mut self, write: &WriteTransaction, indices: &[u64]) -> Result<(), StoreError> {
+        let unconfirmed = Arc::make_mut(&mut self.books.unconfirmed);
+        for index in indices {
+            if unconfirmed.remove(index).is_some() {
+                UNCONFIRMED.remove(write, *index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_deposit(
+        &mut self,
+        write: &WriteTransaction,
+        index: u64,
+        deposit: &PendingDeposit,
+    ) -> Result<(), StoreError> {
+        let key = self.shelf.fresh_key()?;
+        let row = DepositRow {
+            wrap_digest: deposit.wrap_digest,
+            dek: deposit.dek.secret().duplicate(),
+            body_digest: deposit.body_digest,
+            length: deposit.length,
+            kilobytes: deposit.kilobytes,
+            alias: deposit.alias,
+            abandoned: None,
+        };
+        self.shelf.put(write, &DEPOSITS, index, &key, &row)?;
+        Arc::make_mut(&mut self.books.deposits).insert(
+            index,
+            Arc::new(Deposit {
+                record: key.record,
+                row,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Keeps the keys of the indices between `from` and `next` that nothing was collected of.
+    fn keep_gaps(
+        &mut self,
+        write: &WriteTransaction,
+        from: u64,
+        next: u64,
+        collected: &BTreeMap<u64, &PendingDeposit>,
+    ) -> Result<(), StoreError> {
+        let mut chain = post_at(&self.books.post, from)?;
+        for index in from..next {
+            let BoxStep { key: secret, tag, .. } = chain.advance();
+            if collected.contains_key(&index) {
+                continue;
+            }
+            let key = self.shelf.fresh_key()?;
+            let row = GapRow {
+                key: secret,
+                tag: tag.0,
+                since: self.books.state.now,
+            };
+            self.shelf.put(write, &GAPS, index, &key, &row)?;
+            Arc::make_mut(&mut self.books.gaps).insert(
+                index,
+                Arc::new(Gap {
+                    record: key.record,
+                    row,
+                }),
+            );
+        }
+        Ok(())
+    }
+
+    /// Ends what is kept longer than its time, and the oldest gaps beyond the bound.
+    fn drop_aged(&mut self, write: &WriteTransaction) -> Result<(), StoreError> {
+        let now = self.books.state.now;
+        let is_aged = |since: u64| since.saturating_add(KEPT_SECONDS) <= now;
+        let surplus = self.books.gaps.len().saturating_sub(GAPS_MAX);
+        let gaps = self.books.gaps.iter().enumerate();
+        let gaps = gaps.filter(|(position, (_, gap))| *position < surplus || is_aged(gap.row.since));
+        for index in gaps.map(|(_, (index, _))| *index).collect::<Vec<_>>() {
+            self.drop_gap(write, index)?;
+        }
+        let aged = self
+            .books
+            .deposits
+            .iter()
+            .filter(|(_, deposit)| deposit.row.abandoned.is_some_and(is_aged));
+        for (index, deposit) in aged
+            .map(|(index, deposit)| (*index, Arc::clone(deposit)))
+            .collect::<Vec<_>>()
+        {
+            self.drop_deposit(write, index, &deposit)?;
+        }
+        Ok(())
+    }
+
+    fn drop_gap(&mut self, write: &WriteTransaction, index: u64) -> Result<(), StoreError> {
+        if let Some(record) = self.books.gaps.get(&index).map(|gap| gap.record) {
+            self.shelf.remove(write, &GAPS, index, record)?;
+            Arc::make_mut(&mut self.books.gaps).remove(&index);
+        }
+        Ok(())
+    }
+
+    fn drop_deposit(&mut self, write: &WriteTransaction, index: u64, deposit: &Deposit) -> Result<(), StoreError> {
+        self.shelf.remove(write, &DEPOSITS, index, deposit.record)?;
+        Arc::make_mut(&mut self.books.deposits).remove(&index);
+        Ok(())
+    }
+}
+
+impl DepositRow {
+    fn given_up(&self, now: u64) -> Self {
+        Self {
+            dek: self.dek.duplicate(),
+            abandoned: Some(now),
+            ..*self
+        }
+    }
+}

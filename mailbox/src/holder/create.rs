@@ -1,0 +1,257 @@
+//! From a pack file to a holder's store, so that a crash anywhere leaves either the one or the other.
+//!
+//! ```text
+//! store written and synced -> header renamed into place -> issue blocks of the pack file overwritten and synced
+//! ```
+//!
+//! A folder without a header is no store yet: what lies in it is removed, and the pack still opens. A folder with one
+//! is a store: if the pack still opens, it is overwritten now.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use keypacks::pack::{BLOCK, Issue};
+use keypacks::{Secret, kdf};
+
+use super::files::HolderOptions;
+use super::header::{self, HEADER, read_block};
+use super::rows::{ALIASES, FACTS, FactsRow, STATE, State};
+use super::stage;
+use crate::StoreError;
+use crate::base::Base;
+use crate::disk::{Disk, DiskFile, LockGuard};
+use crate::entropy::{Entropy, random};
+use crate::holder_store::{HolderAlias, LinkPosition, ValueMirror};
+use crate::index::Index;
+use crate::slots::SlotFile;
+use crate::tables::Single;
+
+/// Bytes of a slot: two chain states and what sealing adds.
+const SLOT_BYTES: usize = 256;
+
+/// Why a pack did not become a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitError {
+    /// Disk, passphrase or lock.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The pack was initialised before, into another folder.
+    #[error("this pack has been initialised before: its keys are in the folder that was made then")]
+    Spent,
+    /// The folder is the store of another pack.
+    #[error("the folder holds the store of another pack: choose another one")]
+    OtherPack,
+}
+
+/// What [`init_from_pack`] found to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initialised {
+    /// The store was made.
+    New,
+    /// The store was there; the pack file is overwritten now, if it was not.
+    Already,
+}
+
+/// Makes the store of a pack in `folder`, then overwrites the pack's root in the pack file.
+///
+/// Done again after a crash it goes on where it was, and done again after success it changes nothing.
+/// Copies of the pack file that were made before still open everything.
+pub fn init_from_pack(
+    disk: &Arc<dyn Disk>,
+    pack: &Path,
+    folder: &Path,
+    passphrase: &[u8],
+    options: &HolderOptions,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Initialised, InitError> {
+    let pack = disk.open(pack, false).map_err(StoreError::from)?;
+    let pack_key = header::unlock(&*pack, passphrase)?;
+    let issue = read_issue(&*pack, &pack_key)?;
+    let lock = Base::lock(&**disk, folder)?;
+    let done = if exists(&**disk, &header_path(folder))? {
+        check_same_pack(disk, folder, lock, passphrase, issue.as_ref(), entropy)?;
+        Initialised::Already
+    } else {
+        let issue = issue.ok_or(InitError::Spent)?;
+        create(disk, folder, lock, &issue, passphrase, options, entropy)?;
+        Initialised::New
+    };
+    overwrite_issue(&*pack)?;
+    Ok(done)
+}
+
+/// Makes a store. It is one as soon as its header has its name, last of all.
+pub(super) fn create(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    lock: Box<dyn LockGuard>,
+    issue: &Issue,
+    passphrase: &[u8],
+    options: &HolderOptions,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(), StoreError> {
+    remove_leftovers(&**disk, folder)?;
+    let file_key = Secret::from_fn(|key| entropy.fill(key));
+    let keys = Keys::of(&file_key);
+    let segment_bytes = options.segment_bytes;
+    let base = Base::open(
+        Arc::clone(disk),
+        folder,
+        lock,
+        keys.store,
+        segment_bytes,
+        Arc::clone(entropy),
+    )?;
+    base.slab.set_used(&Default::default())?;
+    let commit = write_first_rows(&base, issue)?;
+    let mut slots = open_slots(&**disk, folder, keys.slots, entropy)?;
+    stage::first_slot(&mut slots, &issue.root, commit)?;
+    disk.sync_dir(folder)?;
+    header::create(
+        &**disk,
+        &header_path(folder),
+        passphrase,
+        &file_key,
+        options.passphrase_cost,
+        &**entropy,
+    )
+}
+
+/// The keys of a store, from its file key.
+pub(super) struct Keys {
+    pub(super) store: Secret<32>,
+    pub(super) slots: Secret<32>,
+}
+
+impl Keys {
+    pub(super) fn of(file_key: &Secret<32>) -> Self {
+        Self {
+            store: kdf::he(file_key, "holder/store", &[]),
+            slots: kdf::he(file_key, "holder/slots", &[]),
+        }
+    }
+}
+
+pub(super) fn header_path(folder: &Path) -> PathBuf {
+    folder.join("header")
+}
+
+pub(super) fn open_slots(
+    disk: &dyn Disk,
+    folder: &Path,
+    key: Secret<32>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<SlotFile, StoreError> {
+    SlotFile::open(disk, &folder.join("slots"), key, SLOT_BYTES, Arc::clone(entropy))
+}
+
+fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
+    // Never zero, and another one for a folder that is made anew, so that mail programs forget what they knew.
+    let uid_validity = u32::from_le_bytes(random(&*base.entropy)) >> 1 | 1;
+    let state = State {
+        link: LinkPosition {
+            base: 0,
+            held: None,
+            answered: None,
+            keys: issue.link_keys,
+        },
+        token: [0; 16],
+        next_seq: 1,
+        next_row: 1,
+        answered_seq: 0,
+        collect_from: 0,
+        uid_validity,
+        uid_next: 1,
+        value: ValueMirror::default(),
+        prices: None,
+        now: u64::from(issue.day) * 86_400,
+    };
+    let facts = FactsRow {
+        identifier: issue.identifier.0,
+        relay_address: issue.relay_address.clone(),
+        relay_domain: issue.relay_domain.clone(),
+        relay_public: issue.relay_public,
+    };
+    let alias = |(number, address): (u32, &String)| HolderAlias {
+        number,
+        address: address.clone(),
+        display_name: None,
+        open: true,
+    };
+    let aliases = (0..).zip(&issue.aliases).map(alias).collect();
+    let write = base.index.begin()?;
+    STATE.put(&write, &base.vault, Single, &state)?;
+    FACTS.put(&write, &base.vault, Single, &facts)?;
+    ALIASES.put(&write, &base.vault, Single, &aliases)?;
+    Index::commit(write)
+}
+
+/// `Ok(None)`: neither copy opens, as after [`overwrite_issue`].
+fn read_issue(pack: &dyn DiskFile, key: &Secret<32>) -> Result<Option<Issue>, StoreError> {
+    for offset in issue_offsets() {
+        if let Some(block) = read_block(pack, offset)?
+            && let Ok(issue) = Issue::open(key, &block)
+        {
+            return Ok(Some(issue));
+        }
+    }
+    Ok(None)
+}
+
+/// Both copies at once: from here on the store is what counts.
+fn overwrite_issue(pack: &dyn DiskFile) -> Result<(), StoreError> {
+    for offset in issue_offsets() {
+        pack.write_at(offset, &[0; BLOCK])?;
+    }
+    Ok(pack.sync()?)
+}
+
+fn issue_offsets() -> [u64; 2] {
+    [HEADER, HEADER + BLOCK as u64]
+}
+
+/// The store must open, and be this pack's where the pack still tells which it is.
+fn check_same_pack(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    lock: Box<dyn LockGuard>,
+    passphrase: &[u8],
+    issue: Option<&Issue>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(), InitError> {
+    let file_key = header::unlock(
+        &*disk.open(&header_path(folder), false).map_err(StoreError::from)?,
+        passphrase,
+    )?;
+    let keys = Keys::of(&file_key);
+    let base = Base::open(Arc::clone(disk), folder, lock, keys.store, 0, Arc::clone(entropy))?;
+    let facts = base
+        .index
+        .read(|read| FACTS.get(read, &base.vault, Single))?
+        .ok_or(StoreError::Corrupt)?;
+    match issue {
+        Some(issue) if issue.identifier.0 != facts.identifier => Err(InitError::OtherPack),
+        _ => Ok(()),
+    }
+}
+
+/// Clears what a creation left that did not come to its header. Only files of a store's own names are touched.
+fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+    let is_own =
+        |name: &str| matches!(name, "index.redb" | "slab" | "slots" | "header.new") || name.starts_with("segment-");
+    for path in disk.list(folder)? {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_own) {
+            disk.remove(&path)?;
+        }
+    }
+    Ok(disk.sync_dir(folder)?)
+}
+
+fn exists(disk: &dyn Disk, path: &Path) -> Result<bool, StoreError> {
+    match disk.open(path, false) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

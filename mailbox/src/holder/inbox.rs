@@ -1,0 +1,147 @@
+//! INBOX: messages under row keys, UIDs that only ever grow, snapshots that are copied when they change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use redb::WriteTransaction;
+
+use super::message_id::message_id;
+use super::rows::{INBOX, InboxRow, MESSAGE_IDS};
+use super::shelf::Shelf;
+use super::stage::HolderStage;
+use crate::StoreError;
+use crate::holder_store::{Entry, FlagChange, Flags};
+
+impl HolderStage {
+    /// Stores a message under the next UID. A refusal comes before the first write of the index.
+    pub(super) fn append(
+        &mut self,
+        write: &WriteTransaction,
+        message: &[u8],
+        flags: Flags,
+        internal_date: u64,
+    ) -> Result<u32, StoreError> {
+        let size = u32::try_from(message.len()).map_err(|_| StoreError::Invalid)?;
+        let uid = self.books.state.uid_next;
+        let uid_next = uid.checked_add(1).ok_or(StoreError::Busy)?;
+        let (key, body) = self.shelf.put_body(message)?;
+        self.shelf.put(
+            write,
+            &INBOX,
+            u64::from(uid),
+            &key,
+            &InboxRow {
+                flags,
+                size,
+                internal_date,
+                body,
+            },
+        )?;
+        if let Some(id) = message_id(message) {
+            MESSAGE_IDS.put(write, &self.shelf.base.vault, name_of(&self.shelf, id), &())?;
+        }
+        self.books.state.uid_next = uid_next;
+        self.put_state(write)?;
+        let inbox = Arc::make_mut(&mut self.books.inbox);
+        inbox.entries.push(Entry {
+            uid,
+            flags,
+            size,
+            internal_date,
+        });
+        inbox.uid_next = uid_next;
+        inbox.version += 1;
+        Ok(uid)
+    }
+
+    /// Changes flags of those messages that are there.
+    pub(super) fn change_flags(
+        &mut self,
+        write: &WriteTransaction,
+        uids: &[u32],
+        change: FlagChange,
+    ) -> Result<(), StoreError> {
+        let wanted: BTreeSet<u32> = uids.iter().copied().collect();
+        let mut inbox = Arc::clone(&self.books.inbox);
+        for (position, entry) in self.books.inbox.entries.iter().enumerate() {
+            let flags = change.of(entry.flags);
+            if !wanted.contains(&entry.uid) || flags == entry.flags {
+                continue;
+            }
+            let number = u64::from(entry.uid);
+            let (key, row) = self
+                .shelf
+                .row::<InboxRow>(write, &INBOX, number)?
+                .ok_or(StoreError::Corrupt)?;
+            self.shelf
+                .put(write, &INBOX, number, &key, &InboxRow { flags, ..row })?;
+            Arc::make_mut(&mut inbox).entries[position].flags = flags;
+        }
+        if !Arc::ptr_eq(&inbox, &self.books.inbox) {
+            Arc::make_mut(&mut inbox).version += 1;
+            self.books.inbox = inbox;
+        }
+        Ok(())
+    }
+
+    /// Removes those messages that are there, and finishes their keys. Returns them.
+    pub(super) fn expunge(&mut self, write: &WriteTransaction, uids: &[u32]) -> Result<Vec<u32>, StoreError> {
+        let wanted: BTreeSet<u32> = uids.iter().copied().collect();
+        let there = self.books.inbox.entries.iter().map(|entry| entry.uid);
+        let removed: Vec<u32> = there.filter(|uid| wanted.contains(uid)).collect();
+        if removed.is_empty() {
+            return Ok(removed);
+        }
+        for uid in &removed {
+            let number = u64::from(*uid);
+            let (key, row) = self
+                .shelf
+                .row::<InboxRow>(write, &INBOX, number)?
+                .ok_or(StoreError::Corrupt)?;
+            self.shelf.remove(write, &INBOX, number, key.record)?;
+            self.shelf.base.segments.release(row.body);
+        }
+        let inbox = Arc::make_mut(&mut self.books.inbox);
+        inbox.entries.retain(|entry| !wanted.contains(&entry.uid));
+        inbox.version += 1;
+        Ok(removed)
+    }
+}
+
+impl FlagChange {
+    fn of(self, flags: Flags) -> Flags {
+        match self {
+            FlagChange::Set(new) => new,
+            FlagChange::Add(more) => flags.with(more),
+            FlagChange::Remove(less) => flags.without(less),
+        }
+    }
+}
+
+impl Shelf {
+    /// Text of a message as of the last commit.
+    pub(super) fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self
+            .base
+            .index
+            .read(|read| self.row::<InboxRow>(read, &INBOX, u64::from(uid)))?;
+        let Some((key, row)) = row else { return Ok(None) };
+        let mut text = self.body(&key, row.body)?;
+        Ok(Some(std::mem::take(&mut *text)))
+    }
+
+    /// Whether a message of this id is or was there.
+    pub(super) fn knows_message_id(&self, id: &str) -> Result<bool, StoreError> {
+        let name = name_of(self, id.as_bytes());
+        let known = self
+            .base
+            .index
+            .read(|read| MESSAGE_IDS.get(read, &self.base.vault, name))?;
+        Ok(known.is_some())
+    }
+}
+
+/// A Message-ID is kept as a keyed hash: the index names no correspondent's host.
+fn name_of(shelf: &Shelf, id: &[u8]) -> [u8; 32] {
+    shelf.base.vault.name("message-id", id)
+}

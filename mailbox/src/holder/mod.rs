@@ -1,0 +1,34 @@
+//! A holder's store in files: [`HolderFiles`].
+//!
+//! ```text
+//! header             file key under the passphrase, two copies         keypacks::pack::Header
+//! slots              states of the link and post chains, two copies, overwritten in place
+//! slab               secrets of row keys, overwritten when their row ends
+//! index.redb         positions, rows (sealed)
+//! segment-NNNNNN     texts of INBOX, payloads of the outbox (sealed)
+//! lock               held by the one process that has the store open
+//! ```
+//!
+//! Made by [`init_from_pack`] or [`HolderFiles::create`], opened by [`HolderFiles::open`]. Readers look at [`books`], an
+//! immutable picture of the last commit; operations go to the [`stage`], one commit for all that arrived together.
+
+mod books;
+mod collection;
+mod create;
+mod files;
+mod header;
+mod inbox;
+mod link;
+mod message_id;
+mod outbox;
+mod rows;
+mod shelf;
+mod stage;
+
+pub use create::{InitError, Initialised, init_from_pack};
+pub use files::{HolderFiles, HolderOptions};
+
+/// Feeds hostile bytes to every parser of this module; must not panic.
+pub fn fuzz(bytes: &[u8]) {
+    message_id::fuzz(bytes);
+}

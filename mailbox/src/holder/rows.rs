@@ -1,0 +1,132 @@
+//! What the index of a holder's store holds. The order of all fields is the stored format.
+
+use keypacks::Secret;
+use ledger::PriceList;
+use serde::{Deserialize, Serialize};
+
+use super::shelf::Rows;
+use crate::holder_store::{Flags, HolderAlias, LinkPosition, OutboxState, ValueMirror};
+use crate::request::Change;
+use crate::segments::Location;
+use crate::tables::{Single, Table};
+
+/// Sealed under the store key alone.
+pub(super) const STATE: Table<Single, State> = Table::new("state");
+pub(super) const FACTS: Table<Single, FactsRow> = Table::new("facts");
+pub(super) const ALIASES: Table<Single, Vec<HolderAlias>> = Table::new("aliases");
+/// By post index: stored, the relay not yet told.
+pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new("unconfirmed");
+/// Keyed hashes of the Message-IDs that are or were in INBOX.
+pub(super) const MESSAGE_IDS: Table<[u8; 32], ()> = Table::new("message-ids");
+
+/// [`OutboxEntry`] by row number.
+pub(super) const OUTBOX: Rows = Table::new("outbox");
+/// [`DepositRow`] by post index: collected, body still to come.
+pub(super) const DEPOSITS: Rows = Table::new("deposits");
+/// [`GapRow`] by post index: passed over, in case that its wrap still comes.
+pub(super) const GAPS: Rows = Table::new("gaps");
+/// [`InboxRow`] by UID.
+pub(super) const INBOX: Rows = Table::new("inbox");
+
+/// Counters, positions and mirrors: all that changes with a commit and is not a row.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) link: LinkPosition,
+    /// Link token last received.
+    pub(super) token: [u8; 16],
+    /// Number of the next change.
+    pub(super) next_seq: u64,
+    /// Number of the next outbox row.
+    pub(super) next_row: u64,
+    /// Highest change that the relay is known to have answered, this holder or a copy of it.
+    pub(super) answered_seq: u64,
+    /// First post index not yet collected.
+    pub(super) collect_from: u64,
+    pub(super) uid_validity: u32,
+    pub(super) uid_next: u32,
+    pub(super) value: ValueMirror,
+    pub(super) prices: Option<PriceList>,
+    /// Latest UTC second that an operation told: what gaps are aged by.
+    pub(super) now: u64,
+}
+
+/// What the pack says of itself and of its relay, as [`crate::holder_store::PackFacts`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct FactsRow {
+    pub(super) identifier: [u8; 16],
+    pub(super) relay_address: String,
+    pub(super) relay_domain: String,
+    pub(super) relay_public: [u8; 32],
+}
+
+/// A row of the outbox.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct OutboxEntry {
+    pub(super) change: Change,
+    pub(super) state: OutboxState,
+    /// µtok reserved while queued or held.
+    pub(super) price: u64,
+    pub(super) label: String,
+    /// UTC second at which it was taken in.
+    pub(super) taken: u64,
+    /// The padded payload, of mail that may still be sent.
+    pub(super) body: Option<Location>,
+}
+
+/// A collected deposit.
+#[derive(Serialize, Deserialize)]
+pub(super) struct DepositRow {
+    pub(super) wrap_digest: [u8; 32],
+    #[serde(with = "secret")]
+    pub(super) dek: Secret<32>,
+    pub(super) body_digest: [u8; 32],
+    pub(super) length: u32,
+    pub(super) kilobytes: u32,
+    pub(super) alias: u32,
+    /// UTC second at which it was given up, its key kept for a while in case that the right body is found.
+    pub(super) abandoned: Option<u64>,
+}
+
+/// The key of a post index that was passed over.
+#[derive(Serialize, Deserialize)]
+pub(super) struct GapRow {
+    #[serde(with = "secret")]
+    pub(super) key: Secret<32>,
+    pub(super) tag: [u8; 16],
+    /// UTC second at which it was passed over.
+    pub(super) since: u64,
+}
+
+/// A deposit that is in INBOX.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct UnconfirmedRow {
+    pub(super) wrap_digest: [u8; 32],
+    pub(super) uid: u32,
+}
+
+/// A message of INBOX.
+#[derive(Serialize, Deserialize)]
+pub(super) struct InboxRow {
+    pub(super) flags: Flags,
+    pub(super) size: u32,
+    pub(super) internal_date: u64,
+    pub(super) body: Location,
+}
+
+/// A secret as a field of a sealed row; what lies on the way is wiped.
+mod secret {
+    use keypacks::Secret;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use zeroize::Zeroize;
+
+    pub(super) fn serialize<S: Serializer>(secret: &Secret<32>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.expose().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret<32>, D::Error> {
+        let mut bytes = <[u8; 32]>::deserialize(deserializer)?;
+        let secret = Secret::new(bytes);
+        bytes.zeroize();
+        Ok(secret)
+    }
+}

@@ -1,0 +1,165 @@
+//! Rows and bodies that end, each under a slab record of its own.
+//!
+//! ```text
+//! row    slab record | Box(slab key of the record, row)     outbox, deposits, gaps, INBOX
+//! body   Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment
+//! ```
+//!
+//! What has no end of its own (positions, value, aliases) is sealed under the store key alone and overwritten.
+
+use keypacks::{Secret, kdf};
+use redb::WriteTransaction;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use zeroize::Zeroizing;
+
+use crate::StoreError;
+use crate::base::Base;
+use crate::entropy::random;
+use crate::segments::Location;
+use crate::slab::RecordNumber;
+use crate::tables::{Source, Table};
+use crate::vault;
+
+/// A row as the index holds it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Filed {
+    record: RecordNumber,
+    sealed: Vec<u8>,
+}
+
+/// A table of rows that end.
+pub(super) type Rows = Table<u64, Filed>;
+
+/// The files, and how what ends is sealed in them. Readers and the committing actor share it.
+pub(super) struct Shelf {
+    pub(super) base: Base,
+    /// Outer key of all slab records: the slab alone opens nothing.
+    outer: Secret<32>,
+}
+
+/// The key of one row and its body, gone once its record is overwritten.
+pub(super) struct RowKey {
+    pub(super) record: RecordNumber,
+    key: Secret<32>,
+}
+
+impl Shelf {
+    pub(super) fn new(base: Base) -> Self {
+        let outer = base.vault.derive("holder/rows");
+        Self { base, outer }
+    }
+
+    /// A row key that was never used, for the commit under way.
+    pub(super) fn fresh_key(&self) -> Result<RowKey, StoreError> {
+        let (record, secret) = self.base.slab.take()?;
+        Ok(RowKey {
+            record,
+            key: vault::slab_key(&self.outer, &secret),
+        })
+    }
+
+    /// The key of a row that exists.
+    pub(super) fn key(&self, record: RecordNumber) -> Result<RowKey, StoreError> {
+        Ok(RowKey {
+            record,
+            key: vault::slab_key(&self.outer, &self.base.slab.read(record)?),
+        })
+    }
+
+    /// Writes a body under a fresh key. A refusal (the disk is full) leaves nothing behind.
+    pub(super) fn put_body(&self, bytes: &[u8]) -> Result<(RowKey, Location), StoreError> {
+        let key = self.fresh_key()?;
+        let sealed = vault::seal_once(&body_key(&key), bytes, &*self.base.entropy);
+        match self.base.segments.append(&sealed) {
+            Ok(location) => Ok((key, location)),
+            Err(error) => {
+                self.base.slab.finish(key.record);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads a body back.
+    pub(super) fn body(&self, key: &RowKey, location: Location) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        vault::open(&body_key(key), &self.base.segments.read(location)?)
+    }
+
+    /// Writes a row, in place of what was there under the same number.
+    pub(super) fn put<T: Serialize>(
+        &self,
+        write: &WriteTransaction,
+        rows: &Rows,
+        number: u64,
+        key: &RowKey,
+        row: &T,
+    ) -> Result<(), StoreError> {
+        let plain = Zeroizing::new(postcard::to_allocvec(row).expect("a row is plain data"));
+        let sealed = vault::seal(&key.key, &plain, &*self.base.entropy);
+        rows.put(
+            write,
+            &self.base.vault,
+            number,
+            &Filed {
+                record: key.record,
+                sealed,
+            },
+        )
+    }
+
+    /// Drops a row and finishes its key.
+    pub(super) fn remove(
+        &self,
+        write: &WriteTransaction,
+        rows: &Rows,
+        number: u64,
+        record: RecordNumber,
+    ) -> Result<(), StoreError> {
+        rows.remove(write, number)?;
+        self.base.slab.finish(record);
+        Ok(())
+    }
+
+    /// One row and its key.
+    pub(super) fn row<T: DeserializeOwned>(
+        &self,
+        source: &impl Source,
+        rows: &Rows,
+        number: u64,
+    ) -> Result<Option<(RowKey, T)>, StoreError> {
+        rows.get(source, &self.base.vault, number)?
+            .map(|filed| self.open(&filed))
+            .transpose()
+    }
+
+    /// All rows of a table, in order of their numbers.
+    pub(super) fn all<T: DeserializeOwned>(
+        &self,
+        source: &impl Source,
+        rows: &Rows,
+    ) -> Result<Vec<(u64, RecordNumber, T)>, StoreError> {
+        let mut all = Vec::new();
+        rows.scan(source, &self.base.vault, (0, u64::MAX), |number, filed| {
+            let (key, row) = self.open(&filed)?;
+            all.push((number, key.record, row));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(all)
+    }
+
+    /// `N` random bytes.
+    pub(super) fn random<const N: usize>(&self) -> [u8; N] {
+        random(&*self.base.entropy)
+    }
+
+    fn open<T: DeserializeOwned>(&self, filed: &Filed) -> Result<(RowKey, T), StoreError> {
+        let key = self.key(filed.record)?;
+        let row = vault::decode(&vault::open(&key.key, &filed.sealed)?)?;
+        Ok((key, row))
+    }
+}
+
+fn body_key(key: &RowKey) -> Secret<32> {
+    kdf::he(&key.key, "holder/body", &[])
+}

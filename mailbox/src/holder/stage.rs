@@ -1,0 +1,212 @@
+//! The committing side of a holder's store: a batch works on a copy of the books, which readers see once it is durable.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use keypacks::Secret;
+use keypacks::chain::{BoxChain, BoxKind, LinkChain};
+use redb::WriteTransaction;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::books::Books;
+use super::rows::STATE;
+use super::shelf::Shelf;
+use crate::StoreError;
+use crate::commit::Stage;
+use crate::slots::{SlotFile, SlotUpdate};
+use crate::tables::Single;
+
+/// The one slot of a holder: the states of its two chains.
+const SLOT: u64 = 0;
+
+/// What readers see: the books of the last durable commit, and who waits for new ones.
+pub(super) struct Shown {
+    books: RwLock<Arc<Books>>,
+    outbox: watch::Sender<u64>,
+    inbox: watch::Sender<u64>,
+}
+
+impl Shown {
+    pub(super) fn new(books: Books) -> Self {
+        Self {
+            outbox: watch::Sender::new(books.outbox_version),
+            inbox: watch::Sender::new(books.inbox.version),
+            books: RwLock::new(Arc::new(books)),
+        }
+    }
+
+    pub(super) fn books(&self) -> Arc<Books> {
+        Arc::clone(&self.books.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn outbox_changed(&self) -> watch::Receiver<u64> {
+        self.outbox.subscribe()
+    }
+
+    pub(super) fn inbox_changed(&self) -> watch::Receiver<u64> {
+        self.inbox.subscribe()
+    }
+
+    fn replace(&self, books: Arc<Books>) {
+        let versions = (books.outbox_version, books.inbox.version);
+        *self.books.write().unwrap_or_else(PoisonError::into_inner) = books;
+        self.outbox
+            .send_if_modified(|seen| std::mem::replace(seen, versions.0) != versions.0);
+        self.inbox
+            .send_if_modified(|seen| std::mem::replace(seen, versions.1) != versions.1);
+    }
+}
+
+/// See the module.
+pub(super) struct HolderStage {
+    pub(super) shelf: Arc<Shelf>,
+    /// As the batch under way leaves them.
+    pub(super) books: Books,
+    shown: Arc<Shown>,
+    slots: SlotFile,
+    /// Link and post index that the slot stands at.
+    settled: (u64, u64),
+    commit: u64,
+    keep_used_keys: bool,
+}
+
+impl HolderStage {
+    /// Takes over what was opened. Both copies of the slot are written first: one may lag after a crash.
+    pub(super) fn new(
+        shelf: Arc<Shelf>,
+        shown: Arc<Shown>,
+        slots: SlotFile,
+        commit: u64,
+        keep_used_keys: bool,
+    ) -> Result<Self, StoreError> {
+        let books = Books::clone(&shown.books());
+        let mut stage = Self {
+            shelf,
+            books,
+            shown,
+            slots,
+            settled: (0, 0),
+            commit,
+            keep_used_keys,
+        };
+        stage.write_slot()?;
+        Ok(stage)
+    }
+
+    /// Writes the counters, positions and mirrors as the operation under way leaves them.
+    pub(super) fn put_state(&self, write: &WriteTransaction) -> Result<(), StoreError> {
+        STATE.put(write, &self.shelf.base.vault, Single, &self.books.state)
+    }
+
+    /// Notes a time that an operation told.
+    pub(super) fn tell_time(&mut self, now: u64) {
+        self.books.state.now = self.books.state.now.max(now);
+    }
+
+    fn positions(books: &Books) -> (u64, u64) {
+        (books.link.index(), books.post.index())
+    }
+
+    fn write_slot(&mut self) -> Result<(), StoreError> {
+        let books = self.shown.books();
+        let state = encode_chains(&books.link, &books.post);
+        self.slots.write(&[SlotUpdate {
+            slot: SLOT,
+            commit: self.commit,
+            state,
+        }])?;
+        self.settled = Self::positions(&books);
+        Ok(())
+    }
+}
+
+impl Stage for HolderStage {
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.shelf.base.segments.sync()
+    }
+
+    fn committed(&mut self, number: u64) {
+        self.commit = number;
+        self.shelf.base.committed();
+        self.shown.replace(Arc::new(self.books.clone()));
+    }
+
+    fn abandoned(&mut self) {
+        self.shelf.base.abandoned();
+        self.books = Books::clone(&self.shown.books());
+    }
+
+    fn reload(&mut self) -> Result<(), StoreError> {
+        let before = self.shown.books();
+        let versions = (before.outbox_version + 1, before.inbox.version + 1);
+        let index = Arc::clone(&self.shelf.base.index);
+        self.commit = index.commit_number()?;
+        let load = |read: &_| Books::load(&self.shelf, read, &before.link, &before.post, versions);
+        let (books, used) = index.read(load)?;
+        self.shelf.base.segments.set_used(used.bodies)?;
+        self.shelf.base.slab.set_used(&used.records)?;
+        self.books = books;
+        self.shown.replace(Arc::new(self.books.clone()));
+        Ok(())
+    }
+
+    fn is_unsettled(&self) -> bool {
+        !self.keep_used_keys && (self.shelf.base.slab.is_due() || self.settled != Self::positions(&self.shown.books()))
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        if self.keep_used_keys {
+            return Ok(());
+        }
+        if self.settled != Self::positions(&self.shown.books()) {
+            self.write_slot()?;
+        }
+        self.shelf.base.slab.erase()
+    }
+
+    fn close(&mut self) {
+        self.shelf.base.close();
+    }
+}
+
+/// Writes the first states of both chains.
+pub(super) fn first_slot(slots: &mut SlotFile, root: &Secret<32>, commit: u64) -> Result<(), StoreError> {
+    let state = encode_chains(&LinkChain::from_root(root), &BoxChain::from_root(BoxKind::Post, root));
+    slots.write(&[SlotUpdate {
+        slot: SLOT,
+        commit,
+        state,
+    }])
+}
+
+/// Reads the chains. They may lag behind the index; an index that lags behind them was restored from a copy.
+pub(super) fn read_slot(slots: &mut SlotFile, commit: u64) -> Result<(LinkChain, BoxChain), StoreError> {
+    let slot = slots.read(SLOT)?.ok_or(StoreError::Corrupt)?;
+    if slot.commit > commit {
+        return Err(StoreError::RestoredDatabase);
+    }
+    decode_chains(&slot.state).ok_or(StoreError::Corrupt)
+}
+
+/// `u64 link index | link state 32 | u64 post index | post state 32`.
+fn encode_chains(link: &LinkChain, post: &BoxChain) -> Zeroizing<Vec<u8>> {
+    let mut state = Zeroizing::new(Vec::with_capacity(80));
+    state.extend_from_slice(&link.index().to_le_bytes());
+    state.extend_from_slice(link.state().expose());
+    state.extend_from_slice(&post.index().to_le_bytes());
+    state.extend_from_slice(post.state().expose());
+    state
+}
+
+fn decode_chains(state: &[u8]) -> Option<(LinkChain, BoxChain)> {
+    let (link, post) = state.split_first_chunk::<40>()?;
+    let (link_index, link_state) = decode_chain(link)?;
+    let (post_index, post_state) = decode_chain(post)?;
+    let post = BoxChain::from_state(BoxKind::Post, post_index, post_state);
+    Some((LinkChain::from_state(link_index, link_state), post))
+}
+
+fn decode_chain(bytes: &[u8]) -> Option<(u64, Secret<32>)> {
+    let (index, state) = bytes.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*index), Secret::from_slice(state)?))
+}
