@@ -16,6 +16,7 @@
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use zeroize::Zeroize;
 
+use crate::kdf::wipe_stack;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
 
@@ -129,16 +130,24 @@ impl Header {
     }
 }
 
-/// Argon2id (RFC 9106), one lane, 32 bytes. Its memory is wiped here: the library only frees it.
+/// Argon2id (RFC 9106), one lane, 32 bytes.
 fn passphrase_key(passphrase: &[u8], salt: &[u8; 16], cost: PassphraseCost) -> Result<Secret<32>, Refused> {
     let params = Params::new(cost.memory_kib, cost.passes, 1, Some(32)).map_err(|_| Refused)?;
+    let mut done = Ok(());
+    let key = Secret::from_fn(|key| done = argon2id(params, passphrase, salt, key));
+    wipe_stack();
+    done.map(|()| key)
+}
+
+/// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches. The memory is wiped
+/// here: the library only frees its own.
+#[inline(never)]
+fn argon2id(params: Params, passphrase: &[u8], salt: &[u8; 16], key: &mut [u8; 32]) -> Result<(), Refused> {
     let mut memory = vec![Block::default(); params.block_count()];
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    let mut done = Ok(());
-    let key = Secret::from_fn(|key| done = argon2.hash_password_into_with_memory(passphrase, salt, key, &mut memory));
+    let done = argon2.hash_password_into_with_memory(passphrase, salt, key, &mut memory);
     memory.iter_mut().for_each(Zeroize::zeroize);
-    done.map_err(|_| Refused)?;
-    Ok(key)
+    done.map_err(|_| Refused)
 }
 
 pub(super) fn fuzz(bytes: &[u8]) {
