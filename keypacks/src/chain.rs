@@ -90,9 +90,15 @@ impl LinkChain {
     /// The keys of `index`, computed ahead on a copy; this chain stays where it is.
     /// `None` behind the state or more than [`STEPS_MAX`] ahead of it.
     pub fn step_at(&self, index: u64) -> Option<LinkStep> {
-        let mut ahead = Self(self.0.duplicate());
+        let mut ahead = self.duplicate();
         ahead.forward_to(index).ok()?;
         Some(ahead.advance())
+    }
+
+    /// A second chain at the same state, to work ahead on.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.duplicate())
     }
 
     /// Hashes the state forward to `index`; the states before it are gone.
@@ -184,12 +190,18 @@ impl BoxChain {
     /// The key of `index`, computed ahead on a copy; this chain stays where it is.
     /// `None` behind the state or more than [`STEPS_MAX`] ahead of it.
     pub fn step_at(&self, index: u64) -> Option<BoxStep> {
-        let mut ahead = Self {
-            kind: self.kind,
-            state: self.state.duplicate(),
-        };
+        let mut ahead = self.duplicate();
         ahead.forward_to(index).ok()?;
         Some(ahead.advance())
+    }
+
+    /// A second chain at the same state, to work ahead on.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            kind: self.kind,
+            state: self.state.duplicate(),
+        }
     }
 
     /// Hashes the state forward to `index`; the states before it are gone.
