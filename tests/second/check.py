@@ -5,8 +5,12 @@ Prints each failure and, last, 'N passed, M failed'; exits non-zero unless M is 
 """
 
 import json
+import os
 import pathlib
+import socket
+import struct
 import sys
+import threading
 
 import postern_second as second
 
@@ -183,9 +187,50 @@ def check_pack(tally):
         tally.refused("identifier with a slip", lambda: second.parse_identifier(wrong))
 
 
+def serve_one_link(listener, step, static_secret, last):
+    """A relay of one link, from the second implementation's other half: LINKED, one answer, CLOSE."""
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rwb") as stream:
+        handshake, secret = second.Handshake(step), os.urandom(32)
+        holder_public = handshake.open_cell1(stream.read(second.CELL))
+        stream.write(handshake.seal_cell2(secret, 0, os.urandom(24)))
+        stream.flush()
+        handshake.agree(second.x25519(secret, holder_public), second.x25519(static_secret, holder_public))
+        last["confirm"] = handshake.open_cell3(stream.read(second.CELL))
+        k_up, k_down = handshake.traffic()
+        up, down = second.Ratchet("up", k_up), second.Ratchet("down", k_down)
+        stream.write(down.seal(second.LINKED, second.LAST, 0, second.encode_linked(b"t" * 16, 9, 8, 0)))
+        stream.flush()
+        last["asked"] = up.open(stream.read(second.CELL))
+        answer = bytes([1]) + b"".join(second.varint(number) for number in (0, 1, 200, 300_000, 2**63))
+        stream.write(second.message_cells(down, second.ANSWER, 1, answer))
+        stream.flush()
+        last["closed"] = up.open(stream.read(second.CELL))[0]
+
+
+def check_client(tally):
+    root, static_secret, last = os.urandom(32), os.urandom(32), {}
+    step = second.Chain.from_root("link", root).step_at(0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relay = threading.Thread(target=serve_one_link, args=(listener, step, static_secret, last), daemon=True)
+        relay.start()
+        chain = second.Chain.from_root("link", root)
+        public = second.x25519_public(static_secret)
+        client = second.Client(listener.getsockname(), public, chain, token=b"s" * 16, answered=7)
+        tally.same("client: p, highest, floor, flags", client.connect(), (0, 9, 8, 0))
+        tally.same("client: balance", client.balance(), (1, 200, 300_000, 2**63))
+        client.close()
+        relay.join(10)
+    tally.same("client: CONFIRM", last.get("confirm"), (b"s" * 16, 7))
+    asked = (second.REQUEST, second.LAST, 1, struct.pack("<H", 2) + bytes([1, 0]))
+    tally.same("client: request", last.get("asked"), asked)
+    tally.same("client: close", last.get("closed"), second.CLOSE)
+    tally.same("client: token and index move on", (client.token, chain.index), (b"t" * 16, 1))
+
+
 def main():
     tally = Tally()
-    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack):
+    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack, check_client):
         check(tally)
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0
