@@ -1,6 +1,6 @@
 //! What both stores stand on, opened together.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use keypacks::Secret;
@@ -15,8 +15,6 @@ use crate::vault::Vault;
 
 /// The files of one store, shared by its readers and its committer.
 pub(crate) struct Base {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) folder: PathBuf,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) index: Arc<Index>,
     pub(crate) segments: Segments,
@@ -29,7 +27,10 @@ impl Base {
     /// Makes the folder and takes its lock: before anything else is read.
     pub(crate) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn LockGuard>, StoreError> {
         disk.create_dir_all(folder)?;
-        Ok(disk.lock(&folder.join("lock"))?)
+        disk.lock(&folder.join("lock")).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => StoreError::Locked,
+            kind => StoreError::Io(kind),
+        })
     }
 
     /// Opens the files. Segments and slab are not usable until they have been told what is used.
@@ -48,8 +49,6 @@ impl Base {
         let vault = Vault::new(store_key, Arc::clone(&entropy));
         let lock = Mutex::new(Some(lock));
         Ok(Self {
-            disk,
-            folder: folder.to_owned(),
             entropy,
             index,
             segments,

@@ -51,11 +51,8 @@ impl StoreError {
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull => Self::Full,
-            io::ErrorKind::WouldBlock => Self::Locked,
-            kind => Self::Io(kind),
-        }
+        // Not `Full`, even for a full disk: that one promises that nothing was written.
+        Self::Io(error.kind())
     }
 }
 

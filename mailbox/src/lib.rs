@@ -17,6 +17,7 @@ pub mod holder;
 pub mod holder_store;
 pub mod index;
 pub mod keyfile;
+pub mod relay;
 pub mod relay_store;
 pub mod request;
 pub mod segments;

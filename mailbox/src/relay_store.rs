@@ -9,8 +9,8 @@ use std::future::Future;
 use keypacks::{Secret, Tag, chain::LinkStep, deposit::Dek, pack::Identifier};
 use ledger::PriceList;
 
-use crate::request::{Answer, Change, Collected};
 use crate::StoreError;
+use crate::request::{Answer, Change, Collected};
 
 /// Row number of an account; never leaves the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,7 +250,13 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn issue(&self, order: IssueOrder) -> impl Future<Output = Result<Issued, StoreError>> + Send;
 
     /// Credits an account, once per `id`. Returns the new balance, or `None` if there is no such account.
-    fn top_up(&self, identifier: &Identifier, amount: u64, id: [u8; 16], day: u32) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
+    fn top_up(
+        &self,
+        identifier: &Identifier,
+        amount: u64,
+        id: [u8; 16],
+        day: u32,
+    ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 
     /// Finds a live link tag in memory.
     fn find_tag(&self, tag: &Tag) -> Option<TagHit>;
@@ -265,7 +271,15 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
 
     /// Executes a change and stores its answer in the same commit. A change that was executed before, or whose
     /// value is short, is answered accordingly and has no effect.
-    fn execute(&self, account: Account, change: Change, digest: [u8; 32], effect: Effect, day: u32, now: u64) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+    fn execute(
+        &self,
+        account: Account,
+        change: Change,
+        digest: [u8; 32],
+        effect: Effect,
+        day: u32,
+        now: u64,
+    ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
 
     /// The answer to [`crate::request::Request::Balance`].
     fn balance(&self, account: Account) -> Result<Answer, StoreError>;
@@ -277,10 +291,19 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn collect(&self, account: Account, from: u64, most: u16) -> Result<(Vec<Collected>, u64, bool), StoreError>;
 
     /// The sealed body of a deposit and its class. Debits the inbound price when it is first served.
-    fn fetch(&self, account: Account, index: u64, day: u32) -> impl Future<Output = Result<Result<(u32, Vec<u8>), crate::request::Refusal>, StoreError>> + Send;
+    fn fetch(
+        &self,
+        account: Account,
+        index: u64,
+        day: u32,
+    ) -> impl Future<Output = Result<Result<(u32, Vec<u8>), crate::request::Refusal>, StoreError>> + Send;
 
     /// Deletes deposits whose digest matches; returns how many.
-    fn confirm(&self, account: Account, deposits: Vec<(u64, [u8; 32])>) -> impl Future<Output = Result<u16, StoreError>> + Send;
+    fn confirm(
+        &self,
+        account: Account,
+        deposits: Vec<(u64, [u8; 32])>,
+    ) -> impl Future<Output = Result<u16, StoreError>> + Send;
 
     /// Looks an address up. Reserved local parts (postmaster, abuse) lead to the operator's pack.
     fn alias(&self, address: &str) -> Option<Alias>;
@@ -313,7 +336,14 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn prices(&self) -> PriceList;
 
     /// Puts a price list in force if it differs from the one in force, with the next version number.
-    fn set_prices(&self, message: u64, kilobyte: u64, key: u64, inbound_message: u64, inbound_kilobyte: u64) -> impl Future<Output = Result<PriceList, StoreError>> + Send;
+    fn set_prices(
+        &self,
+        message: u64,
+        kilobyte: u64,
+        key: u64,
+        inbound_message: u64,
+        inbound_kilobyte: u64,
+    ) -> impl Future<Output = Result<PriceList, StoreError>> + Send;
 
     /// Sums as kept.
     fn totals(&self) -> Result<Totals, StoreError>;

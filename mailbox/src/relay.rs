@@ -1,0 +1,339 @@
+//! [`RelayStore`] in files: one folder, one process.
+//!
+//! ```text
+//! lock                      held by the process that has the store open
+//! store.key, slots.key      keys of the vault and of the slots, each with its copy
+//! index.redb                rows (relay/rows.rs), sealed
+//! slots                     chain states of the accounts
+//! epochs                    epoch keys of the spool
+//! slab                      records that the spool's row keys are made from
+//! segment-NNNNNN            bodies: messages of the spool, deposits
+//! ```
+//!
+//! Reads go to the index and to [`Live`]; everything that writes goes through group commit ([`crate::commit`]).
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use keypacks::Tag;
+use keypacks::pack::Identifier;
+use ledger::PriceList;
+use tokio::sync::watch;
+
+use crate::StoreError;
+use crate::base::Base;
+use crate::commit::{Committer, committer};
+use crate::disk::Disk;
+use crate::entropy::Entropy;
+use crate::relay_store::{
+    Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
+    QueueRow, RelayStore, StatementRow, TagHit, Totals, Upkeep,
+};
+use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
+
+mod accounts;
+mod aliases;
+mod audit;
+mod books;
+mod chains;
+mod changes;
+mod deposits;
+mod epochs;
+mod live;
+mod load;
+mod rows;
+mod spool;
+mod stage;
+mod upkeep;
+mod used;
+
+pub use aliases::{ABUSE, ALIASES_MAX, POSTMASTER};
+pub use spool::ACCEPTED_STEP_S;
+pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
+
+use changes::Execution;
+use deposits::{Deposit, Quota};
+use live::Live;
+use spool::Ending;
+use stage::RelayStage;
+
+/// Bounds and switches of a relay's store.
+#[derive(Clone, Copy, Debug)]
+pub struct RelayConfig {
+    /// Usual size of a segment, in bytes.
+    pub segment_bytes: u64,
+    /// Most deposits that wait for one account; more mail is answered [`StoreError::Busy`].
+    pub deposits_max: u64,
+    /// Most deliveries in the spool; more submissions are answered [`Refusal::Busy`].
+    pub spool_max: usize,
+    /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
+    /// keys can be shown to find them.
+    pub keep_used_keys: bool,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            deposits_max: 10_000,
+            spool_max: 100_000,
+            keep_used_keys: false,
+        }
+    }
+}
+
+/// The relay's store in files. Clones share it.
+#[derive(Clone)]
+pub struct RelayFiles {
+    shared: Arc<Shared>,
+    committer: Committer<RelayStage>,
+}
+
+/// What readers and the committer share.
+struct Shared {
+    base: Base,
+    config: RelayConfig,
+    live: RwLock<Live>,
+    deposit_bell: watch::Sender<u64>,
+    spool_bell: watch::Sender<u64>,
+    /// Day and retention of the last daily upkeep.
+    aged_day: Mutex<Option<(u32, u32)>>,
+}
+
+impl Shared {
+    fn live(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn aged_day(&self) -> MutexGuard<'_, Option<(u32, u32)>> {
+        self.aged_day.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RelayFiles {
+    /// Opens or makes the store in `folder` and brings slots and slab up to the database.
+    ///
+    /// `spawn` is given the committer to run: on a real host by [`crate::commit::on_thread`].
+    /// Errors: [`StoreError::Locked`] if another process has it open, [`StoreError::Corrupt`] if a key file is lost.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        config: RelayConfig,
+        entropy: Arc<dyn Entropy>,
+        spawn: impl FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>),
+    ) -> Result<Self, StoreError> {
+        let stage = load::open(disk, folder, config, entropy)?;
+        let shared = Arc::clone(&stage.shared);
+        let (committer, actor) = committer(stage, Arc::clone(&shared.base.index));
+        spawn(Box::pin(actor.run()));
+        Ok(Self { shared, committer })
+    }
+
+    /// Commits what waits, erases what is finished with and closes the files; the folder can be opened again then.
+    pub async fn close(self) {
+        self.committer.stop().await;
+    }
+
+    /// Accounts whose slot contradicts the database: they are frozen, see [`StoreError::RestoredDatabase`].
+    pub fn frozen(&self) -> u64 {
+        self.shared
+            .live()
+            .accounts
+            .values()
+            .filter(|account| account.chains.is_none())
+            .count() as u64
+    }
+}
+
+impl RelayStore for RelayFiles {
+    async fn issue(&self, order: IssueOrder) -> Result<Issued, StoreError> {
+        self.committer.run(move |stage, write| stage.issue(write, &order)).await
+    }
+
+    async fn top_up(
+        &self,
+        identifier: &Identifier,
+        amount: u64,
+        id: [u8; 16],
+        day: u32,
+    ) -> Result<Option<u64>, StoreError> {
+        let identifier = *identifier;
+        self.committer
+            .run(move |stage, write| stage.top_up(write, &identifier, amount, id, day))
+            .await
+    }
+
+    fn find_tag(&self, tag: &Tag) -> Option<TagHit> {
+        self.tag_hit(tag)
+    }
+
+    async fn burn(&self, order: BurnOrder) -> Result<Option<Burned>, StoreError> {
+        self.committer.run(move |stage, write| stage.burn(write, &order)).await
+    }
+
+    fn stored_answer(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer> {
+        self.answer_before(account, change, digest)
+    }
+
+    async fn execute(
+        &self,
+        account: Account,
+        change: Change,
+        digest: [u8; 32],
+        effect: Effect,
+        day: u32,
+        now: u64,
+    ) -> Result<Answer, StoreError> {
+        let action = self.prepare(effect)?;
+        let order = Execution {
+            account: account.0,
+            change,
+            digest,
+            action,
+            day,
+            now,
+        };
+        self.committer
+            .run(move |stage, write| stage.execute(write, &order))
+            .await
+    }
+
+    fn balance(&self, account: Account) -> Result<Answer, StoreError> {
+        self.read_balance(account)
+    }
+
+    fn statement(&self, identifier: &Identifier, most: usize) -> Result<Option<Vec<StatementRow>>, StoreError> {
+        self.read_statement(identifier, most)
+    }
+
+    fn collect(&self, account: Account, from: u64, most: u16) -> Result<(Vec<Collected>, u64, bool), StoreError> {
+        self.read_wraps(account, from, most)
+    }
+
+    async fn fetch(
+        &self,
+        account: Account,
+        index: u64,
+        day: u32,
+    ) -> Result<Result<(u32, Vec<u8>), Refusal>, StoreError> {
+        let Some((held, free)) = self.read_deposit(account, index)? else {
+            return Ok(Err(Refusal::NoDeposit));
+        };
+        if !free {
+            let pay = move |stage: &mut RelayStage, write: &_| stage.pay_inbound(write, account.0, index, day);
+            if let Err(refusal) = self.committer.run(pay).await? {
+                return Ok(Err(refusal));
+            }
+        }
+        let body = self.read_body(held.body)?;
+        Ok(body.map(|body| (held.kilobytes, body)).ok_or(Refusal::NoDeposit))
+    }
+
+    async fn confirm(&self, account: Account, deposits: Vec<(u64, [u8; 32])>) -> Result<u16, StoreError> {
+        if deposits.len() > usize::from(COLLECT_MAX) {
+            return Err(StoreError::Invalid);
+        }
+        self.committer
+            .run(move |stage, write| stage.confirm(write, account.0, &deposits))
+            .await
+    }
+
+    fn alias(&self, address: &str) -> Option<Alias> {
+        self.find_alias(address)
+    }
+
+    fn waiting(&self, account: Account) -> bool {
+        self.shared
+            .live()
+            .accounts
+            .get(&account.0)
+            .is_some_and(|live| live.waiting > 0)
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.shared.deposit_bell.subscribe()
+    }
+
+    async fn deposit(&self, order: DepositOrder) -> Result<(), StoreError> {
+        let deposit = Deposit::check(order)?;
+        self.committer
+            .run(move |stage, write| stage.deposit(write, &deposit, Quota::Kept))
+            .await
+    }
+
+    fn due(&self, now: u64, most: usize) -> Result<Vec<DeliveryId>, StoreError> {
+        Ok(self.read_due(now, most))
+    }
+
+    fn next_due(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.shared.live().queue.in_order().next().map(|(_, queued)| queued.due))
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read_delivery(id)
+    }
+
+    fn spool_changed(&self) -> watch::Receiver<u64> {
+        self.shared.spool_bell.subscribe()
+    }
+
+    async fn finish(&self, id: DeliveryId, outcome: Outcome) -> Result<(), StoreError> {
+        let ending = match outcome {
+            Outcome::Delivered => Ending::Delivered,
+            Outcome::Retry { at } => Ending::Retry { at },
+            Outcome::Failed { report } => Ending::Failed {
+                report: report.map(Deposit::check).transpose()?,
+            },
+        };
+        self.committer
+            .run(move |stage, write| stage.finish(write, id.0, &ending))
+            .await
+    }
+
+    fn prices(&self) -> PriceList {
+        self.shared.live().prices
+    }
+
+    async fn set_prices(
+        &self,
+        message: u64,
+        kilobyte: u64,
+        key: u64,
+        inbound_message: u64,
+        inbound_kilobyte: u64,
+    ) -> Result<PriceList, StoreError> {
+        let wanted = PriceList {
+            version: 0,
+            message,
+            kilobyte,
+            key,
+            inbound_message,
+            inbound_kilobyte,
+        };
+        self.committer
+            .run(move |stage, write| stage.set_prices(write, wanted))
+            .await
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        self.read_totals()
+    }
+
+    fn audit(&self) -> Result<Audit, StoreError> {
+        self.run_audit()
+    }
+
+    fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError> {
+        Ok(self.read_queue(most))
+    }
+
+    async fn upkeep(&self, now: u64, retention_days: u32) -> Result<Upkeep, StoreError> {
+        self.run_upkeep(now, retention_days).await
+    }
+}

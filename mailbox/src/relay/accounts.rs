@@ -1,0 +1,253 @@
+//! Accounts: issue, burning of link keys, value.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD};
+use keypacks::pack::Identifier;
+use keypacks::{Secret, Tag};
+use ledger::{AccountKey, Kind, LedgerError, PriceList, StatementEntry, Transfer};
+use redb::WriteTransaction;
+
+use super::books::{balance, charge, store_error};
+use super::chains::Chains;
+use super::live::Effect;
+use super::rows::{ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, SETTINGS, all_of};
+use super::stage::RelayStage;
+use super::{RelayFiles, Shared};
+use crate::StoreError;
+use crate::entropy::random;
+use crate::relay_store::{Account, BurnOrder, Burned, IssueOrder, Issued, StatementRow, TagHit};
+use crate::request::Answer;
+use crate::slots::SlotUpdate;
+use crate::tables::{Single, Source};
+
+impl RelayStage {
+    /// The slot is durable before the commit that makes the account: a crash between leaves a slot without account,
+    /// which the next issue overwrites.
+    pub(super) fn issue(&mut self, write: &WriteTransaction, order: &IssueOrder) -> Result<Issued, StoreError> {
+        if order.link_keys < LINK_KEYS_MIN {
+            return Err(StoreError::Invalid);
+        }
+        let shared = Arc::clone(&self.shared);
+        let (vault, entropy) = (&shared.base.vault, &*shared.base.entropy);
+        let mut settings = SETTINGS.get(write, vault, Single)?.unwrap_or_default();
+        let account = settings.next_account;
+        let root = Secret::from_fn(|root| entropy.fill(root));
+        let identifier = Identifier(random(entropy));
+        let chains = Chains::from_root(&root);
+        self.slots.write(&[SlotUpdate {
+            slot: account,
+            commit: self.commit,
+            state: chains.to_state(),
+        }])?;
+
+        let row = new_account(&identifier, order);
+        self.put_account(write, account, &row)?;
+        IDENTIFIERS.put(write, vault, vault.name("identifier", &identifier.0), &account)?;
+        settings.next_account += 1;
+        if order.operator {
+            settings.operator = Some(account);
+        }
+        SETTINGS.put(write, vault, Single, &settings)?;
+        if order.credit > 0 {
+            let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
+            ledger::post(&mut self.books(write), transfer).map_err(store_error)?;
+        }
+        let (link_keys, operator) = (order.link_keys, order.operator);
+        self.batch.effects.push(Effect::Issued {
+            account,
+            chains,
+            link_keys,
+            operator,
+        });
+        Ok(Issued {
+            account: Account(account),
+            identifier,
+            root,
+        })
+    }
+
+    pub(super) fn top_up(
+        &mut self,
+        write: &WriteTransaction,
+        identifier: &Identifier,
+        amount: u64,
+        id: [u8; 16],
+        day: u32,
+    ) -> Result<Option<u64>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let Some(account) = account_of(write, &shared, identifier)? else {
+            return Ok(None);
+        };
+        let mut books = self.books(write);
+        // A repetition on another day is still the same transfer.
+        let day = ledger::Accounts::seen(&books, &id)?.map_or(day, |before| before.day);
+        ledger::post(&mut books, Transfer::top_up(id, account, amount, day)).map_err(|error| match error {
+            LedgerError::Conflict | LedgerError::Overflow => StoreError::Invalid,
+            error => store_error(error),
+        })?;
+        Ok(Some(
+            balance(write, &shared.base.vault, AccountKey::Holder(account))?.available(),
+        ))
+    }
+
+    pub(super) fn burn(&mut self, write: &WriteTransaction, order: &BurnOrder) -> Result<Option<Burned>, StoreError> {
+        let mut row = self.account(write, order.account.0)?;
+        // The tag table reaches no further than the look-ahead: an index beyond it was not found there.
+        let live = row.link_base..row.link_base.saturating_add(LINK_LOOK_AHEAD).min(row.link_keys);
+        if !live.contains(&order.index) {
+            return Ok(None);
+        }
+        row.link_base = order.index + 1;
+        let token_mismatch = !row.show_token(order.token, order.fresh);
+        self.put_account(write, order.account.0, &row)?;
+
+        let shared = Arc::clone(&self.shared);
+        let value = balance(write, &shared.base.vault, AccountKey::Holder(order.account.0))?.available();
+        let price = shared.live().prices.key.min(value);
+        if price > 0 {
+            let entry = (order.account.0, price);
+            charge(
+                &mut self.books(write),
+                &*shared.base.entropy,
+                entry,
+                Kind::Key,
+                order.day,
+            )?;
+        }
+        self.batch.effects.push(Effect::Burned {
+            account: order.account.0,
+            base: row.link_base,
+        });
+        Ok(Some(Burned {
+            index: order.index,
+            token: order.fresh,
+            highest: row.seq_highest,
+            floor: row.seq_floor,
+            token_mismatch,
+            rolled_back: order.answered > row.seq_highest,
+        }))
+    }
+
+    /// Puts a price list in force, unless it is already.
+    pub(super) fn set_prices(&mut self, write: &WriteTransaction, wanted: PriceList) -> Result<PriceList, StoreError> {
+        let vault = &self.shared.base.vault;
+        let mut settings = SETTINGS.get(write, vault, Single)?.unwrap_or_default();
+        let before = settings.prices;
+        if before.version > 0
+            && (PriceList {
+                version: before.version,
+                ..wanted
+            }) == before
+        {
+            return Ok(before);
+        }
+        settings.prices = PriceList {
+            version: before.version + 1,
+            ..wanted
+        };
+        SETTINGS.put(write, vault, Single, &settings)?;
+        self.batch.effects.push(Effect::Prices(settings.prices));
+        Ok(settings.prices)
+    }
+}
+
+impl AccountRow {
+    /// Takes the token shown and hands out a fresh one. `false`: neither the acknowledged nor the pending was shown.
+    fn show_token(&mut self, shown: [u8; 16], fresh: [u8; 16]) -> bool {
+        let known = self.token == shown || self.token_pending == Some(shown);
+        if known {
+            self.token = shown;
+        } else {
+            self.mismatches = self.mismatches.saturating_add(1);
+        }
+        self.token_pending = Some(fresh);
+        known
+    }
+}
+
+fn new_account(identifier: &Identifier, order: &IssueOrder) -> AccountRow {
+    AccountRow {
+        identifier: identifier.0,
+        day_issued: order.day,
+        link_keys: order.link_keys,
+        link_base: 0,
+        post_next: 0,
+        seq_highest: 0,
+        seq_floor: 0,
+        answers: 0,
+        token: [0; 16],
+        token_pending: None,
+        mismatches: 0,
+        alias_next: 0,
+        deposits: 0,
+    }
+}
+
+fn account_of(source: &impl Source, shared: &Shared, identifier: &Identifier) -> Result<Option<u64>, StoreError> {
+    let vault = &shared.base.vault;
+    IDENTIFIERS.get(source, vault, vault.name("identifier", &identifier.0))
+}
+
+impl RelayFiles {
+    pub(super) fn tag_hit(&self, tag: &Tag) -> Option<TagHit> {
+        let live = self.shared.live();
+        let (account, index) = live.find_tag(tag)?;
+        let chains = live.accounts.get(&account)?.chains.as_ref()?;
+        let step = chains.link.step_at(index)?;
+        Some(TagHit {
+            account: Account(account),
+            step,
+            floor: chains.link.index(),
+        })
+    }
+
+    pub(super) fn read_balance(&self, account: Account) -> Result<Answer, StoreError> {
+        let base = &self.shared.base;
+        base.index.read(|read| {
+            let row = ACCOUNTS.get(read, &base.vault, account.0)?.ok_or(StoreError::NoRow)?;
+            let value = balance(read, &base.vault, AccountKey::Holder(account.0))?;
+            Ok(Answer::Balance {
+                balance: value.available(),
+                keys: row.link_keys - row.link_base,
+                credits: value.credits,
+                debits: value.debits,
+            })
+        })
+    }
+
+    pub(super) fn read_statement(
+        &self,
+        identifier: &Identifier,
+        most: usize,
+    ) -> Result<Option<Vec<StatementRow>>, StoreError> {
+        let base = &self.shared.base;
+        base.index.read(|read| {
+            let Some(account) = account_of(read, &self.shared, identifier)? else {
+                return Ok(None);
+            };
+            let mut rows = Vec::new();
+            JOURNAL.scan(read, &base.vault, all_of(account), |_, transfer| {
+                if rows.len() == most {
+                    return Ok(ControlFlow::Break(()));
+                }
+                let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
+                let StatementEntry {
+                    day,
+                    kind,
+                    credit,
+                    debit,
+                } = entry;
+                rows.push(StatementRow {
+                    day,
+                    kind: kind.name().to_owned(),
+                    credit,
+                    debit,
+                });
+                Ok(ControlFlow::Continue(()))
+            })?;
+            Ok(Some(rows))
+        })
+    }
+}

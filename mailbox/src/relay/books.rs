@@ -1,0 +1,84 @@
+//! The ledger inside one write transaction of the relay's index.
+
+use ledger::{AccountKey, Accounts, Balance, Kind, LedgerError, Transfer, TransferId};
+use redb::WriteTransaction;
+
+use super::rows::{BALANCES, JOURNAL, TRANSFERS, all_of};
+use crate::StoreError;
+use crate::entropy::random;
+use crate::tables::Source;
+use crate::vault::Vault;
+
+/// Accounts and journal of one transaction.
+pub(super) struct Books<'t> {
+    pub(super) write: &'t WriteTransaction,
+    pub(super) vault: &'t Vault,
+}
+
+impl Accounts for Books<'_> {
+    type Error = StoreError;
+
+    fn load(&self, account: AccountKey) -> Result<Balance, StoreError> {
+        balance(self.write, self.vault, account)
+    }
+
+    fn store(&mut self, account: AccountKey, balance: Balance) -> Result<(), StoreError> {
+        BALANCES.put(self.write, self.vault, account, &balance)
+    }
+
+    fn seen(&self, id: &TransferId) -> Result<Option<Transfer>, StoreError> {
+        match TRANSFERS.get(self.write, self.vault, self.vault.name("transfer", id))? {
+            None => Ok(None),
+            Some(key) => JOURNAL
+                .get(self.write, self.vault, key)?
+                .ok_or(StoreError::Corrupt)
+                .map(Some),
+        }
+    }
+
+    /// Only top-ups are found again by their id: charges are posted once by construction, under ids of their own.
+    fn journal(&mut self, transfer: &Transfer) -> Result<(), StoreError> {
+        let holder = match (transfer.debit, transfer.credit) {
+            (AccountKey::Holder(holder), _) | (_, AccountKey::Holder(holder)) => holder,
+            _ => return Err(StoreError::Invalid),
+        };
+        let count = JOURNAL
+            .last_key(self.write, all_of(holder))?
+            .map_or(0, |(_, last)| last + 1);
+        JOURNAL.put(self.write, self.vault, (holder, count), transfer)?;
+        if transfer.kind == Kind::TopUp {
+            TRANSFERS.put(
+                self.write,
+                self.vault,
+                self.vault.name("transfer", &transfer.id),
+                &(holder, count),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Both sides of an account.
+pub(super) fn balance(source: &impl Source, vault: &Vault, account: AccountKey) -> Result<Balance, StoreError> {
+    Ok(BALANCES.get(source, vault, account)?.unwrap_or_default())
+}
+
+/// Posts a charge that the caller knows to be covered.
+pub(super) fn charge(
+    books: &mut Books<'_>,
+    entropy: &dyn crate::Entropy,
+    (account, amount): (u64, u64),
+    kind: Kind,
+    day: u32,
+) -> Result<(), StoreError> {
+    let transfer = Transfer::charge(random(entropy), account, amount, kind, day);
+    ledger::post(books, transfer).map(|_| ()).map_err(store_error)
+}
+
+/// What a refused post means where the caller has checked all that may be refused.
+pub(super) fn store_error(error: LedgerError<StoreError>) -> StoreError {
+    match error {
+        LedgerError::Store(error) => error,
+        _ => StoreError::Corrupt,
+    }
+}

@@ -1,0 +1,295 @@
+//! Deposits: sealed mail that waits for its account.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use keypacks::deposit::{WrapFields, class_bytes, is_class, seal_wrap, sealed_capacity, wrap_digest};
+use keypacks::kdf;
+use ledger::{AccountKey, Kind};
+use redb::WriteTransaction;
+
+use super::RelayFiles;
+use super::books::{balance, charge};
+use super::live::Effect;
+use super::rows::{ACCOUNTS, BODIES, BodyRow, DEPOSITS, DepositRow, HeldDeposit};
+use super::stage::RelayStage;
+use crate::StoreError;
+use crate::entropy::random;
+use crate::relay_store::{Account, DepositOrder};
+use crate::request::{COLLECT_MAX, COLLECT_STEP_MAX, Collected, RECIPIENTS_MAX, Refusal};
+use crate::segments::Location;
+
+/// A checked order with the digest of its body.
+pub(super) struct Deposit {
+    order: DepositOrder,
+    body_digest: [u8; 32],
+}
+
+impl Deposit {
+    /// `Invalid` if body, class and length contradict each other.
+    pub(super) fn check(order: DepositOrder) -> Result<Self, StoreError> {
+        let class = is_class(order.kilobytes)
+            && order.body.len() == class_bytes(order.kilobytes)
+            && order.length as usize <= sealed_capacity(order.kilobytes);
+        if !class || order.recipients.is_empty() || order.recipients.len() > RECIPIENTS_MAX {
+            return Err(StoreError::Invalid);
+        }
+        let body_digest = kdf::hash(&[&order.body]);
+        Ok(Self { order, body_digest })
+    }
+}
+
+/// Whether a full mailbox refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quota {
+    /// Mail from outside: yes.
+    Kept,
+    /// The failure of an own message, which must be told: no.
+    Waived,
+}
+
+impl RelayStage {
+    /// Stores one body and a wrap for each recipient, under the next post key of each.
+    pub(super) fn deposit(
+        &mut self,
+        write: &WriteTransaction,
+        deposit: &Deposit,
+        quota: Quota,
+    ) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let order = &deposit.order;
+        for (account, _) in &order.recipients {
+            let row = self.account(write, account.0)?;
+            if quota == Quota::Kept && row.deposits >= shared.config.deposits_max {
+                return Err(StoreError::Busy);
+            }
+        }
+        let location = shared.base.segments.append(&order.body)?;
+        let references = u32::try_from(order.recipients.len()).expect("at most RECIPIENTS_MAX");
+        let body = self.put_body(write, location, references)?;
+        for (account, alias) in &order.recipients {
+            let mut row = self.account(write, account.0)?;
+            let step = self.take_post(account.0, row.post_next)?;
+            let fields = WrapFields {
+                dek: order.dek.duplicate(),
+                body_digest: deposit.body_digest,
+                length: order.length,
+                kilobytes: order.kilobytes,
+                day: order.day,
+                alias: *alias,
+            };
+            let wrap = seal_wrap(&step, random(&*shared.base.entropy), &fields);
+            let held = HeldDeposit {
+                wrap,
+                body,
+                kilobytes: order.kilobytes,
+                paid: false,
+            };
+            let deposit = DepositRow {
+                day: order.day,
+                held: Some(held),
+            };
+            DEPOSITS.put(write, &shared.base.vault, (account.0, row.post_next), &deposit)?;
+            row.post_next += 1;
+            row.deposits += 1;
+            self.put_account(write, account.0, &row)?;
+            self.batch.effects.push(Effect::Waiting {
+                account: account.0,
+                count: row.deposits,
+            });
+        }
+        self.batch.deposited = true;
+        Ok(())
+    }
+
+    /// Debits the inbound price of a deposit, once.
+    pub(super) fn pay_inbound(
+        &mut self,
+        write: &WriteTransaction,
+        account: u64,
+        index: u64,
+        day: u32,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let vault = &shared.base.vault;
+        self.account(write, account)?;
+        let Some(mut row) = DEPOSITS.get(write, vault, (account, index))? else {
+            return Ok(Err(Refusal::NoDeposit));
+        };
+        let Some(held) = row.held.as_mut() else {
+            return Ok(Err(Refusal::NoDeposit));
+        };
+        let price = shared
+            .live()
+            .prices
+            .inbound_price(held.kilobytes)
+            .ok_or(StoreError::Invalid)?;
+        if held.paid || price == 0 {
+            return Ok(Ok(()));
+        }
+        let value = balance(write, vault, AccountKey::Holder(account))?.available();
+        if price > value {
+            return Ok(Err(Refusal::Value {
+                shortfall: price - value,
+            }));
+        }
+        charge(
+            &mut self.books(write),
+            &*shared.base.entropy,
+            (account, price),
+            Kind::Inbound,
+            day,
+        )?;
+        held.paid = true;
+        DEPOSITS.put(write, vault, (account, index), &row)?;
+        Ok(Ok(()))
+    }
+
+    /// Deletes deposits whose digest matches.
+    pub(super) fn confirm(
+        &mut self,
+        write: &WriteTransaction,
+        account: u64,
+        deposits: &[(u64, [u8; 32])],
+    ) -> Result<u16, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let mut row = self.account(write, account)?;
+        let mut deleted = 0;
+        for (index, digest) in deposits {
+            let deposit = DEPOSITS.get(write, &shared.base.vault, (account, *index))?;
+            let Some(held) = deposit.and_then(|deposit| deposit.held) else {
+                continue;
+            };
+            if wrap_digest(&held.wrap) == *digest {
+                DEPOSITS.remove(write, (account, *index))?;
+                self.release_body(write, held.body)?;
+                deleted += 1;
+            }
+        }
+        if deleted > 0 {
+            row.deposits -= u64::from(deleted);
+            self.put_account(write, account, &row)?;
+            self.batch.effects.push(Effect::Waiting {
+                account,
+                count: row.deposits,
+            });
+        }
+        Ok(deleted)
+    }
+
+    /// Turns a deposit that outlived retention into its tombstone. `false`: it is gone already.
+    pub(super) fn expire(
+        &mut self,
+        write: &WriteTransaction,
+        (account, index): (u64, u64),
+        day: u32,
+    ) -> Result<bool, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let vault = &shared.base.vault;
+        let Some(DepositRow { held: Some(held), .. }) = DEPOSITS.get(write, vault, (account, index))? else {
+            return Ok(false);
+        };
+        let mut row = ACCOUNTS.get(write, vault, account)?.ok_or(StoreError::Corrupt)?;
+        DEPOSITS.put(write, vault, (account, index), &DepositRow { day, held: None })?;
+        self.release_body(write, held.body)?;
+        row.deposits -= 1;
+        self.put_account(write, account, &row)?;
+        self.batch.effects.push(Effect::Waiting {
+            account,
+            count: row.deposits,
+        });
+        Ok(true)
+    }
+
+    /// Names a body that was appended in this batch.
+    pub(super) fn put_body(
+        &mut self,
+        write: &WriteTransaction,
+        location: Location,
+        references: u32,
+    ) -> Result<u64, StoreError> {
+        let base = &self.shared.base;
+        let body = u64::from_le_bytes(random(&*base.entropy));
+        if BODIES.get(write, &base.vault, body)?.is_some() {
+            return Err(StoreError::Corrupt);
+        }
+        BODIES.put(write, &base.vault, body, &BodyRow { location, references })?;
+        Ok(body)
+    }
+
+    /// Drops one reference to a body; with the last one its space is free.
+    pub(super) fn release_body(&mut self, write: &WriteTransaction, body: u64) -> Result<(), StoreError> {
+        let base = &self.shared.base;
+        let mut row = BODIES.get(write, &base.vault, body)?.ok_or(StoreError::Corrupt)?;
+        row.references -= 1;
+        if row.references > 0 {
+            return BODIES.put(write, &base.vault, body, &row);
+        }
+        BODIES.remove(write, body)?;
+        base.segments.release(row.location);
+        Ok(())
+    }
+}
+
+impl RelayFiles {
+    pub(super) fn read_wraps(
+        &self,
+        account: Account,
+        from: u64,
+        most: u16,
+    ) -> Result<(Vec<Collected>, u64, bool), StoreError> {
+        let base = &self.shared.base;
+        let most = usize::from(most.min(COLLECT_MAX));
+        base.index.read(|read| {
+            let end = ACCOUNTS
+                .get(read, &base.vault, account.0)?
+                .ok_or(StoreError::NoRow)?
+                .post_next;
+            let limit = from.saturating_add(COLLECT_STEP_MAX).min(end);
+            let (mut collected, mut next, mut more) = (Vec::new(), limit.max(from), false);
+            if from >= end {
+                return Ok((collected, from, false));
+            }
+            DEPOSITS.scan(
+                read,
+                &base.vault,
+                ((account.0, from), (account.0, u64::MAX)),
+                |(_, index), row| {
+                    if collected.len() == most || index >= limit {
+                        next = index.min(limit);
+                        more = true;
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    collected.push(match row.held {
+                        Some(held) => Collected::Wrap { index, wrap: held.wrap },
+                        None => Collected::Expired { index },
+                    });
+                    Ok(ControlFlow::Continue(()))
+                },
+            )?;
+            Ok((collected, next, more))
+        })
+    }
+
+    /// A deposit that is there, if it is paid for or free.
+    pub(super) fn read_deposit(&self, account: Account, index: u64) -> Result<Option<(HeldDeposit, bool)>, StoreError> {
+        let base = &self.shared.base;
+        let row = base
+            .index
+            .read(|read| DEPOSITS.get(read, &base.vault, (account.0, index)))?;
+        let prices = self.shared.live().prices;
+        Ok(row.and_then(|row| row.held).map(|held| {
+            let free = held.paid || prices.inbound_price(held.kilobytes) == Some(0);
+            (held, free)
+        }))
+    }
+
+    /// A body, as long as its row stands: the row is read again afterwards, since freed space is used again.
+    pub(super) fn read_body(&self, body: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let base = &self.shared.base;
+        let row = || base.index.read(|read| BODIES.get(read, &base.vault, body));
+        let Some(before) = row()? else { return Ok(None) };
+        let bytes = base.segments.read(before.location)?;
+        Ok(row()?.map(|_| bytes))
+    }
+}

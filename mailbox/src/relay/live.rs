@@ -1,0 +1,289 @@
+//! What the relay holds in memory: tags, chains, aliases, the order of the queue. All of it is rebuilt from the disk.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD};
+use keypacks::{Secret, Tag};
+use ledger::PriceList;
+
+use super::chains::Chains;
+use super::rows::AliasRow;
+
+/// See the module. Changes with commits only, through [`Live::apply`].
+#[derive(Default)]
+pub(super) struct Live {
+    pub(super) accounts: HashMap<u64, LiveAccount>,
+    pub(super) tags: HashMap<Tag, (u64, u64)>,
+    pub(super) aliases: HashMap<[u8; 32], AliasRow>,
+    pub(super) aliases_open: u64,
+    pub(super) queue: Queue,
+    pub(super) deposits: u64,
+    pub(super) operator: Option<u64>,
+    pub(super) prices: PriceList,
+    pub(super) epochs: Epochs,
+}
+
+pub(super) struct LiveAccount {
+    /// `None`: the slot contradicts the database; the account is frozen.
+    pub(super) chains: Option<Chains>,
+    pub(super) link_keys: u64,
+    /// Deposits that wait.
+    pub(super) waiting: u64,
+}
+
+/// Keys that the private parts of spool rows are sealed under. There are two while the stragglers are re-wrapped.
+#[derive(Default)]
+pub(super) struct Epochs {
+    /// Hour, counted from 1970, in which the current one began.
+    pub(super) hour: u64,
+    pub(super) current: Option<Epoch>,
+    pub(super) previous: Option<Epoch>,
+}
+
+pub(super) struct Epoch {
+    pub(super) number: u64,
+    pub(super) key: Secret<32>,
+}
+
+impl Epochs {
+    pub(super) fn key(&self, number: u64) -> Option<&Secret<32>> {
+        let epochs = [&self.current, &self.previous];
+        epochs
+            .into_iter()
+            .flatten()
+            .find(|epoch| epoch.number == number)
+            .map(|epoch| &epoch.key)
+    }
+
+    pub(super) fn current(&self) -> &Epoch {
+        self.current.as_ref().expect("an open store has an epoch")
+    }
+}
+
+/// What a durable commit means for memory.
+pub(super) enum Effect {
+    Issued {
+        account: u64,
+        chains: Chains,
+        link_keys: u64,
+        operator: bool,
+    },
+    Burned {
+        account: u64,
+        base: u64,
+    },
+    Posted {
+        account: u64,
+        chain: BoxChain,
+    },
+    /// Deposits that now wait for the account.
+    Waiting {
+        account: u64,
+        count: u64,
+    },
+    Alias {
+        name: [u8; 32],
+        row: AliasRow,
+    },
+    Queued {
+        id: u64,
+        queued: Queued,
+    },
+    Finished {
+        id: u64,
+    },
+    Prices(PriceList),
+}
+
+impl Live {
+    pub(super) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Issued {
+                account,
+                chains,
+                link_keys,
+                operator,
+            } => {
+                self.accounts.insert(
+                    account,
+                    LiveAccount {
+                        chains: Some(chains),
+                        link_keys,
+                        waiting: 0,
+                    },
+                );
+                self.add_tags(account);
+                if operator {
+                    self.operator = Some(account);
+                }
+            }
+            Effect::Burned { account, base } => self.burn(account, base),
+            Effect::Posted { account, chain } => {
+                if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
+                    chains.post = chain;
+                }
+            }
+            Effect::Waiting { account, count } => {
+                if let Some(live) = self.accounts.get_mut(&account) {
+                    self.deposits = self.deposits + count - live.waiting;
+                    live.waiting = count;
+                }
+            }
+            Effect::Alias { name, row } => self.put_alias(name, row),
+            Effect::Queued { id, queued } => self.queue.put(id, queued),
+            Effect::Finished { id } => self.queue.remove(id),
+            Effect::Prices(prices) => self.prices = prices,
+        }
+    }
+
+    /// Account and link index of a live tag.
+    pub(super) fn find_tag(&self, tag: &Tag) -> Option<(u64, u64)> {
+        self.tags.get(tag).copied()
+    }
+
+    /// Makes the tags of an account's live link indices known.
+    pub(super) fn add_tags(&mut self, account: u64) {
+        for (tag, index) in self.live_tags(account) {
+            self.tags.insert(tag, (account, index));
+        }
+    }
+
+    pub(super) fn put_alias(&mut self, name: [u8; 32], row: AliasRow) {
+        let opened = u64::from(row.open);
+        let closed = self
+            .aliases
+            .insert(name, row)
+            .map_or(0, |before| u64::from(before.open));
+        self.aliases_open = self.aliases_open + opened - closed;
+    }
+
+    fn burn(&mut self, account: u64, base: u64) {
+        for (tag, _) in self.live_tags(account) {
+            self.tags.remove(&tag);
+        }
+        if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
+            // The commit moved the index by less than the look-ahead: the tag that was found says so.
+            let _ = chains.link.forward_to(base);
+        }
+        self.add_tags(account);
+    }
+
+    fn live_tags(&self, account: u64) -> Vec<(Tag, u64)> {
+        let Some(live) = self.accounts.get(&account) else {
+            return Vec::new();
+        };
+        let Some(chains) = &live.chains else { return Vec::new() };
+        let base = chains.link.index();
+        let end = base.saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
+        (base..end)
+            .filter_map(|index| chains.link.step_at(index))
+            .map(|step| (step.tag, step.index))
+            .collect()
+    }
+}
+
+/// The spool in the order of its tries.
+#[derive(Default)]
+pub(super) struct Queue {
+    rows: BTreeMap<u64, Queued>,
+    by_due: BTreeSet<(u64, u64)>,
+}
+
+/// A delivery as the queue knows it.
+#[derive(Clone, Copy)]
+pub(super) struct Queued {
+    /// UTC second of the next try.
+    pub(super) due: u64,
+    pub(super) attempts: u32,
+    pub(super) kilobytes: u32,
+    pub(super) epoch: u64,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn put(&mut self, id: u64, queued: Queued) {
+        self.remove(id);
+        self.rows.insert(id, queued);
+        self.by_due.insert((queued.due, id));
+    }
+
+    pub(super) fn remove(&mut self, id: u64) {
+        if let Some(queued) = self.rows.remove(&id) {
+            self.by_due.remove(&(queued.due, id));
+        }
+    }
+
+    /// The soonest due first.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (u64, &Queued)> {
+        self.by_due
+            .iter()
+            .filter_map(|(_, id)| self.rows.get(id).map(|queued| (*id, queued)))
+    }
+
+    /// Deliveries that are not sealed under `epoch`.
+    pub(super) fn outside_epoch(&self, epoch: u64, most: usize) -> Vec<u64> {
+        let rows = self.rows.iter().filter(|(_, queued)| queued.epoch != epoch);
+        rows.map(|(id, _)| *id).take(most).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued(live: &mut Live, account: u64, link_keys: u64) {
+        let chains = Chains::from_root(&Secret::new([u8::try_from(account).expect("small"); 32]));
+        live.apply(Effect::Issued {
+            account,
+            chains,
+            link_keys,
+            operator: false,
+        });
+    }
+
+    #[test]
+    fn tags_follow_the_lowest_live_index_and_end_with_the_keys() {
+        let mut live = Live::default();
+        issued(&mut live, 1, 6);
+        issued(&mut live, 2, 16);
+        let chain = Chains::from_root(&Secret::new([1; 32])).link;
+        let known = |live: &Live| -> Vec<u64> {
+            (0..8)
+                .filter(|index| live.find_tag(&chain.step_at(*index).expect("near").tag).is_some())
+                .collect()
+        };
+        assert_eq!(known(&live), [0, 1, 2, 3]);
+        live.apply(Effect::Burned { account: 1, base: 3 });
+        assert_eq!(known(&live), [3, 4, 5]);
+        live.apply(Effect::Burned { account: 1, base: 6 });
+        assert_eq!(known(&live), [0; 0]);
+        assert_eq!(live.tags.len(), 4, "the other account's");
+    }
+
+    #[test]
+    fn the_queue_is_in_order_of_the_next_try() {
+        let mut queue = Queue::default();
+        let queued = |due| Queued {
+            due,
+            attempts: 0,
+            kilobytes: 1,
+            epoch: 1,
+        };
+        queue.put(1, queued(30));
+        queue.put(2, queued(10));
+        queue.put(1, queued(5));
+        assert_eq!(queue.in_order().map(|(id, _)| id).collect::<Vec<_>>(), [1, 2]);
+        queue.remove(1);
+        assert_eq!(
+            (
+                queue.len(),
+                queue.outside_epoch(1, 9).len(),
+                queue.outside_epoch(2, 9).len()
+            ),
+            (1, 0, 1)
+        );
+    }
+}

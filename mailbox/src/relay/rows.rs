@@ -1,0 +1,167 @@
+//! What the relay's index holds. The order of the fields is the stored format.
+//!
+//! No row holds a tag or a chain state of a link; addresses are names under a key (see [`Vault::name`]), except in the
+//! private part of a spool row, which is sealed under a key that ends with the delivery.
+//!
+//! [`Vault::name`]: crate::vault::Vault::name
+
+use ledger::{AccountKey, Balance, PriceList, Transfer};
+use serde::{Deserialize, Serialize};
+
+use crate::request::Answer;
+use crate::segments::Location;
+use crate::slab::RecordNumber;
+use crate::tables::{RowKey, Single, Table};
+
+pub(super) const SETTINGS: Table<Single, SettingsRow> = Table::new("settings");
+pub(super) const ACCOUNTS: Table<u64, AccountRow> = Table::new("accounts");
+/// Account by the name of its identifier.
+pub(super) const IDENTIFIERS: Table<[u8; 32], u64> = Table::new("identifiers");
+pub(super) const BALANCES: Table<AccountKey, Balance> = Table::new("balances");
+/// Transfers by holder and count.
+pub(super) const JOURNAL: Table<(u64, u64), Transfer> = Table::new("journal");
+/// Journal key by the name of a transfer's id, for those that may come again.
+pub(super) const TRANSFERS: Table<[u8; 32], (u64, u64)> = Table::new("transfers");
+/// Answers by account and number of the change.
+pub(super) const ANSWERS: Table<(u64, u64), AnswerRow> = Table::new("answers");
+/// Aliases by the name of their address.
+pub(super) const ALIASES: Table<[u8; 32], AliasRow> = Table::new("aliases");
+/// Deposits by account and post index.
+pub(super) const DEPOSITS: Table<(u64, u64), DepositRow> = Table::new("deposits");
+/// Deliveries by their random name.
+pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new("spool");
+/// Bodies by a random name.
+pub(super) const BODIES: Table<u64, BodyRow> = Table::new("bodies");
+
+/// All rows of one account in a table under `(account, n)`.
+pub(super) fn all_of(account: u64) -> ((u64, u64), (u64, u64)) {
+    ((account, 0), (account, u64::MAX))
+}
+
+/// Counters and settings of the whole relay.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct SettingsRow {
+    pub(super) next_account: u64,
+    /// Account that receives postmaster's and abuse's mail.
+    pub(super) operator: Option<u64>,
+    pub(super) prices: PriceList,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AccountRow {
+    pub(super) identifier: [u8; 16],
+    pub(super) day_issued: u32,
+    pub(super) link_keys: u64,
+    /// Lowest link index that is not burned.
+    pub(super) link_base: u64,
+    /// Next post index.
+    pub(super) post_next: u64,
+    /// Highest change that was answered.
+    pub(super) seq_highest: u64,
+    /// Changes up to here are never executed again.
+    pub(super) seq_floor: u64,
+    /// Number of answers kept above the floor.
+    pub(super) answers: u64,
+    /// Link token that the holder has shown.
+    pub(super) token: [u8; 16],
+    /// Link token that was handed out and not shown yet.
+    pub(super) token_pending: Option<[u8; 16]>,
+    /// How often neither was shown.
+    pub(super) mismatches: u32,
+    /// Number of the next alias.
+    pub(super) alias_next: u32,
+    /// Deposits that wait.
+    pub(super) deposits: u64,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AnswerRow {
+    pub(super) id: [u8; 16],
+    pub(super) digest: [u8; 32],
+    pub(super) answer: Answer,
+    pub(super) day: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AliasRow {
+    pub(super) account: u64,
+    pub(super) number: u32,
+    pub(super) open: bool,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct DepositRow {
+    /// UTC day on which it was stored, or on which it expired.
+    pub(super) day: u32,
+    /// `None`: expired uncollected; the row is its tombstone.
+    pub(super) held: Option<HeldDeposit>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct HeldDeposit {
+    pub(super) wrap: Vec<u8>,
+    pub(super) body: u64,
+    pub(super) kilobytes: u32,
+    /// Whether the inbound price was debited.
+    pub(super) paid: bool,
+}
+
+/// The open part says nothing about sender, recipient or content.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct SpoolRow {
+    /// UTC second of the next try.
+    pub(super) due: u64,
+    pub(super) attempts: u32,
+    /// UTC second of acceptance, in steps of `ACCEPTED_STEP_S`.
+    pub(super) accepted: u64,
+    pub(super) kilobytes: u32,
+    pub(super) body: u64,
+    /// Number of the epoch whose key, with the slab record, opens the private part.
+    pub(super) epoch: u64,
+    pub(super) record: RecordNumber,
+    /// [`PrivateRow`], sealed.
+    pub(super) private: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PrivateRow {
+    pub(super) account: u64,
+    pub(super) reverse_path: String,
+    pub(super) recipient: String,
+    pub(super) body_key: [u8; 32],
+}
+
+impl Drop for PrivateRow {
+    fn drop(&mut self) {
+        use zeroize::Zeroize;
+        self.reverse_path.zeroize();
+        self.recipient.zeroize();
+        self.body_key.zeroize();
+    }
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct BodyRow {
+    pub(super) location: Location,
+    /// Rows that name it.
+    pub(super) references: u32,
+}
+
+impl RowKey for AccountKey {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            AccountKey::Holder(number) => [&[0], &number.to_be_bytes()[..]].concat(),
+            AccountKey::Revenue => vec![1],
+            AccountKey::Issue => vec![2],
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0, number @ ..] => Some(AccountKey::Holder(u64::from_bytes(number)?)),
+            [1] => Some(AccountKey::Revenue),
+            [2] => Some(AccountKey::Issue),
+            _ => None,
+        }
+    }
+}

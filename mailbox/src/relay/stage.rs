@@ -1,0 +1,188 @@
+//! What the committer of the relay's store works on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use keypacks::chain::{BoxChain, BoxStep};
+use redb::WriteTransaction;
+
+use super::Shared;
+use super::books::Books;
+use super::chains::duplicate_post;
+use super::live::{Effect, Live, LiveAccount};
+use super::rows::{ACCOUNTS, AccountRow};
+use super::used::UsedKeys;
+use crate::StoreError;
+use crate::commit::Stage;
+use crate::slots::{SlotFile, SlotUpdate};
+
+/// Owned by the committer alone; what readers need is in [`Shared`].
+pub(super) struct RelayStage {
+    pub(super) shared: Arc<Shared>,
+    pub(super) slots: SlotFile,
+    pub(super) epochs: SlotFile,
+    /// Number of the last commit.
+    pub(super) commit: u64,
+    /// Accounts whose slot lags behind the database.
+    pub(super) lagging: BTreeSet<u64>,
+    pub(super) used: Option<UsedKeys>,
+    pub(super) batch: Batch,
+}
+
+/// What the commit under way will mean for memory.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) effects: Vec<Effect>,
+    /// Post chains as this batch has moved them.
+    posts: BTreeMap<u64, BoxChain>,
+    /// Deliveries added.
+    pub(super) queued: usize,
+    pub(super) deposited: bool,
+}
+
+impl RelayStage {
+    /// An account's row. `NoRow`: there is none. `RestoredDatabase`: it is frozen.
+    pub(super) fn account(&self, write: &WriteTransaction, account: u64) -> Result<AccountRow, StoreError> {
+        let row = ACCOUNTS
+            .get(write, &self.shared.base.vault, account)?
+            .ok_or(StoreError::NoRow)?;
+        match self.shared.live().accounts.get(&account) {
+            Some(LiveAccount { chains: None, .. }) => Err(StoreError::RestoredDatabase),
+            _ => Ok(row),
+        }
+    }
+
+    pub(super) fn put_account(
+        &self,
+        write: &WriteTransaction,
+        account: u64,
+        row: &AccountRow,
+    ) -> Result<(), StoreError> {
+        ACCOUNTS.put(write, &self.shared.base.vault, account, row)
+    }
+
+    pub(super) fn books<'t>(&'t self, write: &'t WriteTransaction) -> Books<'t> {
+        Books {
+            write,
+            vault: &self.shared.base.vault,
+        }
+    }
+
+    /// Takes the post key of `index`, which must be the account's next one.
+    ///
+    /// Memory moves on with the commit; if it fails, the same key is taken again.
+    pub(super) fn take_post(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
+        if !self.batch.posts.contains_key(&account) {
+            let live = self.shared.live();
+            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            let chain = duplicate_post(&chains.ok_or(StoreError::Corrupt)?.post);
+            drop(live);
+            self.batch.posts.insert(account, chain);
+        }
+        let chain = self.batch.posts.get_mut(&account).expect("inserted above");
+        if chain.index() != index {
+            return Err(StoreError::Corrupt);
+        }
+        Ok(chain.advance())
+    }
+
+    /// Writes the slots that lag, both copies.
+    fn write_slots(&mut self) -> Result<(), StoreError> {
+        let updates: Vec<_> = {
+            let live = self.shared.live();
+            let state = |account: &u64| Some(live.accounts.get(account)?.chains.as_ref()?.to_state());
+            let update = |account: &u64| {
+                Some(SlotUpdate {
+                    slot: *account,
+                    commit: self.commit,
+                    state: state(account)?,
+                })
+            };
+            self.lagging.iter().filter_map(update).collect()
+        };
+        self.slots.write(&updates)?;
+        self.lagging.clear();
+        Ok(())
+    }
+
+    fn note_used(&mut self, live: &Live, effect: &Effect) {
+        let Some(used) = &mut self.used else { return };
+        let chains = |account: &u64| live.accounts.get(account).and_then(|live| live.chains.as_ref());
+        match effect {
+            Effect::Burned { account, base } => {
+                chains(account)
+                    .into_iter()
+                    .for_each(|chains| used.note_link(&chains.link, *base));
+            }
+            Effect::Posted { account, chain } => {
+                chains(account)
+                    .into_iter()
+                    .for_each(|chains| used.note_post(&chains.post, chain.index()));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Stage for RelayStage {
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.shared.base.segments.sync()
+    }
+
+    fn committed(&mut self, number: u64) {
+        self.commit = number;
+        self.shared.base.committed();
+        let Batch {
+            mut effects,
+            posts,
+            queued,
+            deposited,
+        } = std::mem::take(&mut self.batch);
+        effects.extend(
+            posts
+                .into_iter()
+                .map(|(account, chain)| Effect::Posted { account, chain }),
+        );
+        let shared = Arc::clone(&self.shared);
+        let mut live = shared.live_mut();
+        for effect in effects {
+            self.note_used(&live, &effect);
+            if let Effect::Burned { account, .. } | Effect::Posted { account, .. } = effect {
+                self.lagging.insert(account);
+            }
+            live.apply(effect);
+        }
+        drop(live);
+        if queued > 0 {
+            shared.spool_bell.send_modify(|count| *count += 1);
+        }
+        if deposited {
+            shared.deposit_bell.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn abandoned(&mut self) {
+        self.shared.base.abandoned();
+        self.batch = Batch::default();
+    }
+
+    fn reload(&mut self) -> Result<(), StoreError> {
+        super::load::reload(self)
+    }
+
+    fn is_unsettled(&self) -> bool {
+        !self.lagging.is_empty() || self.shared.base.slab.is_due()
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.write_slots()?;
+        if let Some(used) = &mut self.used {
+            used.write()?;
+        }
+        self.shared.base.slab.erase()
+    }
+
+    fn close(&mut self) {
+        self.shared.base.close();
+    }
+}
