@@ -1,0 +1,161 @@
+//! Messages: rebuilt before they leave, written when we report.
+//!
+//! [`rebuild`] reads a message into its meaning (people, subject, thread, text, files) and writes a new one from that alone, so that two
+//! clients with the same thing to say send the same bytes. What has no place in the meaning does not exist any more; what cannot be
+//! read is refused. It is pure: the bridge runs it before the outbox, the exit relay again before delivery, on what the bridge made.
+//!
+//! [`dsn`] and [`notice`] write messages of our own, with the same writer.
+//!
+//! Not here: SMTP envelopes (Bcc is only there), signing, IMAP structures, time and randomness.
+
+pub mod address;
+mod attachment;
+mod charset;
+mod dsn;
+mod emit;
+mod encode;
+mod envelope;
+mod header;
+mod html;
+pub mod limits;
+mod notice;
+mod params;
+mod parts;
+mod policy;
+mod refusal;
+mod text;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, AddressError};
+pub use dsn::{Action, Recipient, Report, dsn};
+pub use header::{LoopCounter, header_value, received_count};
+pub use notice::{Notice, notice};
+pub use policy::{Policy, Sender, Stage};
+pub use refusal::Refusal;
+
+use envelope::Envelope;
+use header::Headless;
+use parts::Content;
+
+/// A message that may leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// The new message: ASCII, CRLF, lines of at most 998 characters, only fields of the allow list.
+    pub message: Vec<u8>,
+    /// What the sender may want to know.
+    pub warnings: Vec<Warning>,
+    /// The subject as text, for the sender's own lists.
+    pub subject: String,
+}
+
+/// Something that was let through, but that the sender may not expect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warning {
+    /// The message had HTML only; its text was taken.
+    HtmlConverted,
+    /// OpenPGP armour stands in the text: keys and signatures in it can name another identity.
+    OpenPgpInText,
+}
+
+/// Builds the message that leaves from the one that the client wrote.
+///
+/// Deterministic and idempotent: rebuilding the result at the same stage gives the same bytes, and the exit adds Date and Message-ID
+/// to what the bridge made, nothing else. Linear in the size of the message.
+pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
+    if raw.len() > policy.largest + limits::EXIT_LINES_BYTES_MAX {
+        return Err(Refusal::TooLarge);
+    }
+    if raw.contains(&0) {
+        return Err(Refusal::Nul);
+    }
+    let (header, body) = header::split(raw, limits::HEADER_BYTES_MAX, Headless::AllBody)?;
+    let envelope = Envelope::read(&header, policy)?;
+    let content = Content::read(&header, body, policy.largest)?;
+    let message = emit::message(&envelope, &content, policy)?;
+    Ok(Rebuilt {
+        message,
+        warnings: content.warnings,
+        subject: envelope.subject,
+    })
+}
+
+/// Rebuilds arbitrary bytes as bridge and exit would and asserts everything that is promised of the result.
+pub fn fuzz(bytes: &[u8]) {
+    let address = |text: &str| Address::parse(text).expect("a valid address");
+    let policy = |stage| Policy {
+        stage,
+        sender: Sender {
+            address: address("alias@relay.test"),
+            display_name: None,
+        },
+        local_address: Some(address("a@localhost")),
+        knows_message_id: &|id| id.len() % 2 == 0,
+        largest: 1 << 20,
+    };
+    let bridge = policy(Stage::Bridge);
+    let exit = policy(Stage::Exit {
+        message_id_local: "x".into(),
+        domain: "relay.test".into(),
+        date: 0,
+    });
+    let mut counter = LoopCounter::default();
+    bytes.chunks(3).for_each(|chunk| counter.feed(chunk));
+    assert_eq!(counter.count(), received_count(bytes));
+    let Ok(first) = rebuild(bytes, &bridge) else { return };
+    assert_is_canonical(&first.message);
+    assert_eq!(
+        rebuild(&first.message, &bridge).map(|again| again.message),
+        Ok(first.message.clone()),
+        "idempotent"
+    );
+    let last = rebuild(&first.message, &exit)
+        .expect("the exit takes what the bridge made")
+        .message;
+    let lines = b"Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <x@relay.test>\r\n";
+    assert_eq!(
+        last.strip_prefix(lines),
+        Some(first.message.as_slice()),
+        "the exit adds two fields"
+    );
+    assert_eq!(
+        rebuild(&last, &exit).map(|again| again.message),
+        Ok(last),
+        "idempotent at the exit"
+    );
+}
+
+/// Asserts what every rebuilt message is: ASCII without control characters, CRLF, bounded lines, known fields.
+fn assert_is_canonical(message: &[u8]) {
+    const FIELDS: &[&str] = &[
+        "Date",
+        "Message-ID",
+        "From",
+        "To",
+        "Cc",
+        "Subject",
+        "In-Reply-To",
+        "References",
+        "MIME-Version",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "Content-Disposition",
+    ];
+    let text = std::str::from_utf8(message).expect("ASCII");
+    assert!(text.ends_with("\r\n"), "a final line end");
+    let mut in_header = true;
+    for line in text.split_terminator("\r\n") {
+        assert!(
+            line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t')),
+            "printable ASCII"
+        );
+        assert!(line.len() <= 998, "bounded lines");
+        if in_header && !line.is_empty() && !line.starts_with(' ') {
+            let name = line.split_once(": ").map(|(name, _)| name);
+            assert!(name.is_some_and(|name| FIELDS.contains(&name)), "only allowed fields");
+        }
+        in_header = (in_header && !line.is_empty()) || line == format!("--{}", emit::BOUNDARY);
+    }
+}

@@ -1,0 +1,56 @@
+//! Whole messages through [`rebuild`](super::rebuild): one file for each question.
+
+mod clients;
+mod hostile;
+mod leaks;
+mod refused;
+mod reports;
+
+use super::{Address, Policy, Rebuilt, Refusal, Sender, Stage, rebuild};
+
+fn address(text: &str) -> Address {
+    Address::parse(text).expect("a valid address")
+}
+
+fn bridge() -> Policy<'static> {
+    Policy {
+        stage: Stage::Bridge,
+        sender: Sender {
+            address: address("heron@relay.test"),
+            display_name: None,
+        },
+        local_address: Some(address("a@localhost")),
+        knows_message_id: &|id| id.starts_with("known"),
+        largest: super::limits::MESSAGE_BYTES_MAX,
+    }
+}
+
+fn exit() -> Policy<'static> {
+    Policy {
+        stage: Stage::Exit {
+            message_id_local: "k7f3".into(),
+            domain: "relay.test".into(),
+            date: 1_700_000_000,
+        },
+        local_address: None,
+        ..bridge()
+    }
+}
+
+/// Rebuilds at the bridge, checks the result as the fuzzer does, and gives it.
+fn rebuilt(raw: impl AsRef<[u8]>) -> Result<Rebuilt, Refusal> {
+    super::fuzz(raw.as_ref());
+    rebuild(raw.as_ref(), &bridge())
+}
+
+/// The rebuilt message as text.
+fn text(raw: impl AsRef<[u8]>) -> String {
+    let message = rebuilt(raw).expect("the message is rebuilt").message;
+    String::from_utf8(message).expect("ASCII")
+}
+
+/// The last part of the rebuilt message as text, for single texts: the body.
+fn body(raw: impl AsRef<[u8]>) -> String {
+    let text = text(raw);
+    text.split_once("\r\n\r\n").expect("a header").1.to_owned()
+}
