@@ -1,1 +1,216 @@
+//! The relay: opens what holders seal, debits it, forwards it, and stores the answers sealed.
+//!
+//! The way of a message: [`link`] receives a submission, [`accept`] judges it and commits it once, [`exit`] delivers it
+//! from the spool; [`mx`] takes mail in and seals it for its mailbox, from where [`link`] serves it. [`operator`] and
+//! [`web`] show sums. Start at [`run`].
 
+mod accept;
+mod budget;
+pub mod config;
+mod exit;
+pub mod hexadecimal;
+mod identity;
+mod link;
+mod metrics;
+mod mx;
+pub mod operator;
+pub mod packfile;
+pub mod quickstart;
+mod seal;
+mod web;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keypacks::link::RelaySecret;
+use mailbox::commit::on_thread;
+use mailbox::relay::RelayFiles;
+use mailbox::{RelayStore, StoreError};
+use smtp_bridge::control;
+use smtp_bridge::net::{Host, Listener, stopped};
+use smtp_bridge::smtp::{Domain, Limits};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use budget::Budget;
+use config::RelayConfig;
+use link::{Flights, Links};
+use metrics::Metrics;
+
+/// A running relay, shared by all its tasks.
+pub(crate) struct Relay<S> {
+    config: RelayConfig,
+    host: Host,
+    store: S,
+    secret: RelaySecret,
+    budget: Budget,
+    links: Links,
+    flights: Flights,
+    metrics: Metrics,
+    stop: watch::Sender<bool>,
+}
+
+/// Why a relay does not run: a sentence for its operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// An address cannot be listened at.
+    #[error("cannot listen at {at} for {what}: {error}; is another program using the port?")]
+    Listen {
+        /// Purpose of the port.
+        what: &'static str,
+        /// The address.
+        at: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("cannot use the data folder {folder}: {error}")]
+    Data {
+        /// The folder.
+        folder: String,
+        /// What the store says.
+        error: StoreError,
+    },
+    /// The key files cannot be used.
+    #[error("cannot use the relay's key in {folder}: {error}")]
+    Key {
+        /// The folder.
+        folder: String,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// The domain is none.
+    #[error("the domain in the configuration is not a domain name")]
+    Domain,
+}
+
+/// How often retention, epochs and kept answers are looked after.
+const UPKEEP: Duration = Duration::from_secs(600);
+
+/// Runs a relay until `stop` turns true, by a signal or by the control socket.
+pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> Result<(), RelayError> {
+    let folder = config.data.display().to_string();
+    let data_error = |error| RelayError::Data {
+        folder: folder.clone(),
+        error,
+    };
+    host.disk
+        .create_dir_all(&config.data)
+        .map_err(|error| data_error(error.into()))?;
+    let store = open(&config, &host).map_err(data_error)?;
+    let fresh = store.totals().map_err(data_error)?.accounts == 0;
+    let secret = identity::load(&host, &config.data, fresh).map_err(|error| RelayError::Key {
+        folder: folder.clone(),
+        error,
+    })?;
+    let prices = config.prices;
+    store
+        .set_prices(
+            prices.message,
+            prices.kilobyte,
+            prices.key,
+            prices.inbound_message,
+            prices.inbound_kilobyte,
+        )
+        .await
+        .map_err(data_error)?;
+
+    let link_listener = listen(&host, "links", config.link).await?;
+    let mx_listener = listen(&host, "SMTP", config.mx).await?;
+    let status_listener = listen(&host, "the status page", config.status).await?;
+    let socket = config.data.join(control::SOCKET);
+    let control_listener = host
+        .net
+        .listen_local(&socket)
+        .await
+        .map_err(|error| RelayError::Listen {
+            what: "commands",
+            at: socket.display().to_string(),
+            error,
+        })?;
+    let limits = Limits::mx(Domain::parse(&config.domain).ok_or(RelayError::Domain)?, mx::SIZE_MAX);
+
+    let files = store.clone();
+    let relay = Arc::new(Relay {
+        budget: Budget::new(config.memory_mib),
+        config,
+        host,
+        store,
+        secret,
+        links: Links::default(),
+        flights: Flights::default(),
+        metrics: Metrics::default(),
+        stop: stop.clone(),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
+    tasks.spawn(mx::serve(relay.clone(), limits, mx_listener, stop.subscribe()));
+    tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
+    tasks.spawn(upkeep(relay.clone(), stop.subscribe()));
+    tasks.spawn(control::serve(
+        control_listener,
+        Arc::new(operator::Operator { relay: relay.clone() }),
+        stop.subscribe(),
+    ));
+    let pages = stop.subscribe();
+    let for_pages = relay.clone();
+    tasks.spawn(async move {
+        if let Err(error) = web::serve(for_pages, status_listener, pages).await {
+            tracing::error!(%error, "the status page ended");
+        }
+    });
+    tracing::info!("relay is up");
+    while tasks.join_next().await.is_some() {}
+    // Open links say CLOSE by themselves; what is under way is either committed or will be asked again.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    files.close().await;
+    tracing::info!("relay has stopped");
+    Ok(())
+}
+
+/// Opens the store, whose commits run on a thread of their own, as they block on the disk.
+fn open(config: &RelayConfig, host: &Host) -> Result<RelayFiles, StoreError> {
+    let settings = mailbox::relay::RelayConfig {
+        keep_used_keys: config.keep_used_keys,
+        ..Default::default()
+    };
+    let mut started = Ok(());
+    let spawn = |actor| started = on_thread("commit", actor);
+    let store = RelayFiles::open(host.disk.clone(), &config.data, settings, host.entropy.clone(), spawn)?;
+    started?;
+    if store.frozen() > 0 {
+        tracing::error!(
+            accounts = store.frozen(),
+            "the database is older than its key slots: it was restored from a copy, and these accounts are frozen"
+        );
+    }
+    Ok(store)
+}
+
+async fn listen(host: &Host, what: &'static str, at: SocketAddr) -> Result<Box<dyn Listener>, RelayError> {
+    host.net.listen(at).await.map_err(|error| RelayError::Listen {
+        what,
+        at: at.to_string(),
+        error,
+    })
+}
+
+async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
+    loop {
+        match relay
+            .store
+            .upkeep(relay.host.clock.unix_seconds(), relay.config.retention_days)
+            .await
+        {
+            Ok(done) if done.expired > 0 => tracing::info!(expired = done.expired, "retention ended for some mail"),
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "upkeep failed"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(UPKEEP) => {}
+            () = stopped(&mut stop) => return,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Accept once, debit once: judging a change, and the one commit that carries it out.
+//!
+//! Everything that leaves the relay later is fixed here, before the commit: recipients, price, and the message byte
+//! for byte, so that a repeated delivery repeats the same bytes. The answer is sent only after the commit.
+
+use std::sync::Arc;
+
+use keypacks::kdf;
+use mailbox::RelayStore;
+use mailbox::relay_store::{Account, Effect, Spooled};
+use mailbox::request::{Answer, Change, Operation, RECIPIENTS_MAX, Refusal, split_payload};
+use smtp_bridge::message::{self, Address, Policy, Sender, Stage, limits};
+use smtp_bridge::names;
+use smtp_bridge::smtp::Mailbox;
+use zeroize::Zeroizing;
+
+use crate::Relay;
+
+/// The stored answer of a change that was carried out before, so that its body need not be judged again.
+pub(crate) fn answered_before<S: RelayStore>(relay: &Relay<S>, account: Account, change: &Change) -> Option<Answer> {
+    relay.store.stored_answer(account, change, &change.digest())
+}
+
+/// Carries out a change without a body: an alias.
+pub(crate) async fn change<S: RelayStore>(relay: &Relay<S>, account: Account, change: Change) -> Answer {
+    let effect = match &change.operation {
+        Operation::AliasOpen { local } => alias_address(relay, local).map(|address| Effect::AliasOpen { address }),
+        Operation::AliasClose { local } => alias_address(relay, local).map(|address| Effect::AliasClose { address }),
+        Operation::Submit { .. } => Err(Refusal::Malformed),
+    };
+    execute(relay, account, change, effect.unwrap_or_else(Effect::Refuse)).await
+}
+
+/// Carries out a submission whose body arrived whole.
+pub(crate) async fn submission<S: RelayStore>(
+    relay: &Arc<Relay<S>>,
+    account: Account,
+    change: Change,
+    body: Zeroizing<Vec<u8>>,
+) -> Answer {
+    // Rebuilding a large message takes a while: other links go on meanwhile.
+    const INLINE_BYTES_MAX: usize = 256 * 1024;
+    let judged = if body.len() <= INLINE_BYTES_MAX {
+        judge(relay, account, &change.operation, &body)
+    } else {
+        let (relay, operation) = (relay.clone(), change.operation.clone());
+        let judging = tokio::task::spawn_blocking(move || judge(&relay, account, &operation, &body));
+        judging.await.unwrap_or(Err(Refusal::Message))
+    };
+    execute(
+        relay,
+        account,
+        change,
+        judged.map_or_else(Effect::Refuse, Effect::Spool),
+    )
+    .await
+}
+
+async fn execute<S: RelayStore>(relay: &Relay<S>, account: Account, change: Change, effect: Effect) -> Answer {
+    let (seq, digest) = (change.seq, change.digest());
+    let now = coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s);
+    match relay
+        .store
+        .execute(account, change, digest, effect, relay.host.day(), now)
+        .await
+    {
+        Ok(answer) => {
+            if matches!(answer, Answer::Done { .. }) {
+                relay.metrics.changes.count();
+            }
+            answer
+        }
+        // Nothing is known to have happened: the holder sends the same number again.
+        Err(_) => Answer::Refused {
+            seq,
+            refusal: Refusal::Busy,
+        },
+    }
+}
+
+fn judge<S: RelayStore>(
+    relay: &Relay<S>,
+    account: Account,
+    operation: &Operation,
+    body: &[u8],
+) -> Result<Spooled, Refusal> {
+    let Operation::Submit {
+        prices,
+        debit_max,
+        recipients,
+        kilobytes,
+        length,
+        body: digest,
+    } = operation
+    else {
+        return Err(Refusal::Malformed);
+    };
+    if kdf::hash(&[body]) != *digest {
+        return Err(Refusal::Malformed);
+    }
+    let payload = body.get(..*length as usize).ok_or(Refusal::Malformed)?;
+    let (envelope, raw) = split_payload(payload).map_err(|_| Refusal::Malformed)?;
+    if envelope.recipients.is_empty()
+        || envelope.recipients.len() > RECIPIENTS_MAX
+        || envelope.recipients.len() != usize::from(*recipients)
+    {
+        return Err(Refusal::Malformed);
+    }
+
+    let list = relay.store.prices();
+    let price = list.price_of(*recipients, *kilobytes).ok_or(Refusal::Malformed)?;
+    if list.version != *prices || price > *debit_max {
+        return Err(Refusal::Price {
+            price,
+            prices: list.version,
+        });
+    }
+
+    let sender = relay
+        .store
+        .alias(&envelope.reverse_path)
+        .filter(|alias| alias.account == account && alias.open);
+    if sender.is_none() {
+        return Err(Refusal::Sender);
+    }
+    for (position, recipient) in (0..).zip(&envelope.recipients) {
+        let recipient_path = Mailbox::parse(recipient).ok_or(Refusal::Recipient { recipient: position })?;
+        if relay.config.route(recipient_path.domain().as_str()).is_none() {
+            return Err(Refusal::Route { recipient: position });
+        }
+    }
+
+    let policy = Policy {
+        stage: Stage::Exit {
+            message_id_local: names::random(&relay.host),
+            domain: relay.config.domain.clone(),
+            date: coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s),
+        },
+        sender: Sender {
+            address: Address::parse(&envelope.reverse_path).map_err(|_| Refusal::Sender)?,
+            display_name: None,
+        },
+        local_address: None,
+        knows_message_id: &|_| true,
+        largest: limits::MESSAGE_BYTES_MAX,
+    };
+    let rebuilt = message::rebuild(raw, &policy).map_err(|_| Refusal::Message)?;
+    Ok(Spooled {
+        reverse_path: envelope.reverse_path,
+        recipients: envelope.recipients,
+        message: rebuilt.message,
+        price,
+    })
+}
+
+fn alias_address<S: RelayStore>(relay: &Relay<S>, local: &str) -> Result<String, Refusal> {
+    if names::is_alias_local(local) {
+        Ok(format!("{local}@{}", relay.config.domain))
+    } else {
+        Err(Refusal::Malformed)
+    }
+}
+
+/// `now` rounded down to the operator's bucket: finer time leaves the relay nowhere.
+fn coarse(now: u64, bucket: u64) -> u64 {
+    now - now % bucket
+}

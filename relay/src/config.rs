@@ -1,0 +1,256 @@
+//! `posternd.toml`: what an operator sets, with its defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of a relay. Every key of the file is a field here, and nothing else is taken.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Domain of the relay's aliases, and the name it greets with.
+    pub domain: String,
+    /// Folder that holds everything durable.
+    pub data: PathBuf,
+    /// Where bridges connect.
+    pub link: SocketAddr,
+    /// `host:port` that issued packs name; the link address where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_public: Option<String>,
+    /// Where other mail servers deliver mail for the aliases.
+    pub mx: SocketAddr,
+    /// Status page and metrics; keep it on loopback.
+    pub status: SocketAddr,
+    /// `host:port` that takes all mail for other domains. Without it such mail is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smarthost: Option<String>,
+    /// Domains delivered to a fixed `host:port`. The relay's own domain goes to its own MX by itself.
+    #[serde(default)]
+    pub routes: BTreeMap<String, String>,
+    /// How often a link is told that mail waits, in milliseconds.
+    #[serde(default = "defaults::tick_ms")]
+    pub tick_ms: u64,
+    /// Time from accept to a confirmed link, in milliseconds; up to a tenth is added at random.
+    #[serde(default = "defaults::handshake_ms")]
+    pub handshake_ms: u64,
+    /// Most connections that have not confirmed a link.
+    #[serde(default = "defaults::unconfirmed_max")]
+    pub unconfirmed_max: usize,
+    /// Most SMTP connections.
+    #[serde(default = "defaults::mx_connections_max")]
+    pub mx_connections_max: usize,
+    /// Days that uncollected mail is kept.
+    #[serde(default = "defaults::retention_days")]
+    pub retention_days: u32,
+    /// Waits between tries of a delivery, in seconds; after the last the sender is told of the failure.
+    #[serde(default = "defaults::retry_s")]
+    pub retry_s: Vec<u64>,
+    /// Bucket that dates of outgoing mail are rounded down to, in seconds.
+    #[serde(default = "defaults::date_bucket_s")]
+    pub date_bucket_s: u64,
+    /// Mail held in memory at one time, in MiB, over all connections.
+    #[serde(default = "defaults::memory_mib")]
+    pub memory_mib: u32,
+    /// What things cost.
+    #[serde(default)]
+    pub prices: PriceConfig,
+    /// For tests of erasure alone: keeps every used key. Never set this on a relay that people use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keep_used_keys: bool,
+}
+
+/// The price list, in µtok.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PriceConfig {
+    /// For each recipient of a message.
+    pub message: u64,
+    /// For each 1,000 bytes of a message's size class, for each recipient.
+    pub kilobyte: u64,
+    /// For each link key, that is, for each completed connection.
+    pub key: u64,
+    /// For each message collected.
+    pub inbound_message: u64,
+    /// For each 1,000 bytes of size class collected.
+    pub inbound_kilobyte: u64,
+}
+
+impl Default for PriceConfig {
+    fn default() -> Self {
+        PriceConfig {
+            message: 1_000,
+            kilobyte: 10,
+            key: 100,
+            inbound_message: 0,
+            inbound_kilobyte: 0,
+        }
+    }
+}
+
+mod defaults {
+    pub(super) fn tick_ms() -> u64 {
+        60_000
+    }
+    pub(super) fn handshake_ms() -> u64 {
+        30_000
+    }
+    pub(super) fn unconfirmed_max() -> usize {
+        4_096
+    }
+    pub(super) fn mx_connections_max() -> usize {
+        500
+    }
+    pub(super) fn retention_days() -> u32 {
+        30
+    }
+    pub(super) fn retry_s() -> Vec<u64> {
+        // Five days in all: quick at first, then every six hours.
+        let mut waits = vec![60, 300, 900, 1_800, 3_600, 7_200];
+        waits.extend([21_600; 18]);
+        waits
+    }
+    pub(super) fn date_bucket_s() -> u64 {
+        3_600
+    }
+    pub(super) fn memory_mib() -> u32 {
+        512
+    }
+}
+
+/// Why a configuration cannot be used: a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl RelayConfig {
+    /// A configuration with every default.
+    pub fn new(domain: &str, data: PathBuf, link: SocketAddr, mx: SocketAddr, status: SocketAddr) -> Self {
+        RelayConfig {
+            domain: domain.to_owned(),
+            data,
+            link,
+            link_public: None,
+            mx,
+            status,
+            smarthost: None,
+            routes: BTreeMap::new(),
+            tick_ms: defaults::tick_ms(),
+            handshake_ms: defaults::handshake_ms(),
+            unconfirmed_max: defaults::unconfirmed_max(),
+            mx_connections_max: defaults::mx_connections_max(),
+            retention_days: defaults::retention_days(),
+            retry_s: defaults::retry_s(),
+            date_bucket_s: defaults::date_bucket_s(),
+            memory_mib: defaults::memory_mib(),
+            prices: PriceConfig::default(),
+            keep_used_keys: false,
+        }
+    }
+
+    /// Reads and checks a configuration file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        let config: RelayConfig = toml::from_str(&text)
+            .map_err(|error| ConfigError(format!("{} is not a valid configuration: {error}", path.display())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |sentence: &str| Err(ConfigError(sentence.to_owned()));
+        if self.domain.is_empty()
+            || self.domain.len() > 200
+            || !self
+                .domain
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
+        {
+            return refuse("domain: write it in lower-case ASCII letters, digits, dots and hyphens");
+        }
+        if self.tick_ms == 0 || self.handshake_ms == 0 || self.date_bucket_s == 0 {
+            return refuse("tick_ms, handshake_ms and date_bucket_s must be above 0");
+        }
+        if self.unconfirmed_max < 2 || self.mx_connections_max == 0 {
+            return refuse("unconfirmed_max must be at least 2 and mx_connections_max at least 1");
+        }
+        if self.memory_mib < 160 {
+            return refuse("memory_mib must be at least 160: one message of the largest class needs it");
+        }
+        Ok(())
+    }
+
+    /// Time from accept to a confirmed link.
+    pub fn handshake(&self) -> Duration {
+        Duration::from_millis(self.handshake_ms)
+    }
+
+    /// How often a link is told that mail waits.
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis(self.tick_ms)
+    }
+
+    /// Where mail for a domain goes; `None`: nowhere.
+    pub fn route(&self, domain: &str) -> Option<String> {
+        if domain.eq_ignore_ascii_case(&self.domain) {
+            let mut own = self.mx;
+            if own.ip().is_unspecified() {
+                own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+            }
+            return Some(own.to_string());
+        }
+        self.routes
+            .get(&domain.to_ascii_lowercase())
+            .or(self.smarthost.as_ref())
+            .cloned()
+    }
+
+    /// What issued packs name as the relay's address.
+    pub fn public_link(&self) -> String {
+        self.link_public.clone().unwrap_or_else(|| self.link.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> RelayConfig {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        RelayConfig::new("relay.test", "/nowhere".into(), at(1), at(2), at(3))
+    }
+
+    #[test]
+    fn a_configuration_survives_being_written_and_read() {
+        let text = toml::to_string(&minimal()).unwrap();
+        let read: RelayConfig = toml::from_str(&text).unwrap();
+        assert_eq!(read.retry_s, minimal().retry_s);
+        assert_eq!(read.public_link(), "127.0.0.1:1");
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let text = format!("{}\nsmart_host = \"x:25\"\n", toml::to_string(&minimal()).unwrap());
+        assert!(toml::from_str::<RelayConfig>(&text).is_err());
+    }
+
+    #[test]
+    fn the_own_domain_goes_to_the_own_mx_and_the_rest_to_the_smarthost_if_there_is_one() {
+        let mut config = minimal();
+        assert_eq!(config.route("Relay.Test").as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(config.route("elsewhere.example"), None);
+        config.smarthost = Some("out.example:25".into());
+        config.routes.insert("near.example".into(), "near.example:26".into());
+        assert_eq!(config.route("elsewhere.example").as_deref(), Some("out.example:25"));
+        assert_eq!(config.route("NEAR.example").as_deref(), Some("near.example:26"));
+    }
+
+    #[test]
+    fn a_failed_delivery_is_given_up_after_five_days() {
+        let total: u64 = minimal().retry_s.iter().sum();
+        assert!((4 * 86_400..6 * 86_400).contains(&total), "{total}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Protocol section 3 from the relay's side: what does not open gets silence.
+
+use keypacks::CELL;
+use keypacks::link::{self, Linked};
+use mailbox::RelayStore;
+use mailbox::relay_store::{Account, BurnOrder};
+use smtp_bridge::link::read_cell;
+use smtp_bridge::net::BoxStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use zeroize::Zeroize;
+
+use crate::Relay;
+
+/// A link whose key is burned, durably.
+pub(super) struct Confirmed {
+    pub(super) account: Account,
+    pub(super) link: link::Link,
+    pub(super) linked: Linked,
+}
+
+/// The same cell 1 gets at most this many answers.
+const ANSWERS_MAX: u8 = 2;
+
+/// Runs the handshake; `None` for everything that gets silence.
+pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStream) -> Option<Confirmed> {
+    let mut cell = Box::new([0; CELL]);
+    read_cell(stream, &mut cell).await.ok()?;
+    let hit = relay.store.find_tag(&link::peek_tag(&cell))?;
+    if !relay.flights.admit(&cell) {
+        return None;
+    }
+    let account = hit.account;
+    let (accepting, cell2) = link::accept(
+        hit.step,
+        &relay.secret,
+        hit.floor,
+        &mut cell,
+        relay.host.random(),
+        relay.host.random(),
+    )
+    .ok()?;
+    stream.write_all(&cell2[..]).await.ok()?;
+    stream.flush().await.ok()?;
+
+    read_cell(stream, &mut cell).await.ok()?;
+    let confirmed = accepting.confirm(&mut cell).ok()?;
+    cell.zeroize();
+    let order = BurnOrder {
+        account,
+        index: confirmed.index(),
+        token: confirmed.confirm.token,
+        fresh: relay.host.random(),
+        answered: confirmed.confirm.answered,
+        day: relay.host.day(),
+    };
+    // An unknown outcome is silence too: the holder tries again, and finds the index burned or not.
+    let burned = relay.store.burn(order).await.ok()??;
+    let mut linked = Linked {
+        token: burned.token,
+        highest: burned.highest,
+        floor: burned.floor,
+        flags: 0,
+    };
+    if burned.token_mismatch {
+        linked.flags |= Linked::TOKEN_MISMATCH;
+        relay.metrics.token_mismatches.count();
+    }
+    if burned.rolled_back {
+        linked.flags |= Linked::ROLLED_BACK;
+        relay.metrics.rollbacks.count();
+    }
+    let link = confirmed.burned(&burned).ok()?;
+    Some(Confirmed { account, link, linked })
+}
+
+/// Reads on and drops; a half-closed stream is waited out as well.
+pub(super) async fn discard(stream: &mut BoxStream) {
+    let mut sink = [0; 4_096];
+    loop {
+        match stream.read(&mut sink).await {
+            Ok(0) | Err(_) => std::future::pending::<()>().await,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// How often each of the latest first cells was answered, by their digests.
+#[derive(Default)]
+pub(crate) struct Flights {
+    seen: std::sync::Mutex<std::collections::HashMap<[u8; 32], u8>>,
+}
+
+impl Flights {
+    /// Digests kept; a replay that comes after so many others finds its index burned, or is answered anew.
+    const KEPT_MAX: usize = 65_536;
+
+    fn admit(&self, cell1: &[u8; CELL]) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if seen.len() >= Self::KEPT_MAX {
+            seen.clear();
+        }
+        let answers = seen.entry(keypacks::kdf::hash(&[cell1])).or_default();
+        *answers += 1;
+        *answers <= ANSWERS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_first_cell_is_answered_twice_and_no_more() {
+        let flights = Flights::default();
+        let (one, other) = ([1; CELL], [2; CELL]);
+        assert!(flights.admit(&one) && flights.admit(&one) && !flights.admit(&one));
+        assert!(flights.admit(&other));
+    }
+}

@@ -1,0 +1,189 @@
+//! The link server: silence to strangers, one link for each account.
+//!
+//! [`serve`] accepts and bounds connections, [`handshake`] turns one into an authenticated link or into silence,
+//! [`session`] answers requests on it.
+
+mod handshake;
+mod session;
+
+pub(crate) use handshake::Flights;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mailbox::RelayStore;
+use mailbox::relay_store::Account;
+use smtp_bridge::net::{BoxStream, Listener, Source, stopped};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::Relay;
+
+/// Accepts connections until `stop` turns true.
+pub(crate) async fn serve<S: RelayStore>(
+    relay: Arc<Relay<S>>,
+    mut listener: Box<dyn Listener>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let gate = Gate::new(relay.config.unconfirmed_max);
+    loop {
+        // At the bound new connections wait un-accepted: nobody is told anything.
+        let place = tokio::select! {
+            place = gate.room.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+            () = stopped(&mut stop) => return,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        let Ok((stream, source)) = accepted else {
+            // Out of file descriptors, most likely: others will close.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let Some(pass) = gate.pass(source, place) else { continue };
+        let relay = relay.clone();
+        let stop = stop.clone();
+        tokio::spawn(async move { connection(&relay, stream, pass, stop).await });
+    }
+}
+
+async fn connection<S: RelayStore>(
+    relay: &Arc<Relay<S>>,
+    mut stream: BoxStream,
+    pass: Pass,
+    stop: watch::Receiver<bool>,
+) {
+    let deadline = Instant::now() + relay.config.handshake() + jitter(relay);
+    match tokio::time::timeout_at(deadline, handshake::confirm(relay, &mut stream)).await {
+        Ok(Some(confirmed)) => {
+            drop(pass);
+            session::serve(relay, stream, confirmed, stop).await;
+        }
+        // Whatever did not open, and the end of the stream too, is waited out until the one timer ends.
+        Ok(None) => {
+            let _ = tokio::time::timeout_at(deadline, handshake::discard(&mut stream)).await;
+        }
+        Err(_) => {}
+    }
+}
+
+/// Up to a tenth of the handshake's time, drawn at accept.
+fn jitter<S: RelayStore>(relay: &Relay<S>) -> Duration {
+    let drawn = u64::from_le_bytes(relay.host.random());
+    Duration::from_millis(drawn % (relay.config.handshake_ms / 10 + 1))
+}
+
+/// The bounds on connections that have not confirmed a link: a total, and half of it for one source.
+struct Gate {
+    room: Arc<Semaphore>,
+    sources: Arc<Mutex<HashMap<Source, usize>>>,
+    per_source_max: usize,
+}
+
+/// A place among the unconfirmed; given back when dropped.
+struct Pass {
+    source: Source,
+    sources: Arc<Mutex<HashMap<Source, usize>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    fn new(unconfirmed_max: usize) -> Self {
+        Gate {
+            room: Arc::new(Semaphore::new(unconfirmed_max)),
+            sources: Arc::default(),
+            per_source_max: unconfirmed_max / 2,
+        }
+    }
+
+    fn pass(&self, source: Source, place: OwnedSemaphorePermit) -> Option<Pass> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(source).or_default();
+        if *count >= self.per_source_max {
+            return None;
+        }
+        *count += 1;
+        Some(Pass {
+            source,
+            sources: self.sources.clone(),
+            _place: place,
+        })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Established links: a second confirmed link of an account closes the older one.
+#[derive(Default)]
+pub(crate) struct Links {
+    open: Mutex<HashMap<Account, (u64, oneshot::Sender<()>)>>,
+}
+
+impl Links {
+    /// Enters a link; the receiver ends when a newer one takes its place.
+    fn enter(&self, account: Account, name: u64) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        // Dropping the older link's sender is what closes it.
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(account, (name, sender));
+        receiver
+    }
+
+    fn leave(&self, account: Account, name: u64) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.get(&account).is_some_and(|(holder, _)| *holder == name) {
+            open.remove(&account);
+        }
+    }
+
+    /// Number of established links.
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_source_gets_half_of_the_places() {
+        let gate = Gate::new(4);
+        let place = || gate.room.clone().try_acquire_owned().unwrap();
+        let here = Source::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+        let there = Source::from("198.51.100.1".parse::<std::net::IpAddr>().unwrap());
+        let first = gate.pass(here, place()).unwrap();
+        let _second = gate.pass(here, place()).unwrap();
+        assert!(gate.pass(here, place()).is_none());
+        let _other = gate.pass(there, place()).unwrap();
+        drop(first);
+        assert!(gate.pass(here, place()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_newer_link_closes_the_older_and_only_that() {
+        let links = Links::default();
+        let mut older = links.enter(Account(1), 10);
+        let mut other = links.enter(Account(2), 11);
+        let mut newer = links.enter(Account(1), 12);
+        assert!(matches!(older.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        links.leave(Account(1), 10);
+        assert!(matches!(newer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        assert!(matches!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        assert_eq!(links.count(), 2);
+    }
+}

@@ -1,0 +1,182 @@
+//! An established link: requests in, answers out, news on the relay's own tick.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keypacks::cell::Kind;
+use keypacks::deposit;
+use mailbox::RelayStore;
+use mailbox::relay_store::Account;
+use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, Operation, Refusal, Request};
+use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
+use smtp_bridge::net::{BoxStream, stopped};
+use tokio::io::{ReadHalf, WriteHalf};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::handshake::Confirmed;
+use crate::{Relay, accept};
+
+/// Longest that a message of one cell may take in either direction.
+const STALL_MAX: Duration = Duration::from_secs(300);
+
+/// Longest that a message with a body of `bytes` may take: 32 KiB a second is the slowest line that is served.
+fn patience(bytes: usize) -> Duration {
+    STALL_MAX + Duration::from_secs((bytes / (32 * 1024)) as u64)
+}
+
+/// Serves a link until either side ends it, a newer link of the account takes its place, or the process stops.
+pub(super) async fn serve<S: RelayStore>(
+    relay: &Arc<Relay<S>>,
+    stream: BoxStream,
+    confirmed: Confirmed,
+    stop: watch::Receiver<bool>,
+) {
+    let name = u64::from_le_bytes(relay.host.random());
+    let superseded = relay.links.enter(confirmed.account, name);
+    relay.metrics.links.count();
+    let (read, write) = tokio::io::split(stream);
+    let mut session = Session {
+        relay,
+        account: confirmed.account,
+        reader: LinkReader::new(read, confirmed.link.opener),
+        writer: LinkWriter::new(write, confirmed.link.sealer),
+        announced: false,
+    };
+    // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
+    let _ = session.run(&confirmed.linked.encode(), superseded, stop).await;
+    relay.links.leave(session.account, name);
+}
+
+struct Session<'a, S> {
+    relay: &'a Arc<Relay<S>>,
+    account: Account,
+    reader: LinkReader<ReadHalf<BoxStream>>,
+    writer: LinkWriter<WriteHalf<BoxStream>>,
+    /// Whether the holder was told of what waits since it last collected.
+    announced: bool,
+}
+
+impl<S: RelayStore> Session<'_, S> {
+    async fn run(
+        &mut self,
+        linked: &[u8],
+        mut superseded: oneshot::Receiver<()>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), LinkError> {
+        self.writer.send_bare(Kind::Linked, linked).await?;
+        let tick = self.relay.config.tick();
+        // A random phase for each link: the ticks of two links tell nothing of each other.
+        let phase =
+            Duration::from_nanos(u64::from_le_bytes(self.relay.host.random()) % (tick.as_nanos() as u64).max(1));
+        let mut next = Instant::now() + phase;
+        loop {
+            tokio::select! {
+                head = self.reader.next() => self.handle(head?).await?,
+                () = tokio::time::sleep_until(next) => {
+                    if !self.announced && self.relay.store.waiting(self.account) {
+                        self.writer.send_bare(Kind::New, &[]).await?;
+                        self.announced = true;
+                    }
+                }
+                _ = &mut superseded => return self.writer.close().await,
+                () = stopped(&mut stop) => return self.writer.close().await,
+            }
+            while next <= Instant::now() {
+                next += tick;
+            }
+        }
+    }
+
+    async fn handle(&mut self, head: Head) -> Result<(), LinkError> {
+        if head.kind != Kind::Request {
+            return Err(LinkError::Broken);
+        }
+        let stream = head.stream;
+        let request = request::decode(&head.header).map_err(|_| LinkError::Broken)?;
+        if !matches!(
+            request,
+            Request::Change(Change {
+                operation: Operation::Submit { .. },
+                ..
+            })
+        ) && !head.is_bare()
+        {
+            return Err(LinkError::Broken);
+        }
+        let store = &self.relay.store;
+        let mut body = Vec::new();
+        let answer = match request {
+            Request::Balance => store.balance(self.account).unwrap_or(BUSY),
+            Request::Prices => Answer::Prices(store.prices()),
+            Request::Collect { from, most } => {
+                self.announced = false;
+                match store.collect(self.account, from, most.min(COLLECT_MAX)) {
+                    Ok((deposits, next, more)) => Answer::Collected { deposits, next, more },
+                    Err(_) => BUSY,
+                }
+            }
+            Request::Fetch { index } => match store.fetch(self.account, index, self.relay.host.day()).await {
+                Ok(Ok((kilobytes, sealed))) => {
+                    body = sealed;
+                    Answer::Body { kilobytes }
+                }
+                Ok(Err(refusal)) => Answer::Refused { seq: 0, refusal },
+                Err(_) => BUSY,
+            },
+            Request::Confirm { deposits } if deposits.len() <= usize::from(COLLECT_MAX) => {
+                match store.confirm(self.account, deposits).await {
+                    Ok(deleted) => Answer::Confirmed { deleted },
+                    Err(_) => BUSY,
+                }
+            }
+            Request::Confirm { .. } => return Err(LinkError::Broken),
+            Request::Change(change) => self.change(head, change).await?,
+        };
+        let header = Zeroizing::new(request::encode(&answer));
+        self.send(Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &body,
+        })
+        .await
+    }
+
+    async fn change(&mut self, head: Head, change: Change) -> Result<Answer, LinkError> {
+        let Operation::Submit { kilobytes, .. } = change.operation else {
+            return Ok(accept::change(self.relay, self.account, change).await);
+        };
+        if !deposit::is_class(kilobytes) || head.header.len() > BODY_HEADER_BYTES_MAX {
+            return Err(LinkError::Broken);
+        }
+        let expected = deposit::class_bytes(kilobytes);
+        // Taking room before reading on is what pushes back when memory is short.
+        let room = self.relay.budget.take(2 * expected).await;
+        if let Some(stored) = accept::answered_before(self.relay, self.account, &change) {
+            tokio::time::timeout(patience(expected), self.reader.discard(head, expected))
+                .await
+                .map_err(|_| LinkError::Timeout)??;
+            return Ok(stored);
+        }
+        let body = tokio::time::timeout(patience(expected), self.reader.body(head, expected))
+            .await
+            .map_err(|_| LinkError::Timeout)??;
+        let answer = accept::submission(self.relay, self.account, change, body).await;
+        drop(room);
+        Ok(answer)
+    }
+
+    async fn send(&mut self, message: Outgoing<'_>) -> Result<(), LinkError> {
+        tokio::time::timeout(patience(message.body.len()), self.writer.send(&message))
+            .await
+            .map_err(|_| LinkError::Timeout)?
+    }
+}
+
+/// The store could not say: the holder asks again.
+const BUSY: Answer = Answer::Refused {
+    seq: 0,
+    refusal: Refusal::Busy,
+};

@@ -1,0 +1,72 @@
+//! Counters without identifiers: what a relay did, never for whom.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter from zero at start.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub(crate) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many since start.
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    /// Links established.
+    pub(crate) links: Counter,
+    /// Changes carried out: submissions and aliases.
+    pub(crate) changes: Counter,
+    /// Messages taken in at the MX.
+    pub(crate) received: Counter,
+    /// Deliveries that the next host took.
+    pub(crate) delivered: Counter,
+    /// Tries put off.
+    pub(crate) deferred: Counter,
+    /// Deliveries given up.
+    pub(crate) failed: Counter,
+    /// Links that showed a link token of somebody else: a second holder or a restored copy.
+    pub(crate) token_mismatches: Counter,
+    /// Holders who knew answers that this relay does not: it was restored.
+    pub(crate) rollbacks: Counter,
+}
+
+impl Metrics {
+    /// Name, help and value of each, in the order they are shown.
+    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 8] {
+        [
+            ("links", "Links established since start", self.links.value()),
+            (
+                "changes",
+                "Submissions and alias changes carried out since start",
+                self.changes.value(),
+            ),
+            (
+                "received",
+                "Messages taken in at the MX since start",
+                self.received.value(),
+            ),
+            ("delivered", "Deliveries completed since start", self.delivered.value()),
+            ("deferred", "Delivery tries put off since start", self.deferred.value()),
+            ("failed", "Deliveries given up since start", self.failed.value()),
+            (
+                "token_mismatches",
+                "Links that showed a token of a second holder since start",
+                self.token_mismatches.value(),
+            ),
+            (
+                "rollbacks",
+                "Links that knew answers this relay has lost since start",
+                self.rollbacks.value(),
+            ),
+        ]
+    }
+}

@@ -1,0 +1,165 @@
+//! Mail in: SMTP for the relay's aliases, stored as deposits.
+//!
+//! What is answered depends on the one alias alone, never on its siblings in the same account.
+
+use std::sync::Arc;
+
+use mailbox::relay_store::{Account, Alias};
+use mailbox::{RelayStore, StoreError};
+use smtp_bridge::message::LoopCounter;
+use smtp_bridge::net::{Listener, stopped};
+use smtp_bridge::smtp::replies::{self, Reply};
+use smtp_bridge::smtp::{self, ForwardPath, Limits, ReversePath};
+use tokio::sync::{Semaphore, watch};
+
+use crate::Relay;
+use crate::budget::Room;
+use crate::seal::Sealing;
+
+/// Largest message taken, in bytes, as SIZE announces it.
+pub(crate) const SIZE_MAX: u64 = 60 * 1_048_576;
+/// Received fields beyond which a message is taken to run in circles (RFC 5321 section 6.3).
+const HOPS_MAX: usize = 100;
+/// What is first set aside for a message in memory, in bytes.
+const FIRST_ROOM: usize = 64 * 1024;
+
+// With its envelope and a MAC every 15,984 bytes it still fits the largest class.
+const _: () = assert!(SIZE_MAX + SIZE_MAX / 900 + 4_096 <= keypacks::deposit::CLASS_KILOBYTES_MAX as u64 * 1_000);
+
+/// Accepts connections until `stop` turns true.
+pub(crate) async fn serve<S: RelayStore>(
+    relay: Arc<Relay<S>>,
+    limits: Limits,
+    mut listener: Box<dyn Listener>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let places = Arc::new(Semaphore::new(relay.config.mx_connections_max));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            continue;
+        };
+        let limits = limits.clone();
+        match places.clone().try_acquire_owned() {
+            Ok(place) => {
+                let backend = Mx { relay: relay.clone() };
+                tokio::spawn(async move {
+                    smtp::serve(stream, limits, backend).await;
+                    drop(place);
+                });
+            }
+            Err(_) => {
+                tokio::spawn(smtp::turn_away(stream));
+            }
+        }
+    }
+}
+
+/// The MX's side of the SMTP engine.
+struct Mx<S> {
+    relay: Arc<Relay<S>>,
+}
+
+impl<S: RelayStore> Mx<S> {
+    /// The open alias behind a recipient.
+    fn alias(&self, recipient: &ForwardPath) -> Result<Alias, Reply> {
+        let address = match recipient {
+            ForwardPath::Postmaster => format!("postmaster@{}", self.relay.config.domain),
+            ForwardPath::Mailbox(mailbox) if mailbox.domain().as_str() == self.relay.config.domain => {
+                format!("{}@{}", mailbox.local().to_ascii_lowercase(), self.relay.config.domain)
+            }
+            ForwardPath::Mailbox(_) => return Err(replies::NO_RELAYING),
+        };
+        match self.relay.store.alias(&address) {
+            Some(alias) if alias.open => Ok(alias),
+            // RFC 5321 4.5.1 wants postmaster to work: until the operator has a pack, its mail is asked to wait.
+            None if is_reserved(&address) => Err(replies::TRY_LATER),
+            _ => Err(replies::UNKNOWN_RECIPIENT),
+        }
+    }
+}
+
+fn is_reserved(address: &str) -> bool {
+    address.starts_with("postmaster@") || address.starts_with("abuse@")
+}
+
+impl<S: RelayStore> smtp::Backend for Mx<S> {
+    type Message = Incoming<S>;
+
+    fn auth(&self, _user: &[u8], _password: &[u8]) -> bool {
+        false
+    }
+
+    fn mail(&self, _reverse_path: &ReversePath, _size: Option<u64>) -> Result<(), Reply> {
+        Ok(())
+    }
+
+    async fn rcpt(
+        &self,
+        _reverse_path: &ReversePath,
+        recipient: &ForwardPath,
+        _so_far: &[ForwardPath],
+    ) -> Result<(), Reply> {
+        self.alias(recipient).map(|_| ())
+    }
+
+    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Incoming<S>, Reply> {
+        let mut mailboxes: Vec<(Account, u32)> = Vec::with_capacity(recipients.len());
+        for recipient in recipients {
+            let alias = self.alias(recipient)?;
+            if !mailboxes.contains(&(alias.account, alias.number)) {
+                mailboxes.push((alias.account, alias.number));
+            }
+        }
+        let room = self.relay.budget.try_take(FIRST_ROOM).ok_or(replies::NO_ROOM)?;
+        Ok(Incoming {
+            sealing: Sealing::new(&self.relay.host, &reverse_path.to_string()),
+            relay: self.relay.clone(),
+            mailboxes,
+            hops: LoopCounter::default(),
+            room,
+            bytes: 0,
+        })
+    }
+}
+
+/// A message on its way in: sealed chunk by chunk, never whole in the clear.
+struct Incoming<S> {
+    relay: Arc<Relay<S>>,
+    mailboxes: Vec<(Account, u32)>,
+    sealing: Sealing,
+    hops: LoopCounter,
+    room: Room,
+    bytes: usize,
+}
+
+impl<S: RelayStore> smtp::Receiver for Incoming<S> {
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
+        self.bytes += bytes.len();
+        // The body, and as much again for the moment in which it grows or is written out.
+        if !self.relay.budget.grow(&mut self.room, FIRST_ROOM + 2 * self.bytes) {
+            return Err(replies::NO_ROOM);
+        }
+        self.hops.feed(bytes);
+        if self.hops.count() > HOPS_MAX {
+            return Err(replies::LOOP);
+        }
+        self.sealing.push(bytes).map_err(|_| replies::TOO_BIG)
+    }
+
+    async fn finish(self) -> Reply {
+        let order = self.sealing.finish().into_order(self.mailboxes, self.relay.host.day());
+        match self.relay.store.deposit(order).await {
+            Ok(()) => {
+                self.relay.metrics.received.count();
+                replies::ACCEPTED
+            }
+            Err(StoreError::Busy | StoreError::Full) => replies::NO_ROOM,
+            Err(_) => replies::TRY_LATER,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What an operator may ask of a running relay, through its control socket.
+
+use std::sync::Arc;
+
+use keypacks::pack::Identifier;
+use keypacks::{Secret, chain::LINK_KEYS_MIN};
+use mailbox::RelayStore;
+use mailbox::relay_store::IssueOrder;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use smtp_bridge::control::Commands;
+
+use crate::{Relay, hexadecimal};
+
+/// Most rows of the queue that are shown.
+const QUEUE_ROWS_MAX: usize = 1_000;
+/// Most rows of a statement that are shown.
+const STATEMENT_ROWS_MAX: usize = 10_000;
+
+/// A command on the control socket.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Issues a pack; the caller writes the file.
+    Issue {
+        /// Number of link keys.
+        keys: u64,
+        /// First value, in µtok.
+        value: u64,
+        /// Whether it receives postmaster's and abuse's mail.
+        operator: bool,
+    },
+    /// Credits an account, once for each id.
+    TopUp {
+        /// The pack's identifier, as `postern status` shows it.
+        account: String,
+        /// µtok.
+        amount: u64,
+        /// 32 hexadecimal digits; the same id is credited once.
+        id: String,
+    },
+    /// Sums as kept.
+    Totals,
+    /// Sums recomputed from the postings, and every contradiction found.
+    Audit,
+    /// Deliveries waiting, without identifiers.
+    Queue,
+    /// Postings of one account.
+    Statement {
+        /// The pack's identifier.
+        account: String,
+    },
+    /// Ends the process cleanly.
+    Stop,
+}
+
+/// What [`Command::Issue`] answers: all that the pack file is made of. Freed memory is wiped by the binaries' allocator.
+#[derive(Serialize, Deserialize)]
+pub struct IssuedPack {
+    /// The pack's identifier as text.
+    pub identifier: String,
+    /// Root of the chains, 64 hexadecimal digits. The socket is the operator's own; it is kept nowhere.
+    pub root: String,
+    /// The relay's static X25519 key, 64 hexadecimal digits.
+    pub relay_public: String,
+    /// `host:port` of the link server.
+    pub relay_address: String,
+    /// Domain of the aliases.
+    pub relay_domain: String,
+    /// UTC day of issue.
+    pub day: u32,
+}
+
+/// The commands of a running relay.
+pub(crate) struct Operator<S> {
+    pub(crate) relay: Arc<Relay<S>>,
+}
+
+impl<S: RelayStore> Commands for Operator<S> {
+    type Command = Command;
+
+    async fn command(&self, command: Command) -> Result<Value, String> {
+        let store = &self.relay.store;
+        match command {
+            Command::Issue { keys, value, operator } => self.issue(keys, value, operator).await,
+            Command::TopUp { account, amount, id } => {
+                let identifier = identifier(&account)?;
+                let id = hexadecimal::decode::<16>(&id).ok_or("the id is 32 hexadecimal digits")?;
+                let balance = store
+                    .top_up(&identifier, amount, id, self.relay.host.day())
+                    .await
+                    .map_err(sentence)?;
+                balance
+                    .map(|balance| json!({ "balance": balance }))
+                    .ok_or_else(no_account)
+            }
+            Command::Totals => Ok(json!(store.totals().map_err(sentence)?)),
+            Command::Audit => {
+                let store = store.clone();
+                // It walks the whole book.
+                let audit = tokio::task::spawn_blocking(move || store.audit())
+                    .await
+                    .map_err(|_| "the audit did not finish")?
+                    .map_err(sentence)?;
+                Ok(json!({ "totals": audit.totals, "findings": audit.findings }))
+            }
+            Command::Queue => {
+                let rows = store.queue(QUEUE_ROWS_MAX).map_err(sentence)?;
+                let rows: Vec<Value> = rows
+                    .iter()
+                    .map(|row| json!({ "id": format!("{:016x}", row.id.0), "attempts": row.attempts, "due": row.due, "kilobytes": row.kilobytes }))
+                    .collect();
+                Ok(json!({ "rows": rows }))
+            }
+            Command::Statement { account } => {
+                let rows = store
+                    .statement(&identifier(&account)?, STATEMENT_ROWS_MAX)
+                    .map_err(sentence)?;
+                rows.map(|rows| json!({ "rows": rows })).ok_or_else(no_account)
+            }
+            Command::Stop => {
+                self.relay.stop.send_replace(true);
+                Ok(json!({}))
+            }
+        }
+    }
+}
+
+impl<S: RelayStore> Operator<S> {
+    async fn issue(&self, keys: u64, value: u64, operator: bool) -> Result<Value, String> {
+        if keys < LINK_KEYS_MIN {
+            return Err(format!(
+                "a pack has at least {LINK_KEYS_MIN} link keys: the last 8 serve only balance, collection and confirmation"
+            ));
+        }
+        let day = self.relay.host.day();
+        let issued = self
+            .relay
+            .store
+            .issue(IssueOrder {
+                link_keys: keys,
+                credit: value,
+                operator,
+                day,
+            })
+            .await
+            .map_err(sentence)?;
+        let root: &Secret<32> = &issued.root;
+        Ok(json!(IssuedPack {
+            identifier: issued.identifier.to_text(),
+            root: hexadecimal::encode(root.expose()),
+            relay_public: hexadecimal::encode(&self.relay.secret.public()),
+            relay_address: self.relay.config.public_link(),
+            relay_domain: self.relay.config.domain.clone(),
+            day,
+        }))
+    }
+}
+
+fn identifier(text: &str) -> Result<Identifier, String> {
+    Identifier::parse(text).map_err(|_| "this is no identifier: copy it from 'postern status'".to_owned())
+}
+
+fn no_account() -> String {
+    "this relay issued no pack of that identifier".to_owned()
+}
+
+fn sentence(error: mailbox::StoreError) -> String {
+    error.to_string()
+}

@@ -1,0 +1,169 @@
+//! Status page and metrics: sums over the whole relay, loopback only by default.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use mailbox::RelayStore;
+use smtp_bridge::net::{BoxStream, Listener, stopped};
+use tokio::sync::watch;
+
+use crate::Relay;
+
+/// Serves the pages until `stop` turns true.
+pub(crate) async fn serve<S: RelayStore>(
+    relay: Arc<Relay<S>>,
+    listener: Box<dyn Listener>,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let pages = Router::new()
+        .route("/", get(status::<S>))
+        .route("/metrics", get(metrics::<S>))
+        .route("/health", get(|| async { "ok\n" }))
+        .with_state(relay);
+    axum::serve(Doors(listener), pages)
+        .with_graceful_shutdown(async move {
+            stopped(&mut stop).await;
+        })
+        .await
+}
+
+/// The host's listener as axum takes it.
+struct Doors(Box<dyn Listener>);
+
+impl axum::serve::Listener for Doors {
+    type Io = BoxStream;
+    type Addr = Option<SocketAddr>;
+
+    async fn accept(&mut self) -> (BoxStream, Option<SocketAddr>) {
+        loop {
+            match self.0.accept().await {
+                // Who asks is nobody's business, the page's least of all.
+                Ok((stream, _)) => return (stream, None),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Ok(self.0.address())
+    }
+}
+
+/// Name, help and value of every figure that is a state rather than a count since start.
+fn gauges<S: RelayStore>(relay: &Relay<S>) -> Result<Vec<(&'static str, &'static str, u64)>, mailbox::StoreError> {
+    let totals = relay.store.totals()?;
+    Ok(vec![
+        ("links_open", "Links open now", relay.links.count() as u64),
+        ("queued", "Deliveries waiting in the spool", totals.queued),
+        ("deposits", "Messages waiting to be collected", totals.deposits),
+        ("packs", "Packs issued", totals.accounts),
+        ("aliases", "Aliases open", totals.aliases),
+        (
+            "credits_utok",
+            "Sum of all credits of holders, in micro-tokens",
+            totals.credits,
+        ),
+        (
+            "debits_utok",
+            "Sum of all debits of holders, in micro-tokens",
+            totals.debits,
+        ),
+        (
+            "balances_utok",
+            "Sum of all balances of holders, in micro-tokens",
+            totals.balances,
+        ),
+        ("revenue_utok", "Revenue, in micro-tokens", totals.revenue),
+    ])
+}
+
+async fn metrics<S: RelayStore>(State(relay): State<Arc<Relay<S>>>) -> Response {
+    let Ok(gauges) = gauges(&relay) else {
+        return unavailable();
+    };
+    let mut text = String::new();
+    let counters = relay.metrics.rows().map(|row| ("counter", "_total", row));
+    let gauges = gauges.into_iter().map(|row| ("gauge", "", row));
+    for (kind, suffix, (name, help, value)) in counters.into_iter().chain(gauges) {
+        let _ = writeln!(
+            text,
+            "# HELP postern_{name}{suffix} {help}\n# TYPE postern_{name}{suffix} {kind}\npostern_{name}{suffix} {value}"
+        );
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+async fn status<S: RelayStore>(State(relay): State<Arc<Relay<S>>>) -> Response {
+    let Ok(gauges) = gauges(&relay) else {
+        return unavailable();
+    };
+    let prices = relay.store.prices();
+    let mut rows = String::new();
+    for (_, help, value) in gauges.into_iter().chain(relay.metrics.rows()) {
+        let _ = write!(rows, "<tr><td>{help}</td><td>{}</td></tr>", grouped(value));
+    }
+    let page = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Postern relay</title>\
+         <meta name=viewport content='width=device-width'><meta http-equiv=refresh content=10><style>{STYLE}</style>\
+         <h1>Postern relay for {}</h1><p>Sums over the whole relay: nothing here is about anybody.</p>\
+         <h2>Prices, list {}</h2><table><tr><td>Message, each recipient</td><td>{} µtok</td></tr>\
+         <tr><td>Each 1,000 bytes of size class, each recipient</td><td>{} µtok</td></tr>\
+         <tr><td>Link key</td><td>{} µtok</td></tr></table><h2>State</h2><table>{rows}</table>",
+        relay.config.domain,
+        prices.version,
+        grouped(prices.message),
+        grouped(prices.kilobyte),
+        grouped(prices.key),
+    );
+    let policy = "default-src 'none'; style-src 'unsafe-inline'";
+    (
+        [
+            (header::CONTENT_SECURITY_POLICY, policy),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ],
+        Html(page),
+    )
+        .into_response()
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fafaf7}\
+    h1{font-size:1.4rem}h2{font-size:1.05rem;margin-top:1.6rem}table{border-collapse:collapse;width:100%}\
+    td{padding:.25rem .5rem;border-bottom:1px solid #ddd}td+td{text-align:right;font-variant-numeric:tabular-nums}\
+    @media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1a}td{border-color:#444}}";
+
+fn unavailable() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "the store is not available\n").into_response()
+}
+
+/// 1234567 as 1,234,567.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_grouped_by_thousands() {
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! The submission port: what a mail client sends becomes a row of the outbox, or is refused with a reason.
+
+use std::sync::Arc;
+
+use keypacks::deposit;
+use mailbox::holder_store::{HolderAlias, OutboxOrder};
+use mailbox::request::{self, Envelope};
+use mailbox::{HolderStore, StoreError};
+use tokio::sync::OwnedSemaphorePermit;
+use zeroize::Zeroizing;
+
+use super::Bridge;
+use crate::message::{self, Address, Policy, Sender, Stage, limits};
+use crate::smtp::replies::{self, Enhanced, Reply};
+use crate::smtp::{self, Domain, ForwardPath, Limits, ReversePath};
+
+/// Largest message that a client may submit, in bytes: attachments grow by a third when they are encoded anew.
+pub(super) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
+
+// The chain of sizes: what is taken can be rebuilt, and what is rebuilt fits the largest class with its envelope.
+const _: () = assert!(SIZE_MAX <= limits::MESSAGE_BYTES_MAX);
+const _: () = assert!(limits::MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX <= deposit::CLASS_KILOBYTES_MAX as usize * 1_000);
+/// Reverse-path and recipients at their longest.
+const ENVELOPE_BYTES_MAX: usize = 16 + (request::RECIPIENTS_MAX + 1) * 260;
+
+/// What the submission port offers.
+pub(super) fn offer() -> Limits {
+    Limits::submission(
+        Domain::parse("localhost").expect("localhost is a domain"),
+        SIZE_MAX as u64,
+    )
+}
+
+/// The submission side of the SMTP engine.
+pub(super) struct Submission<S>(pub(super) Arc<Bridge<S>>);
+
+const NOT_READY: Reply = Reply::fixed(
+    451,
+    Enhanced::new(4, 3, 0),
+    "the bridge has not linked with its relay yet, try again in a moment",
+);
+
+impl<S: HolderStore> Bridge<S> {
+    /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one.
+    fn own_alias(&self, address: &str) -> Result<HolderAlias, Reply> {
+        let aliases = self.store.aliases().map_err(|_| replies::TRY_LATER)?;
+        let open = |alias: &&HolderAlias| alias.open;
+        if aliases.is_empty() {
+            return Err(NOT_READY);
+        }
+        let found = if self.is_local_address(address) {
+            aliases.iter().find(open)
+        } else {
+            aliases
+                .iter()
+                .filter(open)
+                .find(|alias| alias.address.eq_ignore_ascii_case(address))
+        };
+        found.cloned().ok_or(replies::SENDER_NOT_OWNED)
+    }
+
+    fn is_local_address(&self, address: &str) -> bool {
+        address.eq_ignore_ascii_case(&self.local_address())
+    }
+
+    fn local_address(&self) -> String {
+        format!("{}@localhost", self.user)
+    }
+
+    /// µtok missing for `price`, if any.
+    fn shortfall(&self, price: u64) -> Result<Option<u64>, StoreError> {
+        let available = self.store.value().balance.saturating_sub(self.store.reserved()?);
+        Ok(price.checked_sub(available).filter(|missing| *missing > 0))
+    }
+
+    fn price_of(&self, recipients: u16, kilobytes: u32) -> Result<(u32, u64), Reply> {
+        let prices = self.store.prices().ok_or(NOT_READY)?;
+        let price = prices.price_of(recipients, kilobytes).ok_or(replies::TOO_BIG)?;
+        Ok((prices.version, price))
+    }
+}
+
+impl<S: HolderStore> smtp::Backend for Submission<S> {
+    type Message = Submitted<S>;
+
+    fn auth(&self, user: &[u8], password: &[u8]) -> bool {
+        self.0.login(user, password)
+    }
+
+    fn mail(&self, reverse_path: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
+        let ReversePath::Mailbox(sender) = reverse_path else {
+            return Err(replies::SENDER_NOT_OWNED);
+        };
+        self.0.own_alias(&sender.to_string())?;
+        // The least that any message of this size costs: what is exact is known after DATA.
+        let size = usize::try_from(size.unwrap_or(0)).unwrap_or(usize::MAX);
+        let kilobytes = if size <= SIZE_MAX {
+            deposit::class_for(size.saturating_sub(4_096)).unwrap_or(1)
+        } else {
+            1
+        };
+        let (_, price) = self.0.price_of(1, kilobytes.min(8))?;
+        match self.0.shortfall(price).map_err(|_| replies::TRY_LATER)? {
+            Some(missing) => Err(replies::value_missing(missing)),
+            None => Ok(()),
+        }
+    }
+
+    async fn rcpt(
+        &self,
+        _reverse_path: &ReversePath,
+        recipient: &ForwardPath,
+        _so_far: &[ForwardPath],
+    ) -> Result<(), Reply> {
+        match recipient {
+            ForwardPath::Postmaster => Err(replies::UNKNOWN_RECIPIENT),
+            ForwardPath::Mailbox(_) => Ok(()),
+        }
+    }
+
+    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Submitted<S>, Reply> {
+        let ReversePath::Mailbox(sender) = reverse_path else {
+            return Err(replies::SENDER_NOT_OWNED);
+        };
+        let alias = self.0.own_alias(&sender.to_string())?;
+        let mut forward = Vec::with_capacity(recipients.len());
+        for recipient in recipients {
+            let address = recipient.to_string();
+            let address = if self.0.is_local_address(&address) {
+                self.0.own_alias(&address)?.address
+            } else {
+                address
+            };
+            if !forward.contains(&address) {
+                forward.push(address);
+            }
+        }
+        let room = self.0.room.clone().try_acquire_owned().map_err(|_| replies::NO_ROOM)?;
+        Ok(Submitted {
+            bridge: self.0.clone(),
+            alias,
+            recipients: forward,
+            raw: Zeroizing::default(),
+            room,
+        })
+    }
+}
+
+/// A message that a client is sending.
+pub(super) struct Submitted<S> {
+    bridge: Arc<Bridge<S>>,
+    alias: HolderAlias,
+    recipients: Vec<String>,
+    raw: Zeroizing<Vec<u8>>,
+    room: OwnedSemaphorePermit,
+}
+
+impl<S: HolderStore> smtp::Receiver for Submitted<S> {
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
+        let more = u32::try_from(bytes.len()).map_err(|_| replies::TOO_BIG)?;
+        let room = self
+            .bridge
+            .room
+            .clone()
+            .try_acquire_many_owned(more)
+            .map_err(|_| replies::NO_ROOM)?;
+        self.room.merge(room);
+        self.raw.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    async fn finish(self) -> Reply {
+        let Submitted {
+            bridge,
+            alias,
+            recipients,
+            raw,
+            room,
+        } = self;
+        let rebuilding = {
+            let bridge = bridge.clone();
+            let alias = alias.clone();
+            move || rebuild(&bridge, &alias, &raw)
+        };
+        const INLINE_BYTES_MAX: usize = 256 * 1024;
+        // The engine of a large message must not hold the other sessions up.
+        let rebuilt = if room.num_permits() <= INLINE_BYTES_MAX {
+            rebuilding()
+        } else {
+            tokio::task::spawn_blocking(rebuilding)
+                .await
+                .unwrap_or(Err(replies::TRY_LATER))
+        };
+        let reply = match rebuilt {
+            Ok(rebuilt) => take_in(&bridge, &alias, recipients, rebuilt).await,
+            Err(reply) => reply,
+        };
+        drop(room);
+        reply
+    }
+}
+
+/// The message as it will leave, but for what the exit sets; or the reason why it must not.
+fn rebuild<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias, raw: &[u8]) -> Result<message::Rebuilt, Reply> {
+    let policy = Policy {
+        stage: Stage::Bridge,
+        sender: Sender {
+            address: Address::parse(&alias.address).map_err(|_| replies::TRY_LATER)?,
+            display_name: alias.display_name.clone(),
+        },
+        local_address: Address::parse(&bridge.local_address()).ok(),
+        knows_message_id: &|id| bridge.store.knows_message_id(id).unwrap_or(false),
+        largest: limits::MESSAGE_BYTES_MAX,
+    };
+    message::rebuild(raw, &policy).map_err(|refusal| {
+        let enhanced = Enhanced::parse(refusal.enhanced()).unwrap_or(Enhanced::new(5, 6, 0));
+        Reply::new(refusal.code(), enhanced, refusal.reason())
+    })
+}
+
+/// Prices the message and takes it into the outbox; 250 is said only when that is durable.
+async fn take_in<S: HolderStore>(
+    bridge: &Bridge<S>,
+    alias: &HolderAlias,
+    recipients: Vec<String>,
+    rebuilt: message::Rebuilt,
+) -> Reply {
+    let count = u16::try_from(recipients.len()).expect("the engine bounds recipients by 100");
+    let envelope = Envelope {
+        version: 1,
+        reverse_path: alias.address.clone(),
+        recipients,
+    };
+    let mut body = Zeroizing::new(request::payload(&envelope, &rebuilt.message));
+    drop(rebuilt.message);
+    let Some(kilobytes) = deposit::class_for(body.len()) else {
+        return replies::TOO_BIG;
+    };
+    let length = u32::try_from(body.len()).expect("the largest class is below 4 GiB");
+    let padding = deposit::class_bytes(kilobytes) - body.len();
+    body.reserve_exact(padding);
+    body.resize(deposit::class_bytes(kilobytes), 0);
+    let (prices, price) = match bridge.price_of(count, kilobytes) {
+        Ok(priced) => priced,
+        Err(reply) => return reply,
+    };
+
+    let _spending = bridge.spending.lock().await;
+    match bridge.shortfall(price) {
+        Ok(None) => {}
+        Ok(Some(missing)) => return replies::value_missing(missing),
+        Err(_) => return replies::TRY_LATER,
+    }
+    let order = OutboxOrder {
+        body: std::mem::take(&mut *body),
+        kilobytes,
+        length,
+        recipients: count,
+        prices,
+        price,
+        label: rebuilt.subject,
+        now: bridge.host.clock.unix_seconds(),
+    };
+    match bridge.store.enqueue(order).await {
+        Ok(_) => replies::ACCEPTED,
+        Err(StoreError::Busy | StoreError::Full) => replies::NO_ROOM,
+        Err(_) => replies::TRY_LATER,
+    }
+}

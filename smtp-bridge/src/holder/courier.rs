@@ -1,0 +1,418 @@
+//! The work on an established link: empty the outbox, collect the mail, keep the mirror of the value true.
+
+use std::time::Duration;
+
+use keypacks::{deposit, kdf};
+use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, PendingDeposit, ValueMirror};
+use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Operation, Refusal, Request};
+use mailbox::{HolderStore, StoreError};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::HolderConfig;
+use super::dial::Established;
+use super::requests::Requests;
+use crate::link::LinkError;
+use crate::message::{self, Notice};
+use crate::names;
+use crate::net::{Host, stopped};
+
+/// Why the work on a link is over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    /// The process stops.
+    #[error("stopping")]
+    Stopped,
+    /// The link failed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The relay answered something else than was asked.
+    #[error("the relay gave an answer that does not fit the request")]
+    Nonsense,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Works until the link ends, and says why it did.
+pub(super) async fn work<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    link: Established,
+    mut refreshed: watch::Receiver<u64>,
+    mut stop: watch::Receiver<bool>,
+) -> Ended {
+    let mut courier = Courier {
+        config,
+        host,
+        store,
+        link: Requests::new(link, config.answer_timeout),
+    };
+    let mut outbox = store.outbox_changed();
+    let start = Instant::now();
+    if let Err(ended) = courier.begin().await {
+        return ended;
+    }
+    loop {
+        // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
+        let look = courier.link.news || courier.has_held();
+        let done = tokio::select! {
+            () = stopped(&mut stop) => Err(Ended::Stopped),
+            _ = outbox.changed() => courier.send_all().await,
+            _ = refreshed.changed() => courier.look().await,
+            () = tokio::time::sleep_until(next_tick(start, config.tick)), if look => courier.look().await,
+            news = courier.link.wait_for_news() => news.map_err(Ended::from),
+        };
+        if let Err(ended) = done {
+            if matches!(ended, Ended::Stopped) {
+                courier.link.close().await;
+            }
+            return ended;
+        }
+    }
+}
+
+/// The next point of the link's own grid: mail is collected there, so that its arrival shows no finer.
+fn next_tick(start: Instant, tick: Duration) -> Instant {
+    let passed = start.elapsed().as_nanos() / tick.as_nanos().max(1) + 1;
+    start + tick * u32::try_from(passed).unwrap_or(u32::MAX)
+}
+
+struct Courier<'a, S> {
+    config: &'a HolderConfig,
+    host: &'a Host,
+    store: &'a S,
+    link: Requests,
+}
+
+impl<S: HolderStore> Courier<'_, S> {
+    /// What every link starts with.
+    async fn begin(&mut self) -> Result<(), Ended> {
+        self.refresh_value(true).await?;
+        self.collect().await?;
+        self.send_all().await
+    }
+
+    /// What a tick is for.
+    async fn look(&mut self) -> Result<(), Ended> {
+        self.refresh_value(true).await?;
+        self.collect().await?;
+        self.send_all().await
+    }
+
+    fn has_held(&self) -> bool {
+        self.store
+            .outbox()
+            .is_ok_and(|rows| rows.iter().any(|row| matches!(row.state, OutboxState::Held(_))))
+    }
+
+    /// Asks for the balance (and the prices), and lets held messages go that it covers by now.
+    async fn refresh_value(&mut self, with_prices: bool) -> Result<(), Ended> {
+        let Answer::Balance {
+            balance,
+            keys,
+            credits,
+            debits,
+        } = self.link.ask(&Request::Balance, &[]).await?
+        else {
+            return Err(Ended::Nonsense);
+        };
+        let prices = if with_prices {
+            let Answer::Prices(prices) = self.link.ask(&Request::Prices, &[]).await? else {
+                return Err(Ended::Nonsense);
+            };
+            Some(prices)
+        } else {
+            self.store.prices()
+        };
+        let news = ValueMirror {
+            balance,
+            keys,
+            credits,
+            debits,
+            at: self.host.clock.unix_seconds(),
+        };
+        let known = self.store.value();
+        if (known.balance, known.keys, known.credits, known.debits) != (balance, keys, credits, debits)
+            || prices != self.store.prices()
+        {
+            self.store.put_value(news, prices.clone()).await?;
+        }
+        if let Some(prices) = prices {
+            self.store.release_held(prices, balance).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends every queued change in the order of their numbers.
+    async fn send_all(&mut self) -> Result<(), Ended> {
+        let mut sent = false;
+        while let Some(row) = self.store.next_queued()? {
+            let body = match row.change.operation {
+                Operation::Submit { .. } => Zeroizing::new(self.store.outbox_body(row.row)?.unwrap_or_default()),
+                _ => Zeroizing::default(),
+            };
+            let answer = self.link.ask(&Request::Change(row.change.clone()), &body).await?;
+            drop(body);
+            sent = true;
+            if !self.answered(row, answer).await? {
+                break;
+            }
+        }
+        if sent { self.refresh_value(false).await } else { Ok(()) }
+    }
+
+    /// Records an answer. Returns whether to go on sending now.
+    async fn answered(&mut self, row: OutboxRow, answer: Answer) -> Result<bool, Ended> {
+        let notice = match &answer {
+            Answer::Done { seq, .. } if *seq == row.change.seq => self.note_alias(&row.change.operation).await?,
+            Answer::Refused { seq, refusal } if *seq == row.change.seq => self.notice_for(&row, *refusal),
+            _ => return Err(Ended::Nonsense),
+        };
+        let go_on = !matches!(
+            answer,
+            Answer::Refused {
+                refusal: Refusal::Busy,
+                ..
+            }
+        );
+        self.store
+            .answered(row.row, answer, notice, self.host.clock.unix_seconds())
+            .await?;
+        Ok(go_on)
+    }
+
+    /// An alias is written before its change is finished: a crash between repeats a write that changes nothing.
+    /// The first alias comes with a welcome.
+    async fn note_alias(&mut self, operation: &Operation) -> Result<Option<Vec<u8>>, Ended> {
+        let (local, open) = match operation {
+            Operation::AliasOpen { local } => (local, true),
+            Operation::AliasClose { local } => (local, false),
+            Operation::Submit { .. } => return Ok(None),
+        };
+        let address = format!("{local}@{}", self.store.facts().relay_domain);
+        let aliases = self.store.aliases()?;
+        let alias = match aliases.iter().find(|alias| alias.address == address) {
+            Some(known) => HolderAlias { open, ..known.clone() },
+            None => HolderAlias {
+                number: u32::try_from(aliases.len()).unwrap_or(u32::MAX),
+                address,
+                display_name: None,
+                open,
+            },
+        };
+        let value = self.store.value();
+        let welcome = Notice::Welcome {
+            alias: &alias.address,
+            balance: value.balance,
+            keys: value.keys,
+        };
+        let welcome = (alias.number == 0 && open).then(|| self.compose(&welcome));
+        self.store.put_alias(alias).await?;
+        Ok(welcome)
+    }
+
+    fn notice_for(&self, row: &OutboxRow, refusal: Refusal) -> Option<Vec<u8>> {
+        let is_mail = matches!(row.change.operation, Operation::Submit { .. });
+        let reason;
+        let notice = match refusal {
+            Refusal::Busy => return None,
+            Refusal::Value { shortfall } => Notice::Held {
+                subject: &row.label,
+                shortfall,
+            },
+            Refusal::Price { price, .. } => Notice::Repriced {
+                subject: &row.label,
+                price,
+            },
+            Refusal::Stale => Notice::Unknown { subject: &row.label },
+            _ if !is_mail => return None,
+            other => {
+                reason = refusal_reason(other);
+                Notice::Refused {
+                    subject: &row.label,
+                    reason: &reason,
+                }
+            }
+        };
+        Some(self.compose(&notice))
+    }
+
+    fn compose(&self, notice: &Notice<'_>) -> Vec<u8> {
+        message::notice(
+            notice,
+            &self.config.user,
+            &names::random(self.host),
+            self.host.clock.unix_seconds(),
+        )
+    }
+
+    /// Collects wraps, fetches bodies, stores them, confirms; until nothing more waits.
+    async fn collect(&mut self) -> Result<(), Ended> {
+        self.link.news = false;
+        loop {
+            let from = self.store.collect_from();
+            let answer = self
+                .link
+                .ask(
+                    &Request::Collect {
+                        from,
+                        most: COLLECT_MAX,
+                    },
+                    &[],
+                )
+                .await?;
+            let Answer::Collected { deposits, next, more } = answer else {
+                return Err(Ended::Nonsense);
+            };
+            if next < from || next - from > request::COLLECT_STEP_MAX || (more && next == from) {
+                return Err(Ended::Nonsense);
+            }
+            if next > from {
+                let opened = self.open_wraps(from, next, deposits).await?;
+                self.store.collected(opened, next).await?;
+            }
+            self.fetch_pending().await?;
+            self.confirm().await?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn open_wraps(
+        &mut self,
+        from: u64,
+        next: u64,
+        deposits: Vec<Collected>,
+    ) -> Result<Vec<PendingDeposit>, Ended> {
+        let mut opened = Vec::new();
+        let mut lowest = from;
+        for entry in deposits {
+            let (Collected::Wrap { index, .. } | Collected::Expired { index }) = entry;
+            if index < lowest || index >= next {
+                return Err(Ended::Nonsense);
+            }
+            lowest = index + 1;
+            match entry {
+                Collected::Expired { .. } => {
+                    let notice = self.compose(&Notice::Expired);
+                    self.store
+                        .append(
+                            notice,
+                            mailbox::holder_store::Flags::default(),
+                            self.host.clock.unix_seconds(),
+                        )
+                        .await?;
+                }
+                Collected::Wrap { wrap, .. } => {
+                    let step = self.store.post_step(index).ok_or(Ended::Nonsense)?;
+                    let fields = deposit::open_wrap(&step, &wrap).map_err(|_| Ended::Nonsense)?;
+                    opened.push(PendingDeposit {
+                        index,
+                        wrap_digest: deposit::wrap_digest(&wrap),
+                        dek: fields.dek,
+                        body_digest: fields.body_digest,
+                        length: fields.length,
+                        kilobytes: fields.kilobytes,
+                        alias: fields.alias,
+                    });
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    async fn fetch_pending(&mut self) -> Result<(), Ended> {
+        for pending in self.store.pending()? {
+            let index = pending.index;
+            let kilobytes = pending.kilobytes;
+            let request = Request::Fetch { index };
+            let (answer, mut body) = self
+                .link
+                .ask_for_body(&request, |answer| match answer {
+                    Answer::Body { kilobytes: served } if *served == kilobytes && deposit::is_class(kilobytes) => {
+                        Some(deposit::class_bytes(kilobytes))
+                    }
+                    _ => None,
+                })
+                .await?;
+            let now = self.host.clock.unix_seconds();
+            match answer {
+                Answer::Body { .. } => match open(pending, std::mem::take(&mut *body)) {
+                    Some(message) => {
+                        self.store.store_deposit(index, message, now).await?;
+                    }
+                    None => {
+                        let notice = self.compose(&Notice::Damaged);
+                        self.store.abandon_deposit(index, notice, now).await?;
+                    }
+                },
+                Answer::Refused {
+                    refusal: Refusal::NoDeposit,
+                    ..
+                } => {
+                    let notice = self.compose(&Notice::Expired);
+                    self.store.abandon_deposit(index, notice, now).await?;
+                }
+                // Too little value to be served (where inbound mail is priced), or a busy relay: it stays pending.
+                Answer::Refused {
+                    refusal: Refusal::Value { .. } | Refusal::Busy,
+                    ..
+                } => return Ok(()),
+                _ => return Err(Ended::Nonsense),
+            }
+        }
+        Ok(())
+    }
+
+    async fn confirm(&mut self) -> Result<(), Ended> {
+        for part in self.store.unconfirmed()?.chunks(usize::from(COLLECT_MAX)) {
+            let Answer::Confirmed { .. } = self
+                .link
+                .ask(
+                    &Request::Confirm {
+                        deposits: part.to_vec(),
+                    },
+                    &[],
+                )
+                .await?
+            else {
+                return Err(Ended::Nonsense);
+            };
+            self.store
+                .confirmed(part.iter().map(|(index, _)| *index).collect())
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks and opens a body; `None` where it is not what the wrap promised.
+fn open(pending: PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
+    if kdf::hash(&[&body]) != pending.body_digest {
+        return None;
+    }
+    let mut payload = Zeroizing::new(deposit::open_body(&pending.dek, body, pending.length).ok()?);
+    let (_, message) = request::split_payload(&payload).ok()?;
+    // The message is the payload's tail: moved to the front instead of copied.
+    let start = payload.len() - message.len();
+    payload.drain(..start);
+    Some(std::mem::take(&mut *payload))
+}
+
+/// What a refusal means to the person who sent the mail.
+fn refusal_reason(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Sender => "the relay does not know the sending alias as one of yours, or it is closed".into(),
+        Refusal::Route { recipient } => format!("the relay has no way to the domain of recipient {}", recipient + 1),
+        Refusal::Recipient { recipient } => format!("recipient {} is not an address", recipient + 1),
+        Refusal::Message => "the relay cannot rebuild the message from the fields it lets through".into(),
+        Refusal::Conflict | Refusal::Malformed | Refusal::Unacknowledged => {
+            "the relay and this bridge disagree about the request; please report this".into()
+        }
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,147 @@
+//! Making a link: protocol section 3 from the holder's side, with the re-sending rules of section 8.
+
+use keypacks::CELL;
+use keypacks::cell::Kind;
+use keypacks::chain::LINK_LOOK_AHEAD;
+use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked};
+use mailbox::{HolderStore, StoreError};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use zeroize::Zeroize;
+
+use super::HolderConfig;
+use crate::link::{LinkError, LinkReader, LinkWriter, read_cell};
+use crate::net::{BoxStream, Host};
+
+/// An established link.
+pub(super) struct Established {
+    pub(super) reader: LinkReader<ReadHalf<BoxStream>>,
+    pub(super) writer: LinkWriter<WriteHalf<BoxStream>>,
+    pub(super) token_mismatch: bool,
+    pub(super) rolled_back: bool,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    /// Nothing is left to connect with.
+    #[error("the link keys are used up")]
+    KeysUsedUp,
+    /// The relay's lowest live index lies below what it answered before.
+    #[error("the relay was restored from an old copy")]
+    RolledBack,
+    /// Cell 3 left, and no answer came: the key may be burned.
+    #[error("the relay did not answer after cell 3")]
+    Unanswered,
+    /// No index of the look-ahead was answered; nothing was spent.
+    #[error("the relay stayed silent")]
+    Silent,
+    /// The relay cannot be reached.
+    #[error("the relay cannot be reached")]
+    Unreachable(#[source] std::io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Tries `base` to `base + 3` in turn, each with a fresh cell 1, until one is answered.
+pub(super) async fn link<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+) -> Result<Established, DialError> {
+    let base = store.link_position().base;
+    if base >= store.link_position().keys {
+        return Err(DialError::KeysUsedUp);
+    }
+    for index in base..base + LINK_LOOK_AHEAD {
+        match attempt(host, store, config, index).await {
+            Err(DialError::Silent) => {}
+            done => return done,
+        }
+    }
+    Err(DialError::Silent)
+}
+
+async fn attempt<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    index: u64,
+) -> Result<Established, DialError> {
+    let Some(step) = store.link_step(index) else {
+        return Err(DialError::Silent);
+    };
+    let facts = store.facts();
+    let target = config.relay_via.as_deref().unwrap_or(&facts.relay_address);
+    let dialled = tokio::time::timeout(config.flight_timeout, host.dial(target)).await;
+    let mut stream = dialled
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(DialError::Unreachable)?;
+
+    let entropy = ClientEntropy {
+        ephemeral: host.random(),
+        nonce: host.random(),
+    };
+    let (dialling, cell1) = link::connect(step, &facts.relay_public, entropy);
+    // Silence, a cut connection and a cell that does not open are one and the same here: nothing was spent.
+    let mut cell2 = Box::new([0; CELL]);
+    tokio::time::timeout(config.flight_timeout, async {
+        stream.write_all(&cell1[..]).await?;
+        stream.flush().await?;
+        read_cell(&mut stream, &mut cell2).await
+    })
+    .await
+    .unwrap_or(Err(LinkError::Timeout))
+    .map_err(|_| DialError::Silent)?;
+    let answered = dialling.answer(&mut cell2).map_err(|_| DialError::Silent)?;
+    cell2.zeroize();
+
+    let position = store.link_position();
+    match link::floor_verdict(position.answered, position.held, answered.floor()) {
+        FloorVerdict::Accept => {}
+        FloorVerdict::DoesNotOpen => return Err(DialError::Silent),
+        FloorVerdict::RolledBack => return Err(DialError::RolledBack),
+    }
+
+    let proof = store.reserve_link(index).await?;
+    let confirm = Confirm {
+        token: store.link_token(),
+        answered: store.acknowledged(),
+    };
+    let (cell3, link) = answered
+        .confirm(&proof, confirm, &store.derive("hedge"), host.random())
+        .map_err(|_| DialError::Silent)?;
+    let established = tokio::time::timeout(config.flight_timeout, establish(stream, &cell3, link)).await;
+    let (established, linked) = established
+        .unwrap_or(Err(LinkError::Timeout))
+        .map_err(|_| DialError::Unanswered)?;
+    store.link_answered(index, linked.token).await?;
+    store.raise_seq(linked.highest).await?;
+    Ok(established)
+}
+
+/// Sends cell 3 and waits for the first down cell: before it opens, no request may leave.
+async fn establish(
+    mut stream: BoxStream,
+    cell3: &[u8; CELL],
+    link: link::Link,
+) -> Result<(Established, Linked), LinkError> {
+    stream.write_all(cell3).await?;
+    stream.flush().await?;
+    let (read, write) = tokio::io::split(stream);
+    let mut reader = LinkReader::new(read, link.opener);
+    let writer = LinkWriter::new(write, link.sealer);
+    let head = reader.next().await?;
+    if head.kind != Kind::Linked || !head.is_bare() {
+        return Err(LinkError::Broken);
+    }
+    let linked = Linked::decode(&head.header)?;
+    let flag = |bit| linked.flags & bit != 0;
+    let established = Established {
+        reader,
+        writer,
+        token_mismatch: flag(Linked::TOKEN_MISMATCH),
+        rolled_back: flag(Linked::ROLLED_BACK),
+    };
+    Ok((established, linked))
+}

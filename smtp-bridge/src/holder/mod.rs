@@ -1,0 +1,203 @@
+//! The holder's end of a link: keeps one open while the pack lasts, empties the outbox, collects the mail.
+//!
+//! Start at [`run`]. [`dial`] makes a link, [`courier`] works on it. What is durable lives in the store; what is
+//! here is lost in a crash and made again.
+
+mod courier;
+mod dial;
+mod requests;
+
+use std::time::Duration;
+
+use mailbox::HolderStore;
+use tokio::sync::watch;
+
+use crate::message::Address;
+use crate::net::{Host, stopped};
+
+/// How the holder's end behaves.
+#[derive(Clone)]
+pub struct HolderConfig {
+    /// Whom notices are addressed to: the user's name for mail programs, at localhost.
+    pub user: Address,
+    /// `host:port` to dial instead of the address in the pack.
+    pub relay_via: Option<String>,
+    /// How often news from the relay are looked at; arrival is blurred by it.
+    pub tick: Duration,
+    /// Longest wait for one flight of the handshake.
+    pub flight_timeout: Duration,
+    /// Longest wait for the answer to a request.
+    pub answer_timeout: Duration,
+}
+
+impl HolderConfig {
+    /// The defaults for a user.
+    pub fn new(user: Address) -> Self {
+        HolderConfig {
+            user,
+            relay_via: None,
+            tick: Duration::from_secs(60),
+            flight_timeout: Duration::from_secs(15),
+            answer_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What `postern status` shows of the link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkState {
+    /// Not connected; the next try comes by itself.
+    Waiting,
+    /// Dialling or in the handshake.
+    Connecting,
+    /// Established.
+    Linked,
+    /// All link keys are used: nothing more can be sent or collected with this pack.
+    KeysUsedUp,
+    /// The relay answered as if it had been restored from an old copy: see OPERATIONS.
+    RolledBack,
+}
+
+/// What the rest of the process sees of the holder's end.
+#[derive(Clone)]
+pub struct HolderHandle {
+    state: watch::Receiver<LinkState>,
+    refresh: watch::Sender<u64>,
+}
+
+impl HolderHandle {
+    /// State of the link.
+    pub fn state(&self) -> LinkState {
+        *self.state.borrow()
+    }
+
+    /// Asks for news now instead of at the next tick.
+    pub fn refresh(&self) {
+        self.refresh.send_modify(|count| *count += 1);
+    }
+
+    /// Wakes when the state changes.
+    pub fn changes(&self) -> watch::Receiver<LinkState> {
+        self.state.clone()
+    }
+}
+
+/// First wait after a link that broke or could not be made.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+/// Longest wait between tries that cost nothing.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Cutting after cell 3 costs a key each: at most this many an hour are given away.
+const UNANSWERED_KEYS_PER_HOUR: u32 = 8;
+
+/// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
+pub fn new<S: HolderStore>(
+    host: Host,
+    store: S,
+    config: HolderConfig,
+    stop: watch::Receiver<bool>,
+) -> (HolderHandle, impl Future<Output = ()> + Send) {
+    let (state_sender, state) = watch::channel(LinkState::Waiting);
+    let (refresh, refreshed) = watch::channel(0);
+    let handle = HolderHandle { state, refresh };
+    (handle, run(host, store, config, state_sender, refreshed, stop))
+}
+
+async fn run<S: HolderStore>(
+    host: Host,
+    store: S,
+    config: HolderConfig,
+    state: watch::Sender<LinkState>,
+    refreshed: watch::Receiver<u64>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut backoff = BACKOFF_MIN;
+    let mut unanswered = Unanswered::default();
+    while !*stop.borrow() {
+        state.send_replace(LinkState::Connecting);
+        let attempt = tokio::select! {
+            attempt = dial::link(&host, &store, &config) => attempt,
+            () = stopped(&mut stop) => return,
+        };
+        let wait = match attempt {
+            Ok(link) => {
+                if link.rolled_back {
+                    tracing::error!("the relay does not know answers it gave: it was restored from an old copy");
+                }
+                if link.token_mismatch {
+                    tracing::error!(
+                        "the relay saw another user of this pack: a copy of it is in use, or it was restored"
+                    );
+                }
+                state.send_replace(LinkState::Linked);
+                unanswered = Unanswered::default();
+                backoff = BACKOFF_MIN;
+                let ended = courier::work(&host, &store, &config, link, refreshed.clone(), stop.clone()).await;
+                tracing::info!(reason = %ended, "link ended");
+                backoff
+            }
+            Err(dial::DialError::KeysUsedUp) => {
+                state.send_replace(LinkState::KeysUsedUp);
+                tracing::warn!("all link keys of this pack are used");
+                return;
+            }
+            Err(dial::DialError::RolledBack) => {
+                state.send_replace(LinkState::RolledBack);
+                tracing::error!("the relay offers keys that are burned already: it was restored from an old copy");
+                BACKOFF_MAX
+            }
+            Err(dial::DialError::Unanswered) => unanswered.next_wait(),
+            Err(error) => {
+                tracing::info!(reason = %error, "no link");
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                backoff
+            }
+        };
+        if !*stop.borrow() {
+            if *state.borrow() != LinkState::RolledBack {
+                state.send_replace(LinkState::Waiting);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stopped(&mut stop) => return,
+            }
+        }
+    }
+}
+
+/// Links that were confirmed by us and never answered, each of which may have cost a key.
+#[derive(Default)]
+struct Unanswered {
+    in_a_row: u32,
+}
+
+impl Unanswered {
+    /// 2, 4, 8 ... seconds, and once the hour's allowance is near, an even share of the hour.
+    fn next_wait(&mut self) -> Duration {
+        self.in_a_row += 1;
+        let share = Duration::from_secs(3_600 / u64::from(UNANSWERED_KEYS_PER_HOUR));
+        if self.in_a_row >= UNANSWERED_KEYS_PER_HOUR / 2 {
+            share
+        } else {
+            Duration::from_secs(1 << self.in_a_row)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_of_links_cut_after_cell_three_costs_at_most_eight_keys_and_a_few() {
+        let mut unanswered = Unanswered::default();
+        let (mut elapsed, mut keys) = (Duration::ZERO, 0);
+        while elapsed < Duration::from_secs(3_600) {
+            elapsed += unanswered.next_wait();
+            keys += 1;
+        }
+        assert!(
+            keys <= UNANSWERED_KEYS_PER_HOUR + UNANSWERED_KEYS_PER_HOUR / 2,
+            "{keys}"
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! Messages over an established link: cut into cells on one side, put together on the other.
+//!
+//! A message is `u16 header length | header | body` on one stream of cells (`docs/PROTOCOL.md` section 4). Both
+//! the holder's end and the relay's end use this module; neither knows here what a header means.
+
+mod reader;
+mod writer;
+
+pub use reader::{Head, LinkReader, read_cell};
+pub use writer::{LinkWriter, Outgoing};
+
+/// Why a link is over.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The peer sent something that this protocol has not: the link is closed without an answer.
+    #[error("the peer broke the protocol")]
+    Broken,
+    /// The peer said CLOSE.
+    #[error("the peer closed the link")]
+    Closed,
+    /// The stream ended or failed.
+    #[error("the connection ended: {0}")]
+    Stream(#[from] std::io::Error),
+    /// The peer took too long.
+    #[error("the peer did not answer in time")]
+    Timeout,
+}
+
+impl From<keypacks::Refused> for LinkError {
+    fn from(_: keypacks::Refused) -> Self {
+        LinkError::Broken
+    }
+}

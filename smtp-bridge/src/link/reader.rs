@@ -1,0 +1,167 @@
+//! Cells to messages.
+
+use keypacks::CELL;
+use keypacks::cell::{Kind, Opener};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::LinkError;
+
+/// Reads one whole cell; used for the handshake's flights, before there is an [`Opener`].
+pub async fn read_cell<R: AsyncRead + Unpin>(stream: &mut R, cell: &mut [u8; CELL]) -> Result<(), LinkError> {
+    stream.read_exact(cell).await?;
+    Ok(())
+}
+
+/// The beginning of a message: its header whole, its body perhaps still under way.
+pub struct Head {
+    /// Request, Answer, New or Linked.
+    pub kind: Kind,
+    /// Stream that the message is on.
+    pub stream: u32,
+    /// The header's bytes.
+    pub header: Zeroizing<Vec<u8>>,
+    start: Zeroizing<Vec<u8>>,
+    complete: bool,
+}
+
+impl Head {
+    /// Whether the message has no body.
+    pub fn is_bare(&self) -> bool {
+        self.complete && self.start.is_empty()
+    }
+}
+
+/// The receiving half of a link.
+pub struct LinkReader<R> {
+    source: R,
+    opener: Opener,
+    cell: Box<[u8; CELL]>,
+    filled: usize,
+}
+
+impl<R: AsyncRead + Unpin> LinkReader<R> {
+    /// The receiving half over `source`.
+    pub fn new(source: R, opener: Opener) -> Self {
+        LinkReader {
+            source,
+            opener,
+            cell: Box::new([0; CELL]),
+            filled: 0,
+        }
+    }
+
+    /// Waits for the next message. May be dropped and called again without losing anything.
+    pub async fn next(&mut self) -> Result<Head, LinkError> {
+        loop {
+            self.fill().await?;
+            let frame = self.opener.open(&mut self.cell)?;
+            let head = match frame.kind {
+                Kind::Pad => None,
+                Kind::Close => return Err(LinkError::Closed),
+                Kind::Request | Kind::Answer | Kind::New | Kind::Linked => Some(begin(&frame)?),
+                _ => return Err(LinkError::Broken),
+            };
+            // The opened cell is somebody's mail: nothing of it stays in an idle link's buffer.
+            self.cell.zeroize();
+            if let Some(head) = head {
+                return Ok(head);
+            }
+        }
+    }
+
+    /// Reads the rest of a message whose body is `expected` bytes long. To be awaited to its end.
+    pub async fn body(&mut self, head: Head, expected: usize) -> Result<Zeroizing<Vec<u8>>, LinkError> {
+        let mut body = Zeroizing::new(Vec::with_capacity(expected));
+        if head.start.len() > expected {
+            return Err(LinkError::Broken);
+        }
+        body.extend_from_slice(&head.start);
+        let mut complete = head.complete;
+        while !complete {
+            complete = self
+                .part(head.stream, |data| {
+                    // Never beyond the capacity: growing would leave a copy behind, and is the peer's lie anyway.
+                    let fits = data.len() <= expected - body.len();
+                    if fits {
+                        body.extend_from_slice(data);
+                    }
+                    fits
+                })
+                .await?;
+        }
+        if body.len() == expected {
+            Ok(body)
+        } else {
+            Err(LinkError::Broken)
+        }
+    }
+
+    /// Reads the rest of a message and drops it, for a body that is refused: at most `most` bytes.
+    pub async fn discard(&mut self, head: Head, most: usize) -> Result<(), LinkError> {
+        let mut left = most.checked_sub(head.start.len()).ok_or(LinkError::Broken)?;
+        let mut complete = head.complete;
+        while !complete {
+            complete = self
+                .part(head.stream, |data| match left.checked_sub(data.len()) {
+                    Some(rest) => {
+                        left = rest;
+                        true
+                    }
+                    None => false,
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Hands the next data cell of `stream` over; returns whether it was the last.
+    async fn part(&mut self, stream: u32, mut take: impl FnMut(&[u8]) -> bool) -> Result<bool, LinkError> {
+        self.fill().await?;
+        let frame = self.opener.open(&mut self.cell)?;
+        if frame.kind != Kind::Data || frame.stream != stream || frame.data.is_empty() || !take(frame.data) {
+            return Err(LinkError::Broken);
+        }
+        let last = frame.last;
+        self.cell.zeroize();
+        Ok(last)
+    }
+
+    async fn fill(&mut self) -> Result<(), LinkError> {
+        while self.filled < CELL {
+            // `filled` outlives a dropped future, so that a timer beside this read costs no bytes.
+            let count = self.source.read(&mut self.cell[self.filled..]).await?;
+            if count == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+            self.filled += count;
+        }
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+/// Of a request or answer: `u16 header length | header | first bytes of the body`; of the link's own cells: all header.
+fn begin(frame: &keypacks::cell::Frame<'_>) -> Result<Head, LinkError> {
+    if matches!(frame.kind, Kind::New | Kind::Linked) {
+        let header = Zeroizing::new(frame.data.to_vec());
+        return Ok(Head {
+            kind: frame.kind,
+            stream: frame.stream,
+            header,
+            start: Zeroizing::default(),
+            complete: true,
+        });
+    }
+    let (length, rest) = frame.data.split_first_chunk::<2>().ok_or(LinkError::Broken)?;
+    let (header, start) = rest
+        .split_at_checked(usize::from(u16::from_le_bytes(*length)))
+        .ok_or(LinkError::Broken)?;
+    Ok(Head {
+        kind: frame.kind,
+        stream: frame.stream,
+        header: Zeroizing::new(header.to_vec()),
+        start: Zeroizing::new(start.to_vec()),
+        complete: frame.last,
+    })
+}

@@ -1,0 +1,145 @@
+//! The host of a process: everything it may reach outside itself.
+//!
+//! Both binaries are `run(config, host)`. The system's host is [`system`]; a simulation gives its own. Nothing
+//! else in the project dials, listens, reads a clock or draws randomness (the workspace's lints see to it).
+//! Timers are `tokio::time`, which a paused runtime already controls.
+
+pub mod system;
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use mailbox::Entropy;
+use mailbox::disk::Disk;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// A future that a trait object returns.
+pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A byte stream in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static> Stream for T {}
+
+/// A byte stream of whatever the host is made of.
+pub type BoxStream = Box<dyn Stream>;
+
+/// What a process may reach.
+#[derive(Clone)]
+pub struct Host {
+    /// Sockets.
+    pub net: Arc<dyn Net>,
+    /// Names to addresses.
+    pub resolver: Arc<dyn Resolver>,
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The operating system's generator.
+    pub entropy: Arc<dyn Entropy>,
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Host {
+    /// `N` random bytes, drawn now.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// The UTC day, counted from 1970-01-01.
+    pub fn day(&self) -> u32 {
+        u32::try_from(self.clock.unix_seconds() / 86_400).unwrap_or(u32::MAX)
+    }
+
+    /// Resolves `host:port` and dials its addresses in turn.
+    pub async fn dial(&self, target: &str) -> io::Result<BoxStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in self.resolver.resolve(target).await? {
+            match self.net.dial(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Sockets.
+pub trait Net: Send + Sync + 'static {
+    /// Opens a stream to an address.
+    fn dial(&self, to: SocketAddr) -> Promise<'_, io::Result<BoxStream>>;
+    /// Listens at an address; port 0 takes a free one.
+    fn listen(&self, at: SocketAddr) -> Promise<'_, io::Result<Box<dyn Listener>>>;
+    /// Opens a stream to a socket in the file system.
+    fn dial_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<BoxStream>>;
+    /// Listens at a socket in the file system that only this user may open. A dead socket there is replaced.
+    fn listen_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<Box<dyn Listener>>>;
+}
+
+/// A listening socket.
+pub trait Listener: Send + 'static {
+    /// Waits for the next stream.
+    fn accept(&mut self) -> Promise<'_, io::Result<(BoxStream, Source)>>;
+    /// Where it listens; `None` for a socket in the file system.
+    fn address(&self) -> Option<SocketAddr>;
+}
+
+/// The network a stream came from: enough to bound one source's share of connections, and no more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source([u8; 6]);
+
+impl Source {
+    /// A stream of this machine's own file system.
+    pub const LOCAL: Source = Source([0; 6]);
+}
+
+impl From<IpAddr> for Source {
+    /// The /24 of an IPv4 address, the /48 of an IPv6 address.
+    fn from(address: IpAddr) -> Self {
+        let mut prefix = [0; 6];
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                prefix[0] = 4;
+                prefix[1..4].copy_from_slice(&v4.octets()[..3]);
+            }
+            IpAddr::V6(v6) => prefix.copy_from_slice(&v6.octets()[..6]),
+        }
+        Source(prefix)
+    }
+}
+
+/// Names to addresses.
+pub trait Resolver: Send + Sync + 'static {
+    /// Addresses of `host:port`, best first.
+    fn resolve<'a>(&'a self, target: &'a str) -> Promise<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// Wall clock.
+pub trait Clock: Send + Sync + 'static {
+    /// Seconds since 1970-01-01 UTC.
+    fn unix_seconds(&self) -> u64;
+}
+
+/// Ends when the process is to stop: the switch is true, or whoever holds it is gone.
+pub async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_network_not_a_host() {
+        let a = Source::from("192.0.2.1".parse::<IpAddr>().unwrap());
+        let b = Source::from("192.0.2.200".parse::<IpAddr>().unwrap());
+        let c = Source::from("192.0.3.1".parse::<IpAddr>().unwrap());
+        let mapped = Source::from("::ffff:192.0.2.7".parse::<IpAddr>().unwrap());
+        assert!(a == b && a != c && a == mapped);
+    }
+}

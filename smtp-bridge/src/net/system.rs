@@ -1,0 +1,124 @@
+//! The operating system as host. The only file of the project that touches its clock, sockets and generator.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this file is where the host reaches for the operating system"
+)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mailbox::Entropy;
+use mailbox::disk::{Disk, SystemDisk};
+use rand::TryRng;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::{BoxStream, Clock, Host, Listener, Net, Promise, Resolver, Source};
+
+/// The operating system's host over its own disk.
+pub fn host() -> Host {
+    host_over(Arc::new(SystemDisk))
+}
+
+/// The operating system's host over another disk.
+pub fn host_over(disk: Arc<dyn Disk>) -> Host {
+    Host {
+        net: Arc::new(Sockets),
+        resolver: Arc::new(Names),
+        clock: Arc::new(Wall),
+        entropy: Arc::new(Generator),
+        disk,
+    }
+}
+
+struct Sockets;
+
+impl Net for Sockets {
+    fn dial(&self, to: SocketAddr) -> Promise<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn listen(&self, at: SocketAddr) -> Promise<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move { Ok(Box::new(TcpListener::bind(at).await?) as Box<dyn Listener>) })
+    }
+
+    fn dial_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<BoxStream>> {
+        Box::pin(async move { Ok(Box::new(UnixStream::connect(path).await?) as BoxStream) })
+    }
+
+    fn listen_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            // The store's lock is held by now: a socket left here belongs to a process that is gone.
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+}
+
+impl Listener for TcpListener {
+    fn accept(&mut self) -> Promise<'_, io::Result<(BoxStream, Source)>> {
+        Box::pin(async move {
+            let (stream, from) = TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok((Box::new(stream) as BoxStream, Source::from(from.ip())))
+        })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
+    }
+}
+
+impl Listener for UnixListener {
+    fn accept(&mut self) -> Promise<'_, io::Result<(BoxStream, Source)>> {
+        Box::pin(async move {
+            let (stream, _) = UnixListener::accept(self).await?;
+            Ok((Box::new(stream) as BoxStream, Source::LOCAL))
+        })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+struct Names;
+
+impl Resolver for Names {
+    fn resolve<'a>(&'a self, target: &'a str) -> Promise<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move { Ok(tokio::net::lookup_host(target).await?.collect()) })
+    }
+}
+
+struct Wall;
+
+impl Clock for Wall {
+    fn unix_seconds(&self) -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+}
+
+struct Generator;
+
+impl Entropy for Generator {
+    fn fill(&self, bytes: &mut [u8]) {
+        // Without randomness nothing may be sealed: there is no safe way to go on.
+        rand::rngs::SysRng
+            .try_fill_bytes(bytes)
+            .expect("the operating system's generator works");
+    }
+}
