@@ -10,6 +10,7 @@
 
 pub(crate) mod base;
 pub mod commit;
+pub mod conformance;
 pub mod disk;
 pub mod entropy;
 mod error;

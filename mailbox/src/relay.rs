@@ -337,3 +337,6 @@ impl RelayStore for RelayFiles {
         self.run_upkeep(now, retention_days).await
     }
 }
+
+#[cfg(test)]
+mod tests;

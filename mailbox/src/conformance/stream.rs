@@ -1,0 +1,358 @@
+//! Random operations, with the power cut between and during them.
+//!
+//! An operation whose outcome is unknown leaves two models; what the store shows afterwards must be one of the two,
+//! whole. Beyond that: no post index is ever seen with two wraps, and an answer once given never changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Backend;
+use super::holder_side::{DAY, Holder, NOW, change, deposit, number_of, spool};
+use super::model::{AccountModel, Model, Outcome, message_number};
+use crate::StoreError;
+use crate::entropy::{Entropy, SeededEntropy, random};
+use crate::relay_store::{self, Effect, IssueOrder, RelayStore};
+use crate::request::{Answer, COLLECT_MAX, Collected};
+
+const KEY_PRICE: u64 = 3;
+
+/// Runs `steps` random operations chosen by `seed`, with crashes; `at_rest` looks at the backend after each restart.
+pub async fn stream<B: Backend>(backend: &B, seed: u64, steps: usize, mut at_rest: impl FnMut(&B)) {
+    let mut run = Run {
+        random: SeededEntropy::new(seed),
+        model: Model::default(),
+        holders: BTreeMap::new(),
+        wraps: BTreeMap::new(),
+        hour: NOW / 3_600,
+        next_number: 1,
+    };
+    let mut store = backend.open().await;
+    store.set_prices(1, 1, KEY_PRICE, 0, 0).await.expect("set");
+    for _ in 0..steps {
+        if run.below(4) == 0 {
+            backend.crash_after(run.below(24));
+        }
+        let before = run.model.clone();
+        let outcome = run.step(&store).await;
+        match outcome {
+            Ok(()) => {}
+            Err(error) => {
+                assert!(
+                    matches!(error, StoreError::Unknown | StoreError::Io(_) | StoreError::Unavailable),
+                    "{error}: no refusal was due"
+                );
+                backend.crash(store, run.below(u64::MAX)).await;
+                store = backend.open().await;
+                run.reconcile(&store, before).await;
+                at_rest(backend);
+            }
+        }
+        if run.below(16) == 0 {
+            match run.below(2) {
+                0 => backend.crash(store, run.below(u64::MAX)).await,
+                _ => {
+                    backend.crash_after(u64::MAX);
+                    backend.close(store).await;
+                }
+            }
+            store = backend.open().await;
+            run.compare(&store).await;
+            at_rest(backend);
+        }
+    }
+    backend.crash(store, run.below(u64::MAX)).await;
+    let store = backend.open().await;
+    run.compare(&store).await;
+    backend.close(store).await;
+    at_rest(backend);
+}
+
+struct Run {
+    random: SeededEntropy,
+    /// What is so if the operation under way takes place.
+    model: Model,
+    holders: BTreeMap<u64, Holder>,
+    /// Digest of every wrap ever seen.
+    wraps: BTreeMap<(u64, u64), [u8; 32]>,
+    hour: u64,
+    next_number: u64,
+}
+
+impl Run {
+    fn below(&mut self, bound: u64) -> u64 {
+        u64::from_le_bytes(random(&self.random as &dyn Entropy)) % bound
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    fn pick(&mut self) -> Option<u64> {
+        let accounts: Vec<u64> = self.holders.keys().copied().collect();
+        (!accounts.is_empty()).then(|| accounts[self.below(accounts.len() as u64) as usize])
+    }
+
+    /// One operation. The model is moved on whether or not it succeeds; `Err`: it may or may not have happened.
+    async fn step(&mut self, store: &impl RelayStore) -> Result<(), StoreError> {
+        let Some(account) = self.pick() else {
+            return self.issue(store).await;
+        };
+        match self.below(12) {
+            0 if self.holders.len() < 3 => self.issue(store).await,
+            0 | 1 => self.top_up(store, account).await,
+            2 | 3 => self.burn(store, account).await,
+            4..=6 => self.submit(store, account).await,
+            7 => self.open_alias(store, account).await,
+            8 => self.deposit(store, account).await,
+            9 => self.confirm(store, account).await,
+            10 => self.finish(store).await,
+            _ => {
+                self.hour += 1;
+                store.upkeep(self.hour * 3_600, 10_000).await.map(|_| ())
+            }
+        }
+    }
+
+    /// Not lost with its holder when the answer is: the account may be there, but nobody has its root.
+    async fn issue(&mut self, store: &impl RelayStore) -> Result<(), StoreError> {
+        let credit = self.below(300);
+        let number = self.model.accounts.len() as u64;
+        let order = IssueOrder {
+            link_keys: 24,
+            credit,
+            operator: false,
+            day: DAY,
+        };
+        let account = AccountModel {
+            credits: credit,
+            link_keys: 24,
+            ..AccountModel::default()
+        };
+        self.model.accounts.insert(number, account);
+        let holder = Holder::of(store.issue(order).await?);
+        assert_eq!(holder.account.0, number);
+        self.holders.insert(number, holder);
+        Ok(())
+    }
+
+    async fn top_up(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        let (amount, id) = (self.below(200), random(&self.random as &dyn Entropy));
+        let holder = &self.holders[&account];
+        self.model.account(holder.account).credits += amount;
+        let balance = store.top_up(&holder.identifier, amount, id, DAY).await?;
+        assert_eq!(balance, Some(self.model.balance(holder.account)));
+        assert_eq!(store.top_up(&holder.identifier, amount, id, DAY).await?, balance);
+        Ok(())
+    }
+
+    async fn burn(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        let base = self.model.accounts[&account].link_base;
+        let index = (base + self.below(5)).saturating_sub(self.below(2));
+        let token = random(&self.random as &dyn Entropy);
+        let holder = &self.holders[&account];
+        let live = self.model.burn(holder.account, index, KEY_PRICE);
+        let found = store.find_tag(&holder.link(index).tag);
+        assert_eq!(
+            found.map(|hit| (hit.account.0, hit.step.index, hit.floor)),
+            live.then_some((account, index, base))
+        );
+        let burned = store.burn(holder.burn_order(index, token, token, 0)).await?;
+        assert_eq!(burned.is_some(), live);
+        Ok(())
+    }
+
+    async fn submit(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        // Sometimes a number that was used before: it must give the old answer.
+        let highest = self.model.accounts[&account].highest;
+        let seq = (highest + 1).saturating_sub(self.below(3)).max(1);
+        let (price, count, length) = (self.below(60), 1 + self.below(3), 8 + self.below(9_000) as usize);
+        let recipients: Vec<String> = (0..count).map(|n| format!("{n}@example.org")).collect();
+        let holder = &self.holders[&account];
+        let again = self.model.accounts[&account].outcomes.contains_key(&seq);
+        let expected = self.model.submit(holder.account, seq, &recipients, price);
+        let mut message = message_number(holder.account, seq).to_le_bytes().to_vec();
+        message.resize(length, b'm');
+        let names: Vec<&str> = recipients.iter().map(String::as_str).collect();
+        let answer = holder
+            .execute(store, &change(seq, 0), spool(&names, &message, price))
+            .await?;
+        assert_eq!(Outcome::of(&answer), expected, "again: {again}");
+        Ok(())
+    }
+
+    async fn open_alias(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        let seq = self.model.accounts[&account].highest + 1;
+        let address = format!("alias{}@relay.test", self.below(5));
+        let holder = &self.holders[&account];
+        let expected = self.model.open_alias(holder.account, seq, &address);
+        let effect = Effect::AliasOpen { address };
+        let answer = holder.execute(store, &change(seq, 0), effect).await?;
+        assert_eq!(Outcome::of(&answer), expected);
+        Ok(())
+    }
+
+    async fn deposit(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        let other = self.pick().unwrap_or(account);
+        let recipients = [self.holders[&account].account, self.holders[&other].account];
+        let (number, length) = (self.number(), self.below(3_000) as usize);
+        self.model.deposit(&recipients, number);
+        let payload = vec![b'd'; length];
+        store
+            .deposit(deposit(&recipients.map(|account| (account, 0)), number, &payload, DAY))
+            .await
+    }
+
+    async fn confirm(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
+        let from = self.below(1 + self.model.accounts[&account].post_next);
+        let most = 1 + self.below(3) as u16;
+        let holder = &self.holders[&account];
+        let (collected, ..) = store.collect(holder.account, from, most)?;
+        let mut confirmed = Vec::new();
+        for entry in &collected {
+            let (index, fields, digest) = holder.open(entry).expect("nothing expires here");
+            holder
+                .fetch(store, index, &fields)
+                .await
+                .expect("inbound mail is free here");
+            confirmed.push((index, digest));
+        }
+        let deposits = &mut self.model.account(holder.account).deposits;
+        deposits.retain(|index, _| confirmed.iter().all(|(gone, _)| gone != index));
+        let expected = confirmed.len() as u16;
+        assert_eq!(store.confirm(holder.account, confirmed).await?, expected);
+        Ok(())
+    }
+
+    async fn finish(&mut self, store: &impl RelayStore) -> Result<(), StoreError> {
+        let due = store.due(NOW, 9)?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let id = due[self.below(due.len() as u64) as usize];
+        let delivery = store.delivery(id)?.expect("due");
+        let key = (delivery.recipient.clone(), number_in(&delivery.message));
+        let outcome = match self.below(3) {
+            0 => {
+                *self.model.spool.get_mut(&key).expect("queued") += 1;
+                relay_store::Outcome::Retry { at: NOW - 1 }
+            }
+            1 => {
+                self.model.spool.remove(&key);
+                relay_store::Outcome::Delivered
+            }
+            _ => {
+                let number = self.number();
+                self.model.spool.remove(&key);
+                self.model.deposit(&[delivery.account], number);
+                let report = deposit(&[(delivery.account, 0)], number, b"report", DAY);
+                relay_store::Outcome::Failed { report: Some(report) }
+            }
+        };
+        store.finish(id, outcome).await
+    }
+
+    /// The operation that failed has either taken place or not.
+    async fn reconcile(&mut self, store: &impl RelayStore, before: Model) {
+        let after = self.model.clone();
+        let seen = self.observe(store, &after).await;
+        let without = self.observe(store, &before).await;
+        if seen != after {
+            assert_eq!(without, before, "the operation took place in part");
+            self.model = before;
+        }
+    }
+
+    async fn compare(&mut self, store: &impl RelayStore) {
+        let expected = self.model.clone();
+        assert_eq!(self.observe(store, &expected).await, expected);
+    }
+
+    /// The store as a model. `asked` says which changes to ask after.
+    async fn observe(&mut self, store: &impl RelayStore, asked: &Model) -> Model {
+        let audit = store.audit().expect("readable");
+        assert_eq!(audit.findings, Vec::<String>::new());
+        assert_eq!(audit.totals, store.totals().expect("readable"));
+        let mut seen = Model::default();
+        for id in store.due(u64::MAX, usize::MAX).expect("readable") {
+            let delivery = store.delivery(id).expect("readable").expect("due");
+            let key = (delivery.recipient.clone(), number_in(&delivery.message));
+            assert!(
+                seen.spool.insert(key, delivery.attempts).is_none(),
+                "a message is queued twice"
+            );
+        }
+        for address in (0..5).map(|n| format!("alias{n}@relay.test")) {
+            if let Some(alias) = store.alias(&address) {
+                seen.aliases.insert(address, (alias.account.0, alias.open));
+            }
+        }
+        for number in 0..audit.totals.accounts {
+            let model = match self.holders.get(&number) {
+                Some(holder) => observe_account(store, holder, &asked.accounts[&number], &mut self.wraps).await,
+                None => orphan(store, number),
+            };
+            seen.accounts.insert(number, model);
+        }
+        seen
+    }
+}
+
+async fn observe_account(
+    store: &impl RelayStore,
+    holder: &Holder,
+    asked: &AccountModel,
+    wraps: &mut BTreeMap<(u64, u64), [u8; 32]>,
+) -> AccountModel {
+    let mut seen = orphan(store, holder.account.0);
+    let mut from = 0;
+    loop {
+        let (collected, next, more) = store.collect(holder.account, from, COLLECT_MAX).expect("readable");
+        for entry in &collected {
+            assert!(matches!(entry, Collected::Wrap { .. }));
+            let (index, fields, digest) = holder.open(entry).expect("nothing expires here");
+            let known = *wraps.entry((holder.account.0, index)).or_insert(digest);
+            assert_eq!(known, digest, "a post index was used twice");
+            seen.deposits.insert(index, number_of(&fields));
+        }
+        (from, seen.post_next) = (next, next);
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(store.waiting(holder.account), !seen.deposits.is_empty());
+    for seq in 1..=asked.highest {
+        let change = change(seq, 0);
+        if let Some(answer) = store.stored_answer(holder.account, &change, &change.digest()) {
+            seen.outcomes.insert(seq, Outcome::of(&answer));
+            seen.highest = seq;
+        }
+    }
+    let live: BTreeSet<u64> = (0..seen.link_keys)
+        .filter(|index| store.find_tag(&holder.link(*index).tag).is_some())
+        .collect();
+    assert_eq!(
+        live,
+        (seen.link_base..(seen.link_base + 4).min(seen.link_keys)).collect()
+    );
+    seen
+}
+
+/// What anyone sees of an account.
+fn orphan(store: &impl RelayStore, number: u64) -> AccountModel {
+    match store.balance(relay_store::Account(number)).expect("readable") {
+        Answer::Balance {
+            keys, credits, debits, ..
+        } => AccountModel {
+            credits,
+            debits,
+            link_keys: 24,
+            link_base: 24 - keys,
+            ..AccountModel::default()
+        },
+        _ => panic!("a balance is a balance"),
+    }
+}
+
+fn number_in(message: &[u8]) -> u64 {
+    u64::from_le_bytes(*message.first_chunk().expect("at least eight bytes"))
+}

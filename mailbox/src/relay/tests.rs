@@ -1,0 +1,492 @@
+//! The store in files under the conformance suite, on a disk that crashes; and what only this implementation promises.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use keypacks::Secret;
+use keypacks::chain::LinkChain;
+use proptest::prelude::*;
+
+use super::chains::Chains;
+use super::*;
+use crate::conformance::{Backend, every_case, stream};
+use crate::disk::{MemoryDisk, RESERVE_BYTES, SystemDisk};
+use crate::entropy::SeededEntropy;
+use crate::relay_store::Spooled;
+use crate::request::Operation;
+use crate::slots::SlotFile;
+
+const FOLDER: &str = "/relay";
+const DAY: u32 = 20_000;
+const NOW: u64 = DAY as u64 * 86_400;
+
+/// A store on a memory disk. Every opening has randomness of its own.
+struct Files {
+    disk: MemoryDisk,
+    config: RelayConfig,
+    openings: AtomicU64,
+}
+
+impl Files {
+    fn new() -> Self {
+        let config = RelayConfig {
+            segment_bytes: 256 << 10,
+            ..RelayConfig::default()
+        };
+        Self {
+            disk: MemoryDisk::new(),
+            config,
+            openings: AtomicU64::new(0),
+        }
+    }
+
+    fn try_open(&self) -> Result<RelayFiles, StoreError> {
+        let entropy = Arc::new(SeededEntropy::new(self.openings.fetch_add(1, Ordering::Relaxed) << 32));
+        RelayFiles::open(
+            Arc::new(self.disk.clone()),
+            Path::new(FOLDER),
+            self.config,
+            entropy,
+            |actor| {
+                drop(tokio::spawn(actor));
+            },
+        )
+    }
+
+    /// Whether these bytes lie anywhere on the disk.
+    fn holds(&self, wanted: &[u8]) -> bool {
+        self.disk
+            .files()
+            .iter()
+            .any(|(_, bytes)| bytes.windows(wanted.len()).any(|window| window == wanted))
+    }
+
+    fn key(&self, name: &str) -> Secret<32> {
+        let path = PathBuf::from(FOLDER).join(name);
+        let (_, bytes) = self
+            .disk
+            .files()
+            .into_iter()
+            .find(|(file, _)| *file == path)
+            .expect("a key file");
+        Secret::from_slice(&bytes[..32]).expect("32 bytes")
+    }
+
+    /// Every chain state that the slot file still opens to, in either copy.
+    fn states(&self) -> Vec<Chains> {
+        let path = PathBuf::from(FOLDER).join("slots");
+        let (_, bytes) = self
+            .disk
+            .files()
+            .into_iter()
+            .find(|(file, _)| *file == path)
+            .expect("the slots");
+        let key = self.key("slots.key");
+        let copies = bytes
+            .chunks(chains::SLOT_BYTES)
+            .filter_map(|copy| crate::vault::open(&key, copy).ok());
+        copies.filter_map(|plain| Chains::parse(&plain[18..178])).collect()
+    }
+}
+
+impl Backend for Files {
+    type Store = RelayFiles;
+
+    /// The power goes once while the store opens, if that takes enough operations: recovery must bear it, too.
+    async fn open(&self) -> RelayFiles {
+        let n = self.openings.load(Ordering::Relaxed);
+        self.disk.power_off_after(n * 7 % 40);
+        let first = self.try_open();
+        if first.is_ok() && !self.disk.is_off() {
+            self.disk.power_off_after(u64::MAX);
+            return first.expect("just seen");
+        }
+        drop(first);
+        tokio::task::yield_now().await;
+        self.disk.restart(n);
+        self.try_open().expect("opens")
+    }
+
+    async fn close(&self, store: RelayFiles) {
+        store.close().await;
+    }
+
+    fn crash_after(&self, n: u64) {
+        self.disk.power_off_after(n);
+    }
+
+    async fn crash(&self, store: RelayFiles, seed: u64) {
+        self.disk.power_off();
+        drop(store);
+        tokio::task::yield_now().await;
+        self.disk.restart(seed);
+    }
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(test)
+}
+
+async fn issue(store: &RelayFiles) -> Issued {
+    let order = IssueOrder {
+        link_keys: 64,
+        credit: 1_000_000,
+        operator: false,
+        day: DAY,
+    };
+    store.issue(order).await.expect("issued")
+}
+
+async fn submit(store: &RelayFiles, account: Account, seq: u64, message: &[u8]) -> Result<Answer, StoreError> {
+    let operation = Operation::AliasOpen { local: String::new() };
+    let change = Change {
+        seq,
+        id: [1; 16],
+        blind: [2; 16],
+        acknowledged: seq - 1,
+        operation,
+    };
+    let spooled = Spooled {
+        reverse_path: "sender-canary@relay.test".to_owned(),
+        recipients: vec!["recipient-canary@example.org".to_owned()],
+        message: message.to_vec(),
+        price: 10,
+    };
+    let digest = change.digest();
+    store
+        .execute(account, change, digest, Effect::Spool(spooled), DAY, NOW)
+        .await
+}
+
+fn burn(account: Account, index: u64) -> BurnOrder {
+    BurnOrder {
+        account,
+        index,
+        token: [0; 16],
+        fresh: [0; 16],
+        answered: 0,
+        day: DAY,
+    }
+}
+
+#[test]
+fn the_conformance_cases_hold() {
+    run(every_case(Files::new));
+}
+
+#[test]
+fn the_conformance_cases_hold_on_the_real_disk() {
+    struct Real(tempfile::TempDir);
+    impl Backend for Real {
+        type Store = RelayFiles;
+        async fn open(&self) -> RelayFiles {
+            let config = RelayConfig {
+                segment_bytes: 1 << 20,
+                ..RelayConfig::default()
+            };
+            let entropy = Arc::new(SeededEntropy::new(1));
+            let spawn = |actor| crate::commit::on_thread("store", actor).expect("a thread");
+            RelayFiles::open(Arc::new(SystemDisk), self.0.path(), config, entropy, spawn).expect("opens")
+        }
+        async fn close(&self, store: RelayFiles) {
+            store.close().await;
+        }
+        fn crash_after(&self, _: u64) {}
+        async fn crash(&self, store: RelayFiles, _: u64) {
+            store.close().await;
+        }
+    }
+    run(every_case(|| Real(tempfile::tempdir().expect("a temporary folder"))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_operations_with_crashes_agree_with_the_model(seed: u64) {
+        let files = Files::new();
+        run(stream(&files, seed, 60, |_| {}));
+    }
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        assert_eq!(files.try_open().err(), Some(StoreError::Locked));
+        store.close().await;
+        files.open().await;
+    });
+}
+
+#[test]
+fn a_used_chain_state_is_gone_from_both_copies_after_a_second() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        store
+            .burn(burn(issued.account, 1))
+            .await
+            .expect("readable")
+            .expect("live");
+        assert!(
+            files.states().iter().any(|chains| chains.link.index() == 0),
+            "not before the erasure is due"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+        let states = files.states();
+        assert_eq!(states.len(), 2);
+        assert!(states.iter().all(|chains| chains.link.index() == 2));
+        store.close().await;
+    });
+}
+
+#[test]
+fn with_erasure_switched_off_the_same_search_finds_the_states() {
+    for keep_used_keys in [false, true] {
+        run(async {
+            let mut files = Files::new();
+            files.config.keep_used_keys = keep_used_keys;
+            let store = files.open().await;
+            let issued = issue(&store).await;
+            store
+                .burn(burn(issued.account, 0))
+                .await
+                .expect("readable")
+                .expect("live");
+            store.close().await;
+            let used = LinkChain::from_root(&issued.root);
+            assert_eq!(files.holds(used.state().expose()), keep_used_keys);
+        });
+    }
+}
+
+#[test]
+fn nothing_of_a_message_is_on_the_disk_in_clear_and_its_row_key_ends_with_it() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        submit(&store, account, 1, b"message-canary").await.expect("executed");
+        let id = store.due(NOW, 1).expect("readable")[0];
+        for canary in [&b"message-canary"[..], b"recipient-canary", b"sender-canary"] {
+            assert!(!files.holds(canary));
+        }
+        let base = &store.shared.base;
+        let row = base
+            .index
+            .read(|read| rows::SPOOL.get(read, &base.vault, id.0))
+            .expect("readable")
+            .expect("queued");
+        let record = base.slab.read(row.record).expect("readable");
+        assert!(files.holds(record.expose()));
+        store.finish(id, Outcome::Delivered).await.expect("recorded");
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+        assert!(!files.holds(record.expose()));
+        store.close().await;
+    });
+}
+
+#[test]
+fn an_epoch_key_is_gone_when_the_stragglers_are_moved() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        submit(&store, account, 1, b"x").await.expect("executed");
+        let old = store.shared.live().epochs.current().key.duplicate();
+        store.upkeep(NOW, 30).await.expect("kept up");
+        let path = PathBuf::from(FOLDER).join("epochs");
+        let (_, bytes) = files
+            .disk
+            .files()
+            .into_iter()
+            .find(|(file, _)| *file == path)
+            .expect("the epochs");
+        let key = files.key("slots.key");
+        let copies: Vec<_> = bytes
+            .chunks(256)
+            .filter_map(|copy| crate::vault::open(&key, copy).ok())
+            .collect();
+        assert_eq!(copies.len(), 2);
+        assert!(
+            copies
+                .iter()
+                .all(|copy| !copy.windows(32).any(|window| window == old.expose()))
+        );
+        assert!(
+            store
+                .delivery(store.due(NOW, 1).expect("readable")[0])
+                .expect("readable")
+                .is_some()
+        );
+        store.close().await;
+    });
+}
+
+#[test]
+fn freed_bodies_make_room_for_new_ones() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        let mut bytes = Vec::new();
+        for seq in 1..=40 {
+            submit(&store, account, seq, &[b'x'; 30_000]).await.expect("executed");
+            let id = store.due(NOW, 1).expect("readable")[0];
+            store.finish(id, Outcome::Delivered).await.expect("recorded");
+            bytes.push(store.shared.base.segments.bytes());
+        }
+        assert_eq!(bytes.first(), bytes.last());
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_restored_database_freezes_its_accounts_and_only_those() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let early = issue(&store).await;
+        store.close().await;
+        let backup = files.disk.snapshot();
+        let store = files.open().await;
+        store
+            .burn(burn(early.account, 0))
+            .await
+            .expect("readable")
+            .expect("live");
+        store.close().await;
+        files
+            .disk
+            .restore_file(&backup, &PathBuf::from(FOLDER).join("index.redb"));
+        let store = files.open().await;
+        assert_eq!(store.frozen(), 1);
+        assert!(
+            store
+                .find_tag(&LinkChain::from_root(&early.root).step_at(1).expect("near").tag)
+                .is_none()
+        );
+        assert_eq!(
+            store.burn(burn(early.account, 1)).await.err(),
+            Some(StoreError::RestoredDatabase)
+        );
+        assert_eq!(
+            submit(&store, early.account, 1, b"x").await.err(),
+            Some(StoreError::RestoredDatabase)
+        );
+        let late = issue(&store).await;
+        assert!(store.burn(burn(late.account, 0)).await.expect("readable").is_some());
+        store.close().await;
+        assert_eq!(files.open().await.frozen(), 1, "it stays frozen");
+    });
+}
+
+#[test]
+fn a_full_disk_or_spool_or_mailbox_is_an_answer() {
+    run(async {
+        let mut files = Files::new();
+        (files.config.spool_max, files.config.deposits_max) = (1, 0);
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        files.disk.set_free_bytes(Some(RESERVE_BYTES));
+        assert_eq!(submit(&store, account, 1, b"x").await.err(), Some(StoreError::Full));
+        files.disk.set_free_bytes(None);
+        assert!(matches!(
+            submit(&store, account, 1, b"x").await,
+            Ok(Answer::Done { .. })
+        ));
+        let busy = Answer::Refused {
+            seq: 2,
+            refusal: Refusal::Busy,
+        };
+        assert!(submit(&store, account, 2, b"x").await == Ok(busy));
+        let mut sealer = keypacks::deposit::BodySealer::new(keypacks::deposit::Dek::new(Secret::new([1; 32])), [0; 16]);
+        sealer.push(b"x").expect("short");
+        let keypacks::deposit::Sealed {
+            body,
+            kilobytes,
+            length,
+            dek,
+        } = sealer.finish();
+        let order = DepositOrder {
+            recipients: vec![(account, 0)],
+            body,
+            dek,
+            length,
+            kilobytes,
+            day: DAY,
+        };
+        assert_eq!(store.deposit(order).await, Err(StoreError::Busy));
+        assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_single_failure_of_the_disk_is_survived_in_process() {
+    for nth in 0..24 {
+        run(async {
+            let files = Files::new();
+            let store = files.open().await;
+            let account = issue(&store).await.account;
+            files.disk.fail_nth(nth);
+            let first = submit(&store, account, 1, b"first").await;
+            let again = submit(&store, account, 1, b"first").await;
+            assert!(
+                matches!(again, Ok(Answer::Done { debited: 10, .. })),
+                "failure {nth}: {:?}",
+                again.err()
+            );
+            assert!(first.is_err() || first == again);
+            assert_eq!(store.totals().expect("readable").queued, 1);
+            assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
+            store.close().await;
+        });
+    }
+}
+
+#[test]
+fn many_callers_share_commits_and_each_is_answered() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        let before = store.shared.base.index.commit_number().expect("readable");
+        let calls: Vec<_> = (1..=20)
+            .map(|seq| {
+                let store = store.clone();
+                tokio::spawn(async move { submit(&store, account, seq, b"x").await })
+            })
+            .collect();
+        for call in calls {
+            assert!(matches!(call.await.expect("no panic"), Ok(Answer::Done { .. })));
+        }
+        assert_eq!(store.totals().expect("readable").queued, 20);
+        assert!(store.shared.base.index.commit_number().expect("readable") - before <= 3);
+        store.close().await;
+    });
+}
+
+/// The slot file is opened by its own key only: a look into it from outside the store.
+#[test]
+fn slots_do_not_open_under_another_key() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        issue(&store).await;
+        store.close().await;
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let path = PathBuf::from(FOLDER).join("slots");
+        let mut slots = SlotFile::open(&files.disk, &path, Secret::new([0; 32]), chains::SLOT_BYTES, entropy);
+        let read = slots.as_mut().expect("opened").read(0);
+        assert_eq!(read.err(), Some(StoreError::Corrupt));
+    });
+}
