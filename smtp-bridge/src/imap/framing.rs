@@ -208,7 +208,10 @@ impl Framer {
 
     fn read_line(&mut self) -> Option<Frame> {
         let (length, ended) = self.rest_of_line();
-        if self.command.len() + length > self.command_max {
+        let room = self.command_max.saturating_sub(self.command.len());
+        if length > room {
+            self.command.extend_from_slice(&self.input[self.at..self.at + room]);
+            self.at += room;
             self.mode = Mode::SkipLine;
             return Some(Frame::TooLong);
         }
@@ -404,7 +407,7 @@ mod tests {
             ("a X {7}\r\n1 {9}\r\n\r\n", vec!["a X {7}\r\n1 {9}\r\n\r\n"]),
             (
                 "a X \"\u{fc} \\\" \" \"b\"\r\n",
-                vec!["a X {6+}\r\n\u{fc} \"  \"b\"\r\n"],
+                vec!["a X {5+}\r\n\u{fc} \"  \"b\"\r\n"],
             ),
             ("a X {101}\r\nb NOOP\r\n", vec!["refused 101", "b NOOP\r\n"]),
             (

@@ -362,22 +362,22 @@ mod tests {
             (
                 single,
                 "BODY[]",
-                "BODY[] {34}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\nbody\r\n",
+                "BODY[] {33}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\nbody\r\n",
             ),
             (
                 single,
                 "RFC822",
-                "RFC822 {34}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\nbody\r\n",
+                "RFC822 {33}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\nbody\r\n",
             ),
             (
                 single,
                 "BODY.PEEK[HEADER]",
-                "BODY[HEADER] {28}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\n",
+                "BODY[HEADER] {27}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\n",
             ),
             (
                 single,
                 "RFC822.HEADER",
-                "RFC822.HEADER {28}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\n",
+                "RFC822.HEADER {27}\r\nA: 1\r\nB: 2\r\n\tfold\r\nC: 3\r\n\r\n",
             ),
             (single, "BODY[TEXT]", "BODY[TEXT] {6}\r\nbody\r\n"),
             (single, "RFC822.TEXT", "RFC822.TEXT {6}\r\nbody\r\n"),
@@ -388,7 +388,7 @@ mod tests {
             (
                 single,
                 "BODY[HEADER.FIELDS (b x)]",
-                "BODY[HEADER.FIELDS (b x)] {16}\r\nB: 2\r\n\tfold\r\n\r\n",
+                "BODY[HEADER.FIELDS (b x)] {15}\r\nB: 2\r\n\tfold\r\n\r\n",
             ),
             (
                 single,

@@ -48,7 +48,10 @@ where
                     0 => return Err(io::ErrorKind::WriteZero.into()),
                     written => session.handle_transmitted(written),
                 }
-                deadline = Instant::now() + session.patience();
+                if !session.is_watching() {
+                    // A command that takes long is no silence; news of the mailbox are.
+                    deadline = Instant::now() + session.patience();
+                }
             }
             Step::Receive { watch } => {
                 stream.flush().await?;
@@ -142,4 +145,164 @@ pub async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
         .write_all(b"* BYE [UNAVAILABLE] Too many sessions, try again later\r\n")
         .await?;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mailbox::holder_store::Flags;
+    use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::imap::MemoryInbox;
+
+    /// A client over a pipe of 4 KiB, and the server's end.
+    fn connect(inbox: &Arc<MemoryInbox>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
+        let (client, server) = duplex(4 << 10);
+        let inbox = Arc::clone(inbox);
+        let served = tokio::spawn(async move { serve(server, &Limits::default(), &*inbox).await });
+        (BufReader::new(client), served)
+    }
+
+    /// Lines up to and with one that starts so.
+    async fn until(client: &mut BufReader<DuplexStream>, start: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            assert_ne!(
+                client.read_until(b'\n', &mut line).await.expect("the pipe stands"),
+                0,
+                "closed before {start}"
+            );
+            lines.push(String::from_utf8_lossy(&line).trim_end().to_string());
+            if lines[lines.len() - 1].starts_with(start) {
+                return lines;
+            }
+        }
+    }
+
+    async fn send(client: &mut BufReader<DuplexStream>, text: &str) {
+        client.write_all(text.as_bytes()).await.expect("the pipe stands");
+    }
+
+    async fn selected(inbox: &Arc<MemoryInbox>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
+        let (mut client, served) = connect(inbox);
+        send(&mut client, "a LOGIN user pass\r\nb SELECT INBOX\r\n").await;
+        until(&mut client, "b OK").await;
+        (client, served)
+    }
+
+    fn inbox() -> Arc<MemoryInbox> {
+        Arc::new(MemoryInbox::new("user", "pass", || 0))
+    }
+
+    #[tokio::test]
+    async fn a_long_message_passes_through_a_short_pipe_unchanged() {
+        let inbox = inbox();
+        let (mut client, served) = selected(&inbox).await;
+        let text: Vec<u8> = (0..1_000_000u32).map(|index| (index * 7 % 256) as u8).collect();
+        send(&mut client, &format!("c APPEND INBOX {{{}}}\r\n", text.len())).await;
+        until(&mut client, "+").await;
+        client.write_all(&text).await.expect("the pipe stands");
+        send(&mut client, "\r\nd FETCH 1 BODY.PEEK[]\r\n").await;
+        until(&mut client, "c OK").await;
+        until(&mut client, "* 1 FETCH (BODY[] {1000000}").await;
+        let mut fetched = vec![0; text.len()];
+        client.read_exact(&mut fetched).await.expect("the pipe stands");
+        assert!(fetched == text);
+        assert_eq!(until(&mut client, "d OK").await, [")", "d OK Completed"]);
+        send(&mut client, "e LOGOUT\r\n").await;
+        until(&mut client, "e OK").await;
+        served.await.expect("no panic").expect("no error");
+    }
+
+    #[tokio::test]
+    async fn idle_wakes_on_a_change_by_another_session() {
+        let inbox = inbox();
+        let (mut idle, _served) = selected(&inbox).await;
+        send(&mut idle, "c IDLE\r\n").await;
+        until(&mut idle, "+").await;
+        let (mut other, _served) = selected(&inbox).await;
+        send(
+            &mut other,
+            "c APPEND INBOX {1+}\r\nx\r\nd STORE 1 +FLAGS (\\Deleted)\r\ne EXPUNGE\r\n",
+        )
+        .await;
+        until(&mut other, "e OK").await;
+        assert_eq!(
+            until(&mut idle, "* 1 EXPUNGE").await.first().map(String::as_str),
+            Some("* 1 EXISTS")
+        );
+        send(&mut idle, "DONE\r\n").await;
+        until(&mut idle, "c OK").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_session_and_pushes_do_not_prolong_it() {
+        let inbox = inbox();
+        let (mut client, served) = connect(&inbox);
+        let begun = Instant::now();
+        assert_eq!(until(&mut client, "* BYE").await.len(), 2);
+        assert_eq!(begun.elapsed().as_secs(), 180);
+        served.await.expect("no panic").expect("no error");
+
+        let (mut client, served) = selected(&inbox).await;
+        send(&mut client, "c IDLE\r\n").await;
+        until(&mut client, "+").await;
+        let begun = Instant::now();
+        sleep(Duration::from_secs(1_000)).await;
+        inbox.add("x".into(), Flags::default(), None);
+        until(&mut client, "* BYE").await;
+        assert!(
+            (1_800..=1_801).contains(&begun.elapsed().as_secs()),
+            "{:?}",
+            begun.elapsed()
+        );
+        served.await.expect("no panic").expect("no error");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wrong_passwords_are_answered_late() {
+        let (mut client, _served) = connect(&inbox());
+        let begun = Instant::now();
+        send(&mut client, "a LOGIN user wrong\r\n").await;
+        until(&mut client, "a NO").await;
+        assert_eq!(begun.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_hung_up_on() {
+        let inbox = inbox();
+        inbox.add(vec![b'x'; 100_000], Flags::default(), None);
+        let (mut client, served) = selected(&inbox).await;
+        send(&mut client, "c FETCH 1 BODY[]\r\n").await;
+        served.await.expect("no panic").expect("no error");
+    }
+
+    #[tokio::test]
+    async fn the_gate_counts_sessions() {
+        let gate = Gate::new(&Limits {
+            sessions_max: 2,
+            ..Limits::default()
+        });
+        let (one, _other) = (gate.admit(), gate.admit());
+        assert!(one.is_some() && gate.admit().is_none());
+        drop(one);
+        assert!(gate.admit().is_some());
+        let (mut client, server) = duplex(100);
+        turn_away(server).await.expect("the pipe stands");
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.expect("text");
+        assert!(said.starts_with("* BYE"));
+    }
+
+    #[tokio::test]
+    async fn an_idle_session_is_small() {
+        let inbox = inbox();
+        let (_client, server) = duplex(1);
+        let size = size_of_val(&serve(server, &Limits::default(), &*inbox)) + READ;
+        assert!(size < 8 << 10, "{size}");
+    }
 }

@@ -314,7 +314,8 @@ impl Session {
         None
     }
 
-    fn is_watching(&self) -> bool {
+    /// Whether the client is told of changes as they come.
+    pub(super) fn is_watching(&self) -> bool {
         matches!((&self.task, &self.state), (Task::Idle { .. }, State::Selected(_)))
     }
 

@@ -156,8 +156,8 @@ fn bad_commands_are_answered_and_forgotten() {
             ("d LOGIN \u{ff}\0 x\r\n", "d BAD The arguments are not understood\r\n"),
             ("e LOGIN {999999999999}\r\n", "e BAD The command is too long\r\n"),
             ("f LOGIN user {5000+}\r\n", "f BAD The command is too long\r\n"),
-            (&"x".repeat(5_000), ""),
-            (" y\r\ng NOOP\r\n", "g OK Completed\r\n"),
+            (&"x".repeat(4_996), ""),
+            ("yz\r\n\r\ng NOOP\r\n", "g OK Completed\r\n"),
             (
                 &format!("h {}\r\n", "x".repeat(5_000)),
                 "h BAD The command is too long\r\n",
