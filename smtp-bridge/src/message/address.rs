@@ -23,7 +23,7 @@ pub struct AddressError;
 /// An ASCII addr-spec, `local@domain`.
 ///
 /// Invariants: the domain is lower-case letters, digits, hyphens and underscores in dot-separated labels; the local part is a dot-atom
-/// wherever that is possible, otherwise a quoted string; lengths as RFC 5321. There is no `Debug`, so that no log shows one by accident.
+/// wherever that is possible, otherwise a quoted string; lengths as RFC 5321. `Debug` shows nothing, so that no log does by accident.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     text: String,
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn megabytes_of_words_take_linear_time() {
         for piece in ["a ", "a, ", "\"\" ", "(", "<", "=?utf-8?Q?,", "\\"] {
-            let _ = list(&piece.repeat(10_000_000 / piece.len()));
+            let _ = list(&piece.repeat(3_000_000 / piece.len()));
         }
     }
 }

@@ -26,6 +26,9 @@ const WORD_MAX: usize = 64;
 /// Longest display name that is written without encoded words.
 const PLAIN_NAME_MAX: usize = 60;
 
+/// The last second of the year 9999, the last that a Date field can name.
+const DATE_MAX: u64 = 253_402_300_799;
+
 /// Header lines of one attachment at most, apart from its file name.
 const PART_LINES_BYTES: usize = 300;
 
@@ -75,7 +78,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Date and Message-ID.
     pub(super) fn origin(&mut self, message_id_local: &str, domain: &str, date: u64) {
-        let date = DateTime::from_timestamp(i64::try_from(date).unwrap_or(i64::MAX)).to_rfc822();
+        let date = DateTime::from_timestamp(date.min(DATE_MAX).cast_signed()).to_rfc822();
         self.line(&format!("Date: {date}"));
         self.line(&format!("Message-ID: <{message_id_local}@{domain}>"));
     }

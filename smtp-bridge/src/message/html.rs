@@ -129,7 +129,10 @@ impl<'a> Page<'a> {
         self.breaks = self.breaks.max(breaks_around(name));
         match name {
             "br" => self.breaks += 1,
-            "hr" => self.words("* * *"),
+            "hr" => {
+                self.words("* * *");
+                self.breaks = 1;
+            }
             "li" => self.has_bullet = true,
             "td" | "th" => self.has_space = true,
             "img" => self.words(&attribute_text(attribute(attributes, "alt").unwrap_or_default())),
@@ -140,9 +143,6 @@ impl<'a> Page<'a> {
                 self.link = attribute(attributes, "href").map(|target| (target, self.out.len()));
             }
             _ => {}
-        }
-        if name == "hr" {
-            self.breaks = 1;
         }
     }
 

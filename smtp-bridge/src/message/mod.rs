@@ -4,7 +4,7 @@
 //! clients with the same thing to say send the same bytes. What has no place in the meaning does not exist any more; what cannot be
 //! read is refused. It is pure: the bridge runs it before the outbox, the exit relay again before delivery, on what the bridge made.
 //!
-//! [`dsn`] and [`notice`] write messages of our own, with the same writer.
+//! [`dsn()`] and [`notice()`] write messages of our own, with the same writer.
 //!
 //! Not here: SMTP envelopes (Bcc is only there), signing, IMAP structures, time and randomness.
 
@@ -41,7 +41,7 @@ use header::Headless;
 use parts::Content;
 
 /// A message that may leave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Rebuilt {
     /// The new message: ASCII, CRLF, lines of at most 998 characters, only fields of the allow list.
     pub message: Vec<u8>,
@@ -104,6 +104,7 @@ pub fn fuzz(bytes: &[u8]) {
     let mut counter = LoopCounter::default();
     bytes.chunks(3).for_each(|chunk| counter.feed(chunk));
     assert_eq!(counter.count(), received_count(bytes));
+    fuzz_report(bytes);
     let Ok(first) = rebuild(bytes, &bridge) else { return };
     assert_is_canonical(&first.message);
     assert_eq!(
@@ -124,6 +125,35 @@ pub fn fuzz(bytes: &[u8]) {
         rebuild(&last, &exit).map(|again| again.message),
         Ok(last),
         "idempotent at the exit"
+    );
+}
+
+/// Writes a report about arbitrary bytes with arbitrary words in it.
+fn fuzz_report(bytes: &[u8]) {
+    let address = Address::parse("alias@relay.test").expect("a valid address");
+    let reply = String::from_utf8_lossy(bytes);
+    let (status, diagnostic) = ("5.0.0", Some(&*reply));
+    let recipient = Recipient {
+        address: &address,
+        action: Action::Failed,
+        status,
+        remote_mta: diagnostic,
+        diagnostic,
+    };
+    let (reporting_mta, message_id_local) = ("relay.test", "x");
+    let report = Report {
+        reporting_mta,
+        to: &address,
+        message_id_local,
+        date: 0,
+        recipients: &[recipient],
+        original: bytes,
+    };
+    let message = dsn(&report);
+    let mut lines = message.split(|&byte| byte == b'\n');
+    assert!(
+        message.is_ascii() && lines.all(|line| line.len() < 1_000),
+        "a message in bounds"
     );
 }
 

@@ -9,7 +9,7 @@ use super::words::collapse;
 const FROM: (&str, &str) = ("Postern", "postmaster@localhost");
 
 /// Something that the user should know or do. Values are in micro-tokens (µtok).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Notice<'a> {
     /// The first message of a new pack.
     Welcome {

@@ -19,7 +19,7 @@ pub struct Policy<'a> {
 }
 
 /// Where on its way the message is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Stage {
     /// On the sender's machine, before the outbox: no date and no Message-ID yet.
     Bridge,
@@ -35,7 +35,7 @@ pub enum Stage {
 }
 
 /// The pseudonym that a message is sent under.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Sender {
     /// The alias.
     pub address: Address,

@@ -307,10 +307,14 @@ fn webmail() -> String {
     )
 }
 
+/// The letter as every client writes it.
+pub(super) fn letters() -> [String; 6] {
+    [thunderbird(), apple_mail(), outlook(), mutt(), swaks(), webmail()]
+}
+
 #[test]
 fn the_same_letter_from_six_clients_is_the_same_message() {
-    let clients = [thunderbird(), apple_mail(), outlook(), mutt(), swaks(), webmail()];
-    for (number, letter) in clients.iter().enumerate() {
+    for (number, letter) in letters().iter().enumerate() {
         assert_eq!(text(letter), LETTER, "client {number}");
     }
 }

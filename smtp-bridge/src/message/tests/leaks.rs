@@ -43,7 +43,7 @@ fn letter() -> String {
         \r\n\
         {CANARY}\r\n\
         --{CANARY}2\r\n\
-        Content-Type: text/plain; charset=utf-8 ({CANARY}); name*={CANARY}; x-unix-mode={CANARY}\r\n\
+        Content-Type: text/plain; charset=utf-8 ({CANARY}); x-unix-mode={CANARY}\r\n\
         Content-Transfer-Encoding: 7bit ({CANARY})\r\n\
         Content-Disposition: inline; creation-date=\"{CANARY}\"\r\n\
         {fields}\
@@ -65,18 +65,11 @@ fn letter() -> String {
         --{CANARY}1-- \r\n\
         {CANARY} epilogue\r\n"
     )
-    .replace(&format!("name*={CANARY}; "), "")
 }
 
 #[test]
 fn no_canary_outside_the_allow_list_gets_through() {
     let letter = letter();
-    // Fields of the part's own that decide its meaning stand once.
-    let letter = letter.replacen(
-        "MIME-Version: CANARY@host.example (CANARY)\r\n",
-        "MIME-Version: 1.0 (CANARY)\r\n",
-        1,
-    );
     for policy in [bridge(), exit()] {
         let policy = Policy {
             local_address: bridge().local_address,
