@@ -12,24 +12,23 @@ const REFERENCE_LENGTH_MAX: usize = 33;
 
 /// Converts a document to text of at most `length_max` bytes; none when it would be longer.
 pub(super) fn to_text(html: &str, length_max: usize) -> Option<String> {
-    let mut page = Page::default();
+    let mut page = Page::new(length_max);
     let mut rest = html;
-    while !rest.is_empty() {
+    while !rest.is_empty() && !page.is_full {
         let (text, markup) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
         page.text(text);
         rest = page.markup(markup);
-        if page.out.len() > length_max {
-            return None;
-        }
     }
     page.end_link();
-    Some(page.out)
+    if page.is_full { None } else { Some(page.out) }
 }
 
 /// The text written so far, and what is due before the next visible character.
 #[derive(Default)]
 struct Page<'a> {
     out: String,
+    length_max: usize,
+    is_full: bool,
     /// Line ends that are due; two make an empty line.
     breaks: usize,
     has_space: bool,
@@ -43,6 +42,13 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
+    fn new(length_max: usize) -> Self {
+        Self {
+            length_max,
+            ..Self::default()
+        }
+    }
+
     fn text(&mut self, text: &str) {
         let mut rest = text;
         while let Some(character) = rest.chars().next() {
@@ -68,9 +74,13 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Writes a character, unless the page is full: a line of two characters can grow tenfold by its quote marks.
     fn visible(&mut self, character: char) {
-        self.flush();
-        self.out.push(character);
+        self.is_full |= self.out.len() >= self.length_max;
+        if !self.is_full {
+            self.flush();
+            self.out.push(character);
+        }
     }
 
     fn words(&mut self, words: &str) {
@@ -200,7 +210,7 @@ fn reference(text: &str) -> Option<(String, &str)> {
 
 /// An attribute's value in one line, its character references resolved.
 fn attribute_text(value: &str) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new(value.len());
     page.text(value);
     collapse(&page.out)
 }
@@ -319,6 +329,9 @@ mod tests {
     #[test]
     fn text_beyond_the_bound_is_no_text() {
         assert_eq!(to_text(&"<li>x".repeat(1_000), 1_000), None);
+        assert_eq!(to_text(&format!("<blockquote><pre>{}", "\nx".repeat(400)), 1_000), None);
+        assert_eq!(to_text("12345", 5).as_deref(), Some("12345"));
+        assert_eq!(to_text("123456", 5), None);
     }
 
     #[test]

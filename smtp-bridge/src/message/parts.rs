@@ -43,6 +43,9 @@ impl<'a> Content<'a> {
                     content.warn(Warning::HtmlConverted);
                 }
             }
+            if content.text.length() > text_length_max {
+                return Err(Refusal::TooLarge);
+            }
         }
         if content.text.has_armour() {
             content.warn(Warning::OpenPgpInText);

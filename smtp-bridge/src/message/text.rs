@@ -98,6 +98,11 @@ impl Text {
         self.0.is_empty()
     }
 
+    /// UTF-8 bytes of the text, less than any encoding of it takes.
+    pub(super) fn length(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether an OpenPGP armour stands in the text.
     pub(super) fn has_armour(&self) -> bool {
         self.0.contains("-----BEGIN PGP ")
