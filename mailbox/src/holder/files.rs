@@ -54,7 +54,7 @@ impl Default for HolderOptions {
 /// actor has ended.
 #[derive(Clone)]
 pub struct HolderFiles {
-    shelf: Arc<Shelf>,
+    pub(super) shelf: Arc<Shelf>,
     shown: Arc<Shown>,
     committer: Committer<HolderStage>,
     facts: Arc<PackFacts>,
@@ -138,7 +138,7 @@ impl HolderFiles {
         self.committer.stop().await;
     }
 
-    fn books(&self) -> Arc<Books> {
+    pub(super) fn books(&self) -> Arc<Books> {
         self.shown.books()
     }
 

@@ -25,6 +25,9 @@ mod rows;
 mod shelf;
 mod stage;
 
+#[cfg(test)]
+mod tests;
+
 pub use create::{InitError, Initialised, init_from_pack};
 pub use files::{HolderFiles, HolderOptions};
 

@@ -95,7 +95,7 @@ impl Shelf {
         key: &RowKey,
         row: &T,
     ) -> Result<(), StoreError> {
-        let plain = Zeroizing::new(postcard::to_allocvec(row).expect("a row is plain data"));
+        let plain = Zeroizing::new(vault::encode(row));
         let sealed = vault::seal(&key.key, &plain, &*self.base.entropy);
         rows.put(
             write,

@@ -198,7 +198,7 @@ fn encode_chains(link: &LinkChain, post: &BoxChain) -> Zeroizing<Vec<u8>> {
     state
 }
 
-fn decode_chains(state: &[u8]) -> Option<(LinkChain, BoxChain)> {
+pub(super) fn decode_chains(state: &[u8]) -> Option<(LinkChain, BoxChain)> {
     let (link, post) = state.split_first_chunk::<40>()?;
     let (link_index, link_state) = decode_chain(link)?;
     let (post_index, post_state) = decode_chain(post)?;
