@@ -17,7 +17,7 @@ use smtp_bridge::cli::{self, InitArgs};
 use smtp_bridge::control::{self, CommandError};
 use smtp_bridge::names;
 use smtp_bridge::net::{Host, stopped};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 use crate::config::RelayConfig;
@@ -387,16 +387,19 @@ struct Process {
     name: &'static str,
     arguments: Vec<String>,
     child: Child,
+    /// Held apart, as waiting for the child would close it: its end is the child's sign to stop.
+    stdin: Option<ChildStdin>,
     restarts: u32,
 }
 
 impl Process {
     fn start(name: &'static str, arguments: Vec<String>) -> Result<Self, Failure> {
-        let child = spawn(&arguments).map_err(|error| Failure(format!("cannot start {name}: {error}")))?;
+        let (child, stdin) = spawn(&arguments).map_err(|error| Failure(format!("cannot start {name}: {error}")))?;
         Ok(Process {
             name,
             arguments,
             child,
+            stdin,
             restarts: 0,
         })
     }
@@ -437,14 +440,13 @@ impl Process {
                     eprintln!("{} ended ({status}); starting it again", self.name);
                     tokio::time::sleep(Duration::from_millis(200)).await;
                     match spawn(&self.arguments) {
-                        Ok(child) => self.child = child,
+                        Ok((child, stdin)) => (self.child, self.stdin) = (child, stdin),
                         Err(error) => eprintln!("cannot start {}: {error}", self.name),
                     }
                 }
             }
         }
-        // The end of its standard input is its sign to stop.
-        drop(self.child.stdin.take());
+        drop(self.stdin.take());
         if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
             .await
             .is_err()
@@ -462,13 +464,15 @@ async fn supervise(processes: Vec<Process>, stop: watch::Receiver<bool>) {
     while tasks.join_next().await.is_some() {}
 }
 
-fn spawn(arguments: &[String]) -> io::Result<Child> {
+fn spawn(arguments: &[String]) -> io::Result<(Child, Option<ChildStdin>)> {
     // Its own process group: Ctrl-C reaches this process, which then stops the others in order.
-    Command::new(std::env::current_exe()?)
+    let mut child = Command::new(std::env::current_exe()?)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .process_group(0)
         .kill_on_drop(true)
-        .spawn()
+        .spawn()?;
+    let stdin = child.stdin.take();
+    Ok((child, stdin))
 }

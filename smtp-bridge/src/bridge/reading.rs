@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mailbox::HolderStore;
 use mailbox::holder_store::{FlagChange, Flags, Snapshot};
+use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 
 use super::Bridge;
@@ -50,19 +50,25 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
     }
 
     async fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
-        self.0.store.message(uid).map_err(|_| Unavailable)
+        self.0.store.message(uid).map_err(unavailable)
     }
 
     async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {
-        self.0.store.change_flags(uids, change).await.map_err(|_| Unavailable)
+        self.0.store.change_flags(uids, change).await.map_err(unavailable)
     }
 
     async fn expunge(&self, uids: Vec<u32>) -> Result<(), Unavailable> {
-        self.0.store.expunge(uids).await.map(|_| ()).map_err(|_| Unavailable)
+        self.0.store.expunge(uids).await.map(|_| ()).map_err(unavailable)
     }
 
     async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> Result<u32, Unavailable> {
         let date = internal_date.unwrap_or_else(|| self.0.host.clock.unix_seconds());
-        self.0.store.append(message, flags, date).await.map_err(|_| Unavailable)
+        self.0.store.append(message, flags, date).await.map_err(unavailable)
     }
+}
+
+/// The client learns that there is trouble, the log which.
+fn unavailable(error: StoreError) -> Unavailable {
+    tracing::error!(%error, "the store does not answer");
+    Unavailable
 }
