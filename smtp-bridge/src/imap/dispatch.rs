@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use imap_codec::imap_types::auth::AuthMechanism;
 use imap_codec::imap_types::command::{Command, CommandBody};
-use imap_codec::imap_types::datetime::DateTime;
 use imap_codec::imap_types::flag::{Flag, StoreResponse, StoreType};
 use imap_codec::imap_types::mailbox::Mailbox;
 use imap_codec::imap_types::sequence::SequenceSet;
@@ -17,49 +16,60 @@ use super::reply::{self, Reply};
 use super::search::{self, Search};
 use super::section::Item;
 use super::selection::Selection;
-use super::session::{Ask, Session, State, Step, Task};
+use super::session::{Ask, Session, State, Task};
 use super::view::{Moment, Stored, View};
 
 /// A message that came with its command.
 type Literal = Option<Zeroizing<Vec<u8>>>;
 
+/// How a command begins.
+pub(super) enum Outcome {
+    /// It is over already.
+    Done(Reply, Moment),
+    /// It goes on as the session's task.
+    Begun,
+    /// The same, and it needs this first.
+    Asks(Ask),
+}
+
+impl From<Reply> for Outcome {
+    fn from(reply: Reply) -> Self {
+        Self::Done(reply, Moment::ANY)
+    }
+}
+
 impl Session {
-    /// Begins a command, valid in any state or before LOGIN. `None`: nothing is needed from outside for now.
-    pub(super) fn dispatch(&mut self, command: Command<'_>, message: Literal, inbox: &Arc<Snapshot>) -> Option<Step> {
+    /// Begins a command: here those of any state, and those before LOGIN.
+    pub(super) fn dispatch(&mut self, command: Command<'_>, message: Literal, inbox: &Arc<Snapshot>) -> Outcome {
         let tag = command.tag.as_ref().to_string();
         let anonymous = matches!(self.state, State::NotAuthenticated);
         match command.body {
             CommandBody::Noop => {}
             CommandBody::Capability => self.out.line(format_args!("* CAPABILITY {}", reply::CAPABILITIES)),
             CommandBody::Id { .. } => self.out.line(format_args!("* ID (\"name\" \"Postern\")")),
-            CommandBody::Logout => {
-                self.bye("Logging out");
-                self.out.line(format_args!("{tag} {}", reply::COMPLETED));
-                return None;
-            }
+            CommandBody::Logout => self.bye("Logging out"),
             CommandBody::Login { .. } | CommandBody::Authenticate { .. } if !anonymous => {
-                return self.reject(&tag, reply::LOGGED_IN);
+                return reply::LOGGED_IN.into();
             }
             CommandBody::Login { username, password } => {
-                return Some(self.login(tag, username.as_ref(), password.declassify().as_ref()));
+                return self.login(tag, username.as_ref(), password.declassify().as_ref());
             }
             CommandBody::Authenticate {
                 mechanism: AuthMechanism::Plain,
                 initial_response,
-            } => match initial_response {
-                Some(response) => return self.authenticate(tag, response.declassify(), inbox),
-                None => {
+            } => {
+                let Some(response) = initial_response else {
                     self.out.put(b"+ \r\n");
                     self.task = Task::Authenticate { tag };
-                    return None;
-                }
-            },
-            CommandBody::Authenticate { .. } => return self.reject(&tag, reply::NO_SUCH_MECHANISM),
-            _ if anonymous => return self.reject(&tag, reply::NOT_LOGGED_IN),
+                    return Outcome::Begun;
+                };
+                return self.authenticate(tag, response.declassify());
+            }
+            CommandBody::Authenticate { .. } => return reply::NO_SUCH_MECHANISM.into(),
+            _ if anonymous => return reply::NOT_LOGGED_IN.into(),
             body => return self.dispatch_authenticated(tag, body, message, inbox),
         }
-        self.conclude(&tag, reply::COMPLETED, Moment::ANY, inbox);
-        None
+        reply::COMPLETED.into()
     }
 
     fn dispatch_authenticated(
@@ -68,93 +78,91 @@ impl Session {
         body: CommandBody<'_>,
         message: Literal,
         inbox: &Arc<Snapshot>,
-    ) -> Option<Step> {
-        let reply = match body {
-            CommandBody::Select { mailbox } => self.select(&mailbox, false, inbox),
-            CommandBody::Examine { mailbox } => self.select(&mailbox, true, inbox),
+    ) -> Outcome {
+        match body {
+            CommandBody::Select { mailbox } => return self.select(&mailbox, false, inbox).into(),
+            CommandBody::Examine { mailbox } => return self.select(&mailbox, true, inbox).into(),
             CommandBody::List {
                 reference,
                 mailbox_wildcard,
             } => {
                 put_list("LIST", name(&reference), &mailbox_wildcard, &mut self.out);
-                reply::COMPLETED
             }
             CommandBody::Lsub {
                 reference,
                 mailbox_wildcard,
             } => {
                 put_list("LSUB", name(&reference), &mailbox_wildcard, &mut self.out);
-                reply::COMPLETED
             }
             CommandBody::Status {
                 mailbox: Mailbox::Inbox,
                 item_names,
             } => {
                 put_status(inbox, &item_names, &mut self.out);
-                reply::COMPLETED
             }
-            CommandBody::Namespace => {
-                self.out.line(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL"));
-                reply::COMPLETED
-            }
+            CommandBody::Namespace => self.out.line(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL")),
             CommandBody::Subscribe {
                 mailbox: Mailbox::Inbox,
-            } => reply::COMPLETED,
-            CommandBody::Status { .. } | CommandBody::Subscribe { .. } => reply::NO_SUCH_MAILBOX,
+            } => {}
+            CommandBody::Status { .. } | CommandBody::Subscribe { .. } => return reply::NO_SUCH_MAILBOX.into(),
             CommandBody::Create { .. }
             | CommandBody::Delete { .. }
             | CommandBody::Rename { .. }
-            | CommandBody::Unsubscribe { .. } => reply::NO_FOLDERS,
+            | CommandBody::Unsubscribe { .. } => return reply::NO_FOLDERS.into(),
             CommandBody::Idle => {
                 self.out.put(b"+ Idling\r\n");
                 self.task = Task::Idle { tag };
-                return None;
+                return Outcome::Begun;
             }
             CommandBody::Append {
-                mailbox, flags, date, ..
+                mailbox: Mailbox::Inbox,
+                flags,
+                date,
+                ..
             } => {
-                return self.append(tag, &mailbox, &flags, date.as_ref(), message);
+                let Some(message) = message else {
+                    return reply::BAD_ARGUMENTS.into();
+                };
+                let internal_date = date.map(|date| u64::try_from(date.as_ref().timestamp()).unwrap_or(0));
+                self.task = Task::Append { tag };
+                return Outcome::Asks(Ask::Append {
+                    message,
+                    flags: system_flags(&flags),
+                    internal_date,
+                });
             }
+            CommandBody::Append { .. } => return reply::NO_SUCH_MAILBOX.into(),
             body => return self.dispatch_selected(tag, body, inbox),
-        };
-        self.conclude(&tag, reply, Moment::ANY, inbox);
-        None
+        }
+        reply::COMPLETED.into()
     }
 
-    fn dispatch_selected(&mut self, tag: String, body: CommandBody<'_>, inbox: &Arc<Snapshot>) -> Option<Step> {
+    fn dispatch_selected(&mut self, tag: String, body: CommandBody<'_>, inbox: &Arc<Snapshot>) -> Outcome {
         let State::Selected(view) = &self.state else {
-            let reply = if needs_mailbox(&body) {
-                reply::NOT_SELECTED
+            return if needs_mailbox(&body) {
+                reply::NOT_SELECTED.into()
             } else {
-                reply::NOT_OFFERED
+                reply::NOT_OFFERED.into()
             };
-            return self.reject(&tag, reply);
         };
         match body {
-            CommandBody::Check => self.conclude(&tag, reply::COMPLETED, Moment::ANY, inbox),
+            CommandBody::Check => reply::COMPLETED.into(),
             CommandBody::Unselect => {
                 self.state = State::Authenticated;
-                self.conclude(&tag, reply::COMPLETED, Moment::ANY, inbox);
+                reply::COMPLETED.into()
             }
-            CommandBody::Close => {
-                let deleted = if view.read_only { Vec::new() } else { deleted(inbox) };
-                if !deleted.is_empty() {
-                    self.task = Task::Close { tag };
-                    return Some(Step::Ask(Ask::Expunge(deleted)));
-                }
-                self.state = State::Authenticated;
-                self.conclude(&tag, reply::COMPLETED, Moment::ANY, inbox);
-            }
-            CommandBody::Expunge => return self.expunge(tag, None, inbox),
-            CommandBody::ExpungeUid { sequence_set } => return self.expunge(tag, Some(&sequence_set), inbox),
+            CommandBody::Close => self.close(tag, inbox),
+            CommandBody::Expunge => self.expunge(tag, None, inbox),
+            CommandBody::ExpungeUid { sequence_set } => self.expunge(tag, Some(&sequence_set), inbox),
             CommandBody::Search {
-                charset: Some(charset), ..
-            } if !search::knows_charset(&charset) => {
-                return self.reject(&tag, reply::BAD_CHARSET);
-            }
+                charset: Some(charset),
+                uid,
+                ..
+            } if !search::knows_charset(&charset) => Outcome::Done(reply::BAD_CHARSET, Moment::after(uid)),
             CommandBody::Search { criteria, uid, .. } => {
                 let search = Box::new(Search::new(criteria.as_ref(), uid, view));
                 self.task = Task::Search { tag, uid, search };
+                Outcome::Begun
             }
             CommandBody::Fetch {
                 sequence_set,
@@ -162,16 +170,17 @@ impl Session {
                 uid,
             } => {
                 let Some(items) = Item::list(&macro_or_item_names) else {
-                    return self.reject(&tag, reply::BAD_ARGUMENTS);
+                    return reply::BAD_ARGUMENTS.into();
                 };
                 let Some(selection) = selection(view, &sequence_set, uid) else {
-                    return self.reject(&tag, reply::NO_SUCH_MESSAGE);
+                    return reply::NO_SUCH_MESSAGE.into();
                 };
                 self.task = Task::Fetch {
                     tag,
                     uid,
                     fetch: Box::new(Fetch::new(items, selection, uid)),
                 };
+                Outcome::Begun
             }
             CommandBody::Store {
                 sequence_set,
@@ -180,22 +189,42 @@ impl Session {
                 flags,
                 uid,
             } => {
+                if view.read_only {
+                    return Outcome::Done(reply::EXAMINED, Moment::after(uid));
+                }
                 let Some(selection) = selection(view, &sequence_set, uid) else {
-                    return self.reject(&tag, reply::NO_SUCH_MESSAGE);
+                    return reply::NO_SUCH_MESSAGE.into();
                 };
-                let silent = response == StoreResponse::Silent;
-                return self.store(tag, selection, change(&kind, &flags), silent, uid, inbox);
-            }
-            CommandBody::Copy { mailbox, .. } | CommandBody::Move { mailbox, .. } => {
-                let reply = match mailbox {
-                    Mailbox::Inbox => reply::NO_FOLDERS,
-                    Mailbox::Other(_) => reply::NO_SUCH_MAILBOX,
+                let uids: Vec<u32> = selection
+                    .positions()
+                    .map(|position| view.entries()[position].uid)
+                    .collect();
+                if uids.is_empty() {
+                    return Outcome::Done(reply::COMPLETED, Moment::after(uid));
+                }
+                let (change, silent) = (change(&kind, &flags), response == StoreResponse::Silent);
+                self.task = Task::Store {
+                    tag,
+                    uid,
+                    stored: Stored {
+                        uids: uids.clone(),
+                        change,
+                        silent,
+                    },
                 };
-                self.conclude(&tag, reply, Moment::ANY, inbox);
+                Outcome::Asks(Ask::Store { uids, change })
             }
-            _ => return self.reject(&tag, reply::NOT_OFFERED),
+            CommandBody::Copy {
+                mailbox: Mailbox::Inbox,
+                ..
+            }
+            | CommandBody::Move {
+                mailbox: Mailbox::Inbox,
+                ..
+            } => reply::NO_FOLDERS.into(),
+            CommandBody::Copy { .. } | CommandBody::Move { .. } => reply::NO_SUCH_MAILBOX.into(),
+            _ => reply::NOT_OFFERED.into(),
         }
-        None
     }
 
     fn select(&mut self, mailbox: &Mailbox<'_>, read_only: bool, inbox: &Arc<Snapshot>) -> Reply {
@@ -209,63 +238,22 @@ impl Session {
         if read_only { reply::READ_ONLY } else { reply::READ_WRITE }
     }
 
-    fn append(
-        &mut self,
-        tag: String,
-        mailbox: &Mailbox<'_>,
-        flags: &[Flag<'_>],
-        date: Option<&DateTime>,
-        message: Literal,
-    ) -> Option<Step> {
-        let (Mailbox::Inbox, Some(message)) = (mailbox, message) else {
-            return self.reject(&tag, reply::NO_SUCH_MAILBOX);
-        };
-        let internal_date = date.map(|date| u64::try_from(date.as_ref().timestamp()).unwrap_or(0));
-        self.task = Task::Append { tag };
-        Some(Step::Ask(Ask::Append {
-            message,
-            flags: system_flags(flags),
-            internal_date,
-        }))
-    }
-
-    fn store(
-        &mut self,
-        tag: String,
-        selection: Selection,
-        change: FlagChange,
-        silent: bool,
-        uid: bool,
-        inbox: &Arc<Snapshot>,
-    ) -> Option<Step> {
-        let State::Selected(view) = &mut self.state else {
-            return None;
-        };
-        if view.read_only {
-            self.conclude(&tag, reply::EXAMINED, Moment::after(uid), inbox);
-            return None;
+    fn close(&mut self, tag: String, inbox: &Snapshot) -> Outcome {
+        if let State::Selected(View { read_only: false, .. }) = &self.state {
+            let uids = deleted(inbox);
+            if !uids.is_empty() {
+                self.task = Task::Close { tag };
+                return Outcome::Asks(Ask::Expunge(uids));
+            }
         }
-        let uids: Vec<u32> = selection
-            .positions()
-            .map(|position| view.entries()[position].uid)
-            .collect();
-        let stored = Stored {
-            uids: uids.clone(),
-            change,
-            silent,
-        };
-        self.task = Task::Store { tag, uid, stored };
-        Some(Step::Ask(Ask::Store { uids, change }))
+        self.state = State::Authenticated;
+        reply::COMPLETED.into()
     }
 
     /// `among`: only of these UIDs.
-    fn expunge(&mut self, tag: String, among: Option<&SequenceSet>, inbox: &Arc<Snapshot>) -> Option<Step> {
-        let State::Selected(view) = &self.state else {
-            return None;
-        };
-        if view.read_only {
-            self.conclude(&tag, reply::EXAMINED, Moment::ANY, inbox);
-            return None;
+    fn expunge(&mut self, tag: String, among: Option<&SequenceSet>, inbox: &Snapshot) -> Outcome {
+        if let State::Selected(View { read_only: true, .. }) = &self.state {
+            return reply::EXAMINED.into();
         }
         let mut uids = deleted(inbox);
         if let Some(set) = among {
@@ -277,11 +265,10 @@ impl Session {
             uids.retain(|uid| named.binary_search(uid).is_ok());
         }
         if uids.is_empty() {
-            self.conclude(&tag, reply::COMPLETED, Moment::ANY, inbox);
-            return None;
+            return reply::COMPLETED.into();
         }
         self.task = Task::Expunge { tag };
-        Some(Step::Ask(Ask::Expunge(uids)))
+        Outcome::Asks(Ask::Expunge(uids))
     }
 }
 

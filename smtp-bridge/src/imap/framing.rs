@@ -123,7 +123,8 @@ impl Framer {
         };
     }
 
-    /// Lets the announced literal come, kept apart: the command shows an empty one in its place.
+    /// Lets the announced literal come, kept apart: the command shows an empty one in its place. So a message is held
+    /// once, and may have NULs, which the parser refuses in a literal.
     pub(super) fn collect(&mut self) {
         let Mode::Announced { length, .. } = self.mode else {
             return;

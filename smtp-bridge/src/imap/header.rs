@@ -8,6 +8,9 @@ use std::ops::Range;
 /// How much of one field's value is looked at, in bytes. What FETCH sends as it is stored is not bounded by this.
 const VALUE_MAX: usize = 64 << 10;
 
+/// How much of one header is looked at for a field, in bytes.
+const HEADER_MAX: usize = 1 << 20;
+
 /// Parameters of one field that are looked at.
 const PARAMETERS_MAX: usize = 100;
 
@@ -54,7 +57,8 @@ pub(super) fn fields(header: &[u8]) -> impl Iterator<Item = Field<'_>> {
 
 /// Value of the first field of that name.
 pub(super) fn value<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    fields(header)
+    let mut fields = fields(&header[..header.len().min(HEADER_MAX)]);
+    fields
         .find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()))
         .map(|field| field.value)
 }

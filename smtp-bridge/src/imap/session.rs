@@ -23,6 +23,7 @@ use mailbox::holder_store::{FlagChange, Flags, Snapshot};
 use zeroize::Zeroizing;
 
 use super::command;
+use super::dispatch::Outcome;
 use super::fetch::Fetch;
 use super::framing::{Frame, Framer};
 use super::output::Output;
@@ -321,27 +322,32 @@ impl Session {
 
     fn handle_command(&mut self, inbox: &Arc<Snapshot>) -> Option<Step> {
         let (bytes, message) = self.framer.take();
-        match std::mem::replace(&mut self.task, Task::None) {
-            Task::Idle { tag } => {
-                let reply = match bytes.eq_ignore_ascii_case(b"DONE\r\n") {
-                    true => reply::COMPLETED,
-                    false => reply::NOT_DONE,
-                };
-                self.conclude(&tag, reply, Moment::ANY, inbox);
-                None
-            }
+        let (tag, outcome) = match std::mem::replace(&mut self.task, Task::None) {
+            Task::Idle { tag } => match bytes.eq_ignore_ascii_case(b"DONE\r\n") {
+                true => (tag, reply::COMPLETED.into()),
+                false => (tag, reply::NOT_DONE.into()),
+            },
             Task::Authenticate { tag } => match AuthenticateDataCodec::default().decode(&bytes) {
-                Ok(([], AuthenticateData::Continue(data))) => self.authenticate(tag, data.declassify(), inbox),
-                _ => self.reject(&tag, reply::CANCELLED),
-            },
-            _ => match command::parse(&bytes) {
-                Ok(command) => self.dispatch(command, message, inbox),
-                Err(reply) => {
-                    let tag = command::tag(&bytes).unwrap_or("*").to_string();
-                    self.reject(&tag, reply)
+                Ok(([], AuthenticateData::Continue(data))) => {
+                    let outcome = self.authenticate(tag.clone(), data.declassify());
+                    (tag, outcome)
                 }
+                _ => (tag, reply::CANCELLED.into()),
             },
+            _ => {
+                let tag = command::tag(&bytes).unwrap_or("*").to_string();
+                match command::parse(&bytes) {
+                    Ok(command) => (tag, self.dispatch(command, message, inbox)),
+                    Err(reply) => (tag, reply.into()),
+                }
+            }
+        };
+        match outcome {
+            Outcome::Done(reply, moment) => self.conclude(&tag, reply, moment, inbox),
+            Outcome::Begun => {}
+            Outcome::Asks(ask) => return Some(Step::Ask(ask)),
         }
+        None
     }
 
     /// Decides on an announced literal before any of it is read.
@@ -387,26 +393,26 @@ impl Session {
             Task::Idle { tag } | Task::Authenticate { tag } => tag,
             _ => command::tag(self.framer.command()).unwrap_or("*").to_string(),
         };
-        let _ = self.reject(&tag, reply);
+        self.reject(&tag, reply);
     }
 
     /// Checks the name and password of AUTHENTICATE PLAIN (RFC 4616).
-    pub(super) fn authenticate(&mut self, tag: String, data: &[u8], _inbox: &Arc<Snapshot>) -> Option<Step> {
+    pub(super) fn authenticate(&mut self, tag: String, data: &[u8]) -> Outcome {
         let mut parts = data.split(|&byte| byte == 0);
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some(on_behalf_of), Some(user), Some(password), None)
                 if on_behalf_of.is_empty() || on_behalf_of == user =>
             {
-                Some(self.login(tag, user, password))
+                self.login(tag, user, password)
             }
-            _ => self.reject(&tag, reply::LOGIN_FAILED),
+            _ => reply::LOGIN_FAILED.into(),
         }
     }
 
-    pub(super) fn login(&mut self, tag: String, user: &[u8], password: &[u8]) -> Step {
+    pub(super) fn login(&mut self, tag: String, user: &[u8], password: &[u8]) -> Outcome {
         self.task = Task::Login { tag };
         let (user, password) = (Zeroizing::new(user.to_vec()), Zeroizing::new(password.to_vec()));
-        Step::Ask(Ask::Login { user, password })
+        Outcome::Asks(Ask::Login { user, password })
     }
 
     fn finish_login(&mut self, tag: &str, inbox: &Arc<Snapshot>) {
@@ -447,10 +453,9 @@ impl Session {
     }
 
     /// Ends a command: first the news of the mailbox that may be told, then the tagged reply.
-    pub(super) fn conclude(&mut self, tag: &str, reply: Reply, moment: Moment, inbox: &Arc<Snapshot>) {
+    fn conclude(&mut self, tag: &str, reply: Reply, moment: Moment, inbox: &Arc<Snapshot>) {
         if reply.is_bad() {
-            let _ = self.reject(tag, reply);
-            return;
+            return self.reject(tag, reply);
         }
         if let State::Selected(view) = &mut self.state {
             view.catch_up(inbox, moment, None, &mut self.out);
@@ -459,8 +464,8 @@ impl Session {
         self.out.line(format_args!("{tag} {reply}"));
     }
 
-    /// Ends a command that was not carried out.
-    pub(super) fn reject(&mut self, tag: &str, reply: Reply) -> Option<Step> {
+    /// Ends a command that was not carried out. Nothing else is told: there may have been no command.
+    fn reject(&mut self, tag: &str, reply: Reply) {
         self.out.line(format_args!("{tag} {reply}"));
         if reply.is_bad() {
             self.bad_commands += 1;
@@ -468,7 +473,6 @@ impl Session {
                 self.bye("Too many commands that are not understood");
             }
         }
-        None
     }
 
     /// Ends the conversation.
