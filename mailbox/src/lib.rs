@@ -25,6 +25,7 @@ pub mod segments;
 pub mod slab;
 pub mod slots;
 pub(crate) mod tables;
+pub(crate) mod used;
 pub mod vault;
 
 pub use entropy::Entropy;

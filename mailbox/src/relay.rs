@@ -47,7 +47,6 @@ mod rows;
 mod spool;
 mod stage;
 mod upkeep;
-mod used;
 
 pub use aliases::{ABUSE, ALIASES_MAX, POSTMASTER};
 pub use spool::ACCEPTED_STEP_S;

@@ -25,6 +25,7 @@ use crate::holder_store::{
 };
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
+use crate::used::UsedKeys;
 
 /// Most aliases that are remembered.
 const ALIASES_MAX: usize = 4_096;
@@ -36,7 +37,8 @@ pub struct HolderOptions {
     pub segment_bytes: u64,
     /// What a guess at the passphrase costs, for stores that are made.
     pub passphrase_cost: PassphraseCost,
-    /// Leaves used keys where they are: the positive control of the tests that search the disk for them.
+    /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
+    /// keys can be shown to find them.
     pub keep_used_keys: bool,
 }
 
@@ -113,14 +115,12 @@ impl HolderFiles {
             .index
             .read(|read| FACTS.get(read, &shelf.base.vault, Single))?;
         let facts = Arc::new(facts.ok_or(StoreError::Corrupt)?.into());
+        let used = match options.keep_used_keys {
+            true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
+            false => None,
+        };
         let shown = Arc::new(Shown::new(books));
-        let stage = HolderStage::new(
-            Arc::clone(&shelf),
-            Arc::clone(&shown),
-            slots,
-            commit,
-            options.keep_used_keys,
-        )?;
+        let stage = HolderStage::new(Arc::clone(&shelf), Arc::clone(&shown), slots, commit, used)?;
         let (committer, actor) = commit::committer(stage, Arc::clone(&shelf.base.index));
         Ok((
             Self {

@@ -15,6 +15,7 @@ use crate::StoreError;
 use crate::commit::Stage;
 use crate::slots::{SlotFile, SlotUpdate};
 use crate::tables::Single;
+use crate::used::UsedKeys;
 
 /// The one slot of a holder: the states of its two chains.
 const SLOT: u64 = 0;
@@ -67,7 +68,7 @@ pub(super) struct HolderStage {
     /// Link and post index that the slot stands at.
     settled: (u64, u64),
     commit: u64,
-    keep_used_keys: bool,
+    used: Option<UsedKeys>,
 }
 
 impl HolderStage {
@@ -77,7 +78,7 @@ impl HolderStage {
         shown: Arc<Shown>,
         slots: SlotFile,
         commit: u64,
-        keep_used_keys: bool,
+        used: Option<UsedKeys>,
     ) -> Result<Self, StoreError> {
         let books = Books::clone(&shown.books());
         let mut stage = Self {
@@ -87,7 +88,7 @@ impl HolderStage {
             slots,
             settled: (0, 0),
             commit,
-            keep_used_keys,
+            used,
         };
         stage.write_slot()?;
         Ok(stage)
@@ -128,6 +129,11 @@ impl Stage for HolderStage {
     fn committed(&mut self, number: u64) {
         self.commit = number;
         self.shelf.base.committed();
+        if let Some(used) = &mut self.used {
+            let before = self.shown.books();
+            used.note_link(&before.link, self.books.link.index());
+            used.note_post(&before.post, self.books.post.index());
+        }
         self.shown.replace(Arc::new(self.books.clone()));
     }
 
@@ -151,12 +157,12 @@ impl Stage for HolderStage {
     }
 
     fn is_unsettled(&self) -> bool {
-        !self.keep_used_keys && (self.shelf.base.slab.is_due() || self.settled != Self::positions(&self.shown.books()))
+        self.shelf.base.slab.is_due() || self.settled != Self::positions(&self.shown.books())
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
-        if self.keep_used_keys {
-            return Ok(());
+        if let Some(used) = &mut self.used {
+            used.write()?;
         }
         if self.settled != Self::positions(&self.shown.books()) {
             self.write_slot()?;

@@ -361,6 +361,26 @@ fn used_chain_states_are_gone_from_both_copies_within_a_second() {
 }
 
 #[test]
+fn a_search_for_used_states_finds_them_only_where_they_are_kept_on_purpose() {
+    for keep_used_keys in [false, true] {
+        let disk = made(1);
+        block_on(async {
+            let options = HolderOptions {
+                keep_used_keys,
+                ..options()
+            };
+            let running = Running::open_with(&shared(&disk), Path::new(FOLDER), &options, 2).expect("opens");
+            running.store.reserve_link(1).await.expect("within the look-ahead");
+            running.stop().await;
+            assert_eq!(
+                holds(&disk, LinkChain::from_root(&root()).state().expose()),
+                keep_used_keys
+            );
+        });
+    }
+}
+
+#[test]
 fn a_slot_that_lags_after_a_crash_is_hashed_forward_before_the_store_is_handed_out() {
     let disk = made(1);
     block_on(async {

@@ -12,7 +12,6 @@ use super::chains::{self, Chains};
 use super::live::{Epochs, Live, LiveAccount};
 use super::rows::{ACCOUNTS, ALIASES, AccountRow, BODIES, SETTINGS, SPOOL};
 use super::stage::{Batch, RelayStage};
-use super::used::UsedKeys;
 use super::{RelayConfig, Shared, epochs};
 use crate::StoreError;
 use crate::base::Base;
@@ -22,6 +21,7 @@ use crate::entropy::Entropy;
 use crate::keyfile;
 use crate::slots::{SlotFile, SlotState};
 use crate::tables::Single;
+use crate::used::UsedKeys;
 
 /// Opens or makes the files and brings slots and slab up to the database, before anyone is served.
 pub(super) fn open(

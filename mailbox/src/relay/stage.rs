@@ -11,10 +11,10 @@ use super::books::Books;
 use super::chains::duplicate_post;
 use super::live::{Effect, Live, LiveAccount};
 use super::rows::{ACCOUNTS, AccountRow};
-use super::used::UsedKeys;
 use crate::StoreError;
 use crate::commit::Stage;
 use crate::slots::{SlotFile, SlotUpdate};
+use crate::used::UsedKeys;
 
 /// Owned by the committer alone; what readers need is in [`Shared`].
 pub(super) struct RelayStage {

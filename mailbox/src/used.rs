@@ -7,14 +7,14 @@ use crate::StoreError;
 use crate::disk::DiskFile;
 
 /// States that should be gone, in memory and in a file.
-pub(super) struct UsedKeys {
+pub(crate) struct UsedKeys {
     file: Box<dyn DiskFile>,
     states: Vec<Secret<32>>,
     written: usize,
 }
 
 impl UsedKeys {
-    pub(super) fn new(file: Box<dyn DiskFile>) -> Self {
+    pub(crate) fn new(file: Box<dyn DiskFile>) -> Self {
         Self {
             file,
             states: Vec::new(),
@@ -23,7 +23,7 @@ impl UsedKeys {
     }
 
     /// Keeps the states from where `chain` stands up to `end`, without it.
-    pub(super) fn note_link(&mut self, chain: &LinkChain, end: u64) {
+    pub(crate) fn note_link(&mut self, chain: &LinkChain, end: u64) {
         let mut chain = LinkChain::from_state(chain.index(), chain.state().duplicate());
         while chain.index() < end {
             self.states.push(chain.state().duplicate());
@@ -32,7 +32,7 @@ impl UsedKeys {
     }
 
     /// As [`Self::note_link`].
-    pub(super) fn note_post(&mut self, chain: &BoxChain, end: u64) {
+    pub(crate) fn note_post(&mut self, chain: &BoxChain, end: u64) {
         let mut chain = BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate());
         while chain.index() < end {
             self.states.push(chain.state().duplicate());
@@ -41,7 +41,7 @@ impl UsedKeys {
     }
 
     /// Appends what is new to the file.
-    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn write(&mut self) -> Result<(), StoreError> {
         for state in &self.states[self.written..] {
             self.file.write_at(self.file.len()?, state.expose())?;
         }
