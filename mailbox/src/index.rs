@@ -35,6 +35,7 @@ struct Open {
 impl Index {
     /// Opens or makes the index.
     pub fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<Self, StoreError> {
+        create(&*disk, path)?;
         let open = open(&*disk, path)?;
         Ok(Self {
             disk,
@@ -99,6 +100,25 @@ impl Index {
     pub(crate) fn close(&self) {
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// Makes an empty index beside its place and moves it there whole: redb does not open what a crash left of its own
+/// beginning.
+fn create(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().ok_or(StoreError::Invalid)?;
+    let fresh = path.with_extension("new");
+    match disk.open(path, false) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    match disk.remove(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => drop(open(disk, &fresh)?),
+    }
+    disk.open(&fresh, false)?.sync()?;
+    disk.rename(&fresh, path)?;
+    Ok(disk.sync_dir(folder)?)
 }
 
 fn open(disk: &dyn Disk, path: &Path) -> Result<Open, StoreError> {
@@ -192,6 +212,18 @@ mod tests {
         drop(first);
         let again = index(&disk);
         assert_eq!((again.commit_number(), keys(&again)), (Ok(2), vec![7, 8]));
+    }
+
+    #[test]
+    fn an_index_whose_making_was_cut_short_is_made_again() {
+        for (operation, seed) in (0..40).flat_map(|operation| (0..4).map(move |seed| (operation, seed))) {
+            let disk = MemoryDisk::new();
+            disk.create_dir_all(Path::new("/i")).expect("made");
+            disk.power_off_after(operation);
+            drop(Index::open(Arc::new(disk.clone()), Path::new("/i/index.redb")));
+            disk.crash(seed);
+            assert_eq!(put(&index(&disk), 1), Ok(1), "operation {operation}");
+        }
     }
 
     #[test]
