@@ -1,6 +1,6 @@
 //! Group commit: one task owns the stage; what arrived during the last sync shares the next commit.
 //!
-//! An [`Committer`] hands operations to its [`Actor`]. The actor applies what waits, each operation validated in
+//! A [`Committer`] hands operations to its [`Actor`]. The actor applies what waits, each operation validated in
 //! order inside one write transaction, makes the bodies durable, then the index, and answers only then. Between commits
 //! it lets the stage erase what is finished with, at most [`SETTLE_MS_MAX`] after the commit that finished it.
 //!

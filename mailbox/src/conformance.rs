@@ -21,7 +21,7 @@ pub trait Backend {
     /// Opens the store, with all that was made durable before.
     fn open(&self) -> impl Future<Output = Self::Store>;
 
-    /// Ends the store in order.
+    /// Ends the store in order, or by the crash that is armed. Disarms.
     fn close(&self, store: Self::Store) -> impl Future<Output = ()>;
 
     /// Arms a crash at the `n`-th durable step from now.

@@ -70,7 +70,7 @@ pub trait DiskFile: Send + Sync {
 
     /// Grows the file to `len` with zeros that are written out and durable, so that later syncs move no metadata.
     fn allocate(&self, len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 65_536] = [0; 65_536];
+        static ZEROS: [u8; 65_536] = [0; 65_536];
         let mut at = self.len()?;
         while at < len {
             let step = ZEROS.len().min(usize::try_from(len - at).unwrap_or(ZEROS.len()));

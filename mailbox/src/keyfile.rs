@@ -4,7 +4,7 @@
 //! NAME.key, NAME.key-copy    key(32) | SHA-256("key file" | key)(32)
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keypacks::{Secret, kdf};
 use zeroize::Zeroizing;
@@ -50,7 +50,7 @@ enum Copy {
     Whole(Secret<32>),
 }
 
-fn read(disk: &dyn Disk, path: &PathBuf) -> Result<Copy, StoreError> {
+fn read(disk: &dyn Disk, path: &Path) -> Result<Copy, StoreError> {
     let file = match disk.open(path, false) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Copy::Missing),

@@ -317,7 +317,7 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Stores a sealed message under the next post key of every recipient.
     fn deposit(&self, order: DepositOrder) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Names of deliveries due at `now`, oldest first, at most `most`, not counting those in `busy`.
+    /// Names of deliveries due at `now`, the longest due first, at most `most`.
     fn due(&self, now: u64, most: usize) -> Result<Vec<DeliveryId>, StoreError>;
 
     /// When the next delivery is due, if any.

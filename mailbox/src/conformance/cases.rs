@@ -118,8 +118,7 @@ async fn a_tag_is_live_until_it_is_burned(store: &impl RelayStore) {
 
 async fn tokens_tell_a_second_holder(store: &impl RelayStore) {
     let holder = Holder::issue(store, 16, 0).await;
-    let mut index = 0;
-    for (shown, fresh, answered, expected) in [
+    let links = [
         ([0; 16], [1; 16], 0, (false, false)),
         ([1; 16], [2; 16], 0, (false, false)),
         // The answer with token 2 was lost.
@@ -127,7 +126,8 @@ async fn tokens_tell_a_second_holder(store: &impl RelayStore) {
         ([3; 16], [4; 16], 1, (false, true)),
         ([1; 16], [5; 16], 0, (true, false)),
         ([5; 16], [6; 16], 0, (false, false)),
-    ] {
+    ];
+    for (index, (shown, fresh, answered, expected)) in (0..).zip(links) {
         let burned = store
             .burn(holder.burn_order(index, shown, fresh, answered))
             .await
@@ -135,7 +135,6 @@ async fn tokens_tell_a_second_holder(store: &impl RelayStore) {
         let burned = burned.expect("live");
         assert_eq!((burned.token_mismatch, burned.rolled_back), expected, "link {index}");
         assert_eq!((burned.token, burned.highest, burned.floor), (fresh, 0, 0));
-        index += 1;
     }
 }
 

@@ -52,9 +52,7 @@ impl Holder {
         let step = BoxChain::from_root(BoxKind::Post, &self.root)
             .step_at(*index)
             .expect("near");
-        let fields = open_wrap(&step, wrap)
-            .ok()
-            .expect("a served wrap opens under the post key of its index");
+        let fields = open_wrap(&step, wrap).expect("a served wrap opens under the post key of its index");
         Some((*index, fields, wrap_digest(wrap)))
     }
 
@@ -68,9 +66,7 @@ impl Holder {
         let (kilobytes, body) = store.fetch(self.account, index, DAY).await.expect("readable")?;
         assert_eq!(kilobytes, fields.kilobytes);
         assert_eq!(keypacks::kdf::hash(&[&body]), fields.body_digest);
-        Ok(open_body(&fields.dek, body, fields.length)
-            .ok()
-            .expect("the body opens"))
+        Ok(open_body(&fields.dek, body, fields.length).expect("the body opens"))
     }
 
     pub(super) fn balance(&self, store: &impl RelayStore) -> (u64, u64) {

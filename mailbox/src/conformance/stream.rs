@@ -50,7 +50,7 @@ pub async fn stream<B: Backend>(backend: &B, seed: u64, steps: usize, mut at_res
             match run.below(2) {
                 0 => backend.crash(store, run.below(u64::MAX)).await,
                 _ => {
-                    backend.crash_after(u64::MAX);
+                    backend.crash_after(run.below(16));
                     backend.close(store).await;
                 }
             }

@@ -97,11 +97,13 @@ impl Backend for Files {
     async fn open(&self) -> RelayFiles {
         let n = self.openings.load(Ordering::Relaxed);
         self.disk.power_off_after(n * 7 % 40);
-        let first = self.try_open();
-        if first.is_ok() && !self.disk.is_off() {
-            self.disk.power_off_after(u64::MAX);
-            return first.expect("just seen");
-        }
+        let first = match self.try_open() {
+            Ok(store) if !self.disk.is_off() => {
+                self.disk.power_off_after(u64::MAX);
+                return store;
+            }
+            first => first,
+        };
         drop(first);
         tokio::task::yield_now().await;
         self.disk.restart(n);
@@ -110,6 +112,10 @@ impl Backend for Files {
 
     async fn close(&self, store: RelayFiles) {
         store.close().await;
+        match self.disk.is_off() {
+            true => self.disk.restart(self.openings.load(Ordering::Relaxed)),
+            false => self.disk.power_off_after(u64::MAX),
+        }
     }
 
     fn crash_after(&self, n: u64) {
