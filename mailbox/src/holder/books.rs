@@ -77,6 +77,11 @@ impl Hold {
         self.0.load(Ordering::SeqCst) == CANCELLED
     }
 
+    #[cfg(test)]
+    pub(super) fn is_sent(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == SENT
+    }
+
     fn claim(&self, by: u8) -> bool {
         match self
             .0

@@ -26,6 +26,8 @@ mod shelf;
 mod stage;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 pub use create::{InitError, Initialised, init_from_pack};

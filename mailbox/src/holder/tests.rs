@@ -182,7 +182,7 @@ fn holds(disk: &MemoryDisk, bytes: &[u8]) -> bool {
 }
 
 /// Both copies of the slot as they lie on the disk.
-fn slot_copies(disk: &MemoryDisk) -> Vec<(u64, u64)> {
+pub(super) fn slot_copies(disk: &MemoryDisk) -> Vec<(u64, u64)> {
     let file_key = header::unlock(
         &*disk.open(Path::new("/holder/header"), false).expect("there"),
         PASSPHRASE,
