@@ -223,6 +223,8 @@ pub enum Refusal {
     NoDeposit,
     /// The relay is short of room for now: the same number may be sent again later.
     Busy,
+    /// The pack's last link keys are reached, which serve balance, top-up, collection and confirmation only.
+    Keys,
 }
 
 /// The envelope of a submission or of a deposit, first in the payload.

@@ -31,6 +31,16 @@ pub(crate) async fn change<S: RelayStore>(relay: &Relay<S>, account: Account, ch
     execute(relay, account, change, effect.unwrap_or_else(Effect::Refuse)).await
 }
 
+/// Records a refusal as the answer of a change, so that a retry gets the same.
+pub(crate) async fn refuse<S: RelayStore>(
+    relay: &Relay<S>,
+    account: Account,
+    change: Change,
+    refusal: Refusal,
+) -> Answer {
+    execute(relay, account, change, Effect::Refuse(refusal)).await
+}
+
 /// Carries out a submission whose body arrived whole.
 pub(crate) async fn submission<S: RelayStore>(
     relay: &Arc<Relay<S>>,
@@ -138,7 +148,7 @@ fn judge<S: RelayStore>(
         },
         sender: Sender {
             address: Address::parse(&envelope.reverse_path).map_err(|_| Refusal::Sender)?,
-            display_name: None,
+            display_name: message::sender_name(raw),
         },
         local_address: None,
         knows_message_id: &|_| true,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keypacks::cell::Kind;
+use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
@@ -42,6 +43,7 @@ pub(super) async fn serve<S: RelayStore>(
         account: confirmed.account,
         reader: LinkReader::new(read, confirmed.link.opener),
         writer: LinkWriter::new(write, confirmed.link.sealer),
+        on_reserved_keys: on_reserved_keys(relay, confirmed.account),
         announced: false,
     };
     // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
@@ -49,11 +51,17 @@ pub(super) async fn serve<S: RelayStore>(
     relay.links.leave(session.account, name);
 }
 
+fn on_reserved_keys<S: RelayStore>(relay: &Relay<S>, account: Account) -> bool {
+    matches!(relay.store.balance(account), Ok(Answer::Balance { keys, .. }) if keys < KEYS_RESERVED)
+}
+
 struct Session<'a, S> {
     relay: &'a Arc<Relay<S>>,
     account: Account,
     reader: LinkReader<ReadHalf<BoxStream>>,
     writer: LinkWriter<WriteHalf<BoxStream>>,
+    /// Whether this link's key is one of the last, which serve everything but submissions.
+    on_reserved_keys: bool,
     /// Whether the holder was told of what waits since it last collected.
     announced: bool,
 }
@@ -159,6 +167,12 @@ impl<S: RelayStore> Session<'_, S> {
                 .await
                 .map_err(|_| LinkError::Timeout)??;
             return Ok(stored);
+        }
+        if self.on_reserved_keys {
+            tokio::time::timeout(patience(expected), self.reader.discard(head, expected))
+                .await
+                .map_err(|_| LinkError::Timeout)??;
+            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
         }
         let body = tokio::time::timeout(patience(expected), self.reader.body(head, expected))
             .await

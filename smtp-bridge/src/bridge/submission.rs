@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
 use mailbox::holder_store::{HolderAlias, OutboxOrder};
 use mailbox::request::{self, Envelope};
@@ -40,7 +41,19 @@ const NOT_READY: Reply = Reply::fixed(
     "the bridge has not linked with its relay yet, try again in a moment",
 );
 
+const KEYS_USED_UP: Reply = Reply::fixed(
+    552,
+    Enhanced::new(5, 2, 2),
+    "the pack's link keys are used up, the last ones only collect mail: get a new pack",
+);
+
 impl<S: HolderStore> Bridge<S> {
+    /// Whether only those link keys are left that the relay takes no submission under.
+    fn keys_are_used_up(&self) -> bool {
+        let value = self.store.value();
+        value.at > 0 && value.keys < KEYS_RESERVED
+    }
+
     /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one.
     fn own_alias(&self, address: &str) -> Result<HolderAlias, Reply> {
         let aliases = self.store.aliases().map_err(|_| replies::TRY_LATER)?;
@@ -92,6 +105,9 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
             return Err(replies::SENDER_NOT_OWNED);
         };
         self.0.own_alias(&sender.to_string())?;
+        if self.0.keys_are_used_up() {
+            return Err(KEYS_USED_UP);
+        }
         // The least that any message of this size costs: what is exact is known after DATA.
         let size = usize::try_from(size.unwrap_or(0)).unwrap_or(usize::MAX);
         let kilobytes = if size <= SIZE_MAX {

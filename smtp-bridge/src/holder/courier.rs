@@ -138,7 +138,7 @@ impl<S: HolderStore> Courier<'_, S> {
         if (known.balance, known.keys, known.credits, known.debits) != (balance, keys, credits, debits)
             || prices != self.store.prices()
         {
-            self.store.put_value(news, prices.clone()).await?;
+            self.store.put_value(news, prices).await?;
         }
         if let Some(prices) = prices {
             self.store.release_held(prices, balance).await?;
@@ -409,6 +409,9 @@ fn refusal_reason(refusal: Refusal) -> String {
         Refusal::Sender => "the relay does not know the sending alias as one of yours, or it is closed".into(),
         Refusal::Route { recipient } => format!("the relay has no way to the domain of recipient {}", recipient + 1),
         Refusal::Recipient { recipient } => format!("recipient {} is not an address", recipient + 1),
+        Refusal::Keys => {
+            "the pack's link keys are nearly used up, and the last ones only collect mail: get a new pack".into()
+        }
         Refusal::Message => "the relay cannot rebuild the message from the fields it lets through".into(),
         Refusal::Conflict | Refusal::Malformed | Refusal::Unacknowledged => {
             "the relay and this bridge disagree about the request; please report this".into()

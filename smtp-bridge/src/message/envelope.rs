@@ -67,6 +67,15 @@ fn recipients(header: &Header<'_>, name: &str, policy: &Policy<'_>) -> Result<Ve
     Ok(recipients)
 }
 
+/// The display name in From, as the exit finds it: the bridge wrote there what was set with the alias, and nothing else.
+pub(super) fn sender_name(header: &Header<'_>) -> Option<String> {
+    let mailboxes = address::list(&header.one("From").ok()??).ok()?;
+    match mailboxes.as_slice() {
+        [only] if !only.name.is_empty() => Some(only.name.clone()),
+        _ => None,
+    }
+}
+
 /// The sender as the recipient sees it.
 pub(super) fn own_mailbox(policy: &Policy<'_>) -> Mailbox {
     Mailbox {

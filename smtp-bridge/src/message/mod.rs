@@ -82,6 +82,12 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
     })
 }
 
+/// The display name that the bridge put before the sender's alias; the relay knows aliases, but not their names.
+pub fn sender_name(rebuilt_by_bridge: &[u8]) -> Option<String> {
+    let (header, _) = header::split(rebuilt_by_bridge, limits::HEADER_BYTES_MAX, Headless::AllBody).ok()?;
+    envelope::sender_name(&header)
+}
+
 /// Rebuilds arbitrary bytes as bridge and exit would and asserts everything that is promised of the result.
 pub fn fuzz(bytes: &[u8]) {
     let address = |text: &str| Address::parse(text).expect("a valid address");
