@@ -240,8 +240,8 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Records that the link of `index` was answered; older chain states are erased within a second.
     fn link_answered(&self, index: u64, token: [u8; 16]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Takes a message into the outbox and gives it the next change number.
-    /// `above`: the relay's highest number as last heard, which new numbers stay above.
+    /// Takes a message into the outbox and gives it the next change number. Returns its row.
+    /// `Busy`: as many rows as may be are kept; `Invalid`: the order contradicts itself.
     fn enqueue(&self, order: OutboxOrder) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Numbers from here on stay above the relay's highest, as CONFIRM's answer told.
@@ -261,7 +261,7 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// The next row to send: the queued one of the lowest number. `None`: nothing is queued.
     fn next_queued(&self) -> Result<Option<OutboxRow>, StoreError>;
 
-    /// Body of a row that is mail.
+    /// Body of a row that is mail. Asking for it is sending it: from then on a queued row is not cancelled.
     fn outbox_body(&self, row: u64) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Wakes when the outbox changed.
@@ -279,10 +279,11 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Gives held rows that `balance` now covers new numbers and queues them. Returns how many.
-    /// `reprice(recipients, kilobytes)` gives the price by the list in force.
+    /// `prices` is the list in force, by which they are priced anew.
     fn release_held(&self, prices: PriceList, balance: u64) -> impl Future<Output = Result<usize, StoreError>> + Send;
 
-    /// Drops a row that is not queued, or a queued one that was never sent. Returns whether it was there.
+    /// Drops a row that is not queued, or a queued one that this process took in and never sent.
+    /// `false`: there is no such row, or it may have been sent.
     fn cancel(&self, row: u64) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// µtok reserved by queued and held rows.

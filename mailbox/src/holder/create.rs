@@ -20,7 +20,7 @@ use super::rows::{ALIASES, FACTS, FactsRow, STATE, State};
 use super::stage;
 use crate::StoreError;
 use crate::base::Base;
-use crate::disk::{Disk, DiskFile, LockGuard};
+use crate::disk::{Disk, DiskFile};
 use crate::entropy::{Entropy, random};
 use crate::holder_store::{HolderAlias, LinkPosition, ValueMirror};
 use crate::index::Index;
@@ -68,29 +68,37 @@ pub fn init_from_pack(
     let pack = disk.open(pack, false).map_err(StoreError::from)?;
     let pack_key = header::unlock(&*pack, passphrase)?;
     let issue = read_issue(&*pack, &pack_key)?;
-    let lock = Base::lock(&**disk, folder)?;
     let done = if exists(&**disk, &header_path(folder))? {
-        check_same_pack(disk, folder, lock, passphrase, issue.as_ref(), entropy)?;
+        check_same_pack(disk, folder, passphrase, issue.as_ref(), entropy)?;
         Initialised::Already
     } else {
-        let issue = issue.ok_or(InitError::Spent)?;
-        create(disk, folder, lock, &issue, passphrase, options, entropy)?;
+        create(
+            disk,
+            folder,
+            &issue.ok_or(InitError::Spent)?,
+            passphrase,
+            options,
+            entropy,
+        )?;
         Initialised::New
     };
     overwrite_issue(&*pack)?;
     Ok(done)
 }
 
-/// Makes a store. It is one as soon as its header has its name, last of all.
+/// Makes a store. It is one as soon as its header has its name, last of all; one that is there is never touched.
 pub(super) fn create(
     disk: &Arc<dyn Disk>,
     folder: &Path,
-    lock: Box<dyn LockGuard>,
     issue: &Issue,
     passphrase: &[u8],
     options: &HolderOptions,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<(), StoreError> {
+    let lock = Base::lock(&**disk, folder)?;
+    if exists(&**disk, &header_path(folder))? {
+        return Err(StoreError::Invalid);
+    }
     remove_leftovers(&**disk, folder)?;
     let file_key = Secret::from_fn(|key| entropy.fill(key));
     let keys = Keys::of(&file_key);
@@ -215,7 +223,6 @@ fn issue_offsets() -> [u64; 2] {
 fn check_same_pack(
     disk: &Arc<dyn Disk>,
     folder: &Path,
-    lock: Box<dyn LockGuard>,
     passphrase: &[u8],
     issue: Option<&Issue>,
     entropy: &Arc<dyn Entropy>,
@@ -225,6 +232,7 @@ fn check_same_pack(
         passphrase,
     )?;
     let keys = Keys::of(&file_key);
+    let lock = Base::lock(&**disk, folder)?;
     let base = Base::open(Arc::clone(disk), folder, lock, keys.store, 0, Arc::clone(entropy))?;
     let facts = base
         .index

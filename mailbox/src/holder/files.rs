@@ -64,7 +64,7 @@ pub struct HolderFiles {
 
 impl HolderFiles {
     /// Makes a store from what a pack file holds. Whoever calls it overwrites the pack's root afterwards:
-    /// [`super::init_from_pack`] does both.
+    /// [`super::init_from_pack`] does both. [`StoreError::Invalid`]: the folder holds a store already.
     pub fn create(
         disk: &Arc<dyn Disk>,
         folder: &Path,
@@ -73,8 +73,7 @@ impl HolderFiles {
         options: &HolderOptions,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<(), StoreError> {
-        let lock = Base::lock(&**disk, folder)?;
-        create::create(disk, folder, lock, issue, passphrase, options, entropy)
+        create::create(disk, folder, issue, passphrase, options, entropy)
     }
 
     /// Opens a store. Takes as long as the passphrase costs.

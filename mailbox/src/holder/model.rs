@@ -126,14 +126,31 @@ impl Model {
             next_seq: books.state.next_seq,
             next_row: books.state.next_row,
             answered_seq: books.state.answered_seq,
-            rows: books.outbox.iter().map(|(number, shown)| (*number, row(shown))).collect(),
+            rows: books
+                .outbox
+                .iter()
+                .map(|(number, shown)| (*number, row(shown)))
+                .collect(),
             collect_from: store.collect_from(),
             gaps: books.gaps.iter().map(|(index, gap)| (*index, gap.row.since)).collect(),
-            deposits: books.deposits.iter().map(|(index, deposit)| (*index, deposit.row.abandoned)).collect(),
+            deposits: books
+                .deposits
+                .iter()
+                .map(|(index, deposit)| (*index, deposit.row.abandoned))
+                .collect(),
             unconfirmed: books.unconfirmed.iter().map(|(index, row)| (*index, row.uid)).collect(),
-            inbox: inbox.entries.iter().map(|entry| (entry.uid, (entry.flags, text(entry.uid)))).collect(),
+            inbox: inbox
+                .entries
+                .iter()
+                .map(|entry| (entry.uid, (entry.flags, text(entry.uid))))
+                .collect(),
             uid_next: inbox.uid_next,
-            aliases: store.aliases().expect("readable").into_iter().map(|alias| (alias.address, alias.open)).collect(),
+            aliases: store
+                .aliases()
+                .expect("readable")
+                .into_iter()
+                .map(|alias| (alias.address, alias.open))
+                .collect(),
             value: store.value(),
             prices: store.prices(),
             now: books.state.now,
@@ -150,7 +167,13 @@ impl Model {
     }
 
     fn pending(&self, which: u8) -> Option<u64> {
-        Self::pick(self.deposits.iter().filter(|(_, given_up)| given_up.is_none()).map(|(index, _)| *index), which)
+        Self::pick(
+            self.deposits
+                .iter()
+                .filter(|(_, given_up)| given_up.is_none())
+                .map(|(index, _)| *index),
+            which,
+        )
     }
 
     fn uid(&self, which: u8) -> Option<u32> {
@@ -173,7 +196,17 @@ impl Model {
         let (seq, number) = (self.number(), self.next_row);
         self.next_row += 1;
         let state = OutboxState::Queued;
-        self.rows.insert(number, ModelRow { seq, state, price, has_body: is_mail, is_mail, sent: false });
+        self.rows.insert(
+            number,
+            ModelRow {
+                seq,
+                state,
+                price,
+                has_body: is_mail,
+                is_mail,
+                sent: false,
+            },
+        );
         Reply::Row(number)
     }
 
@@ -222,7 +255,9 @@ impl Model {
             }
             Step::ReleaseHeld(balance) => Ok(Reply::Count(self.release_held(u64::from(*balance)))),
             Step::Cancel(which) => {
-                let Some(number) = self.row(*which) else { return Ok(Reply::Was(false)) };
+                let Some(number) = self.row(*which) else {
+                    return Ok(Reply::Was(false));
+                };
                 let may = !self.rows[&number].sent;
                 if may {
                     self.rows.remove(&number);
@@ -299,9 +334,15 @@ impl Model {
         match how {
             How::Done => drop(self.rows.remove(&number)),
             How::Refused(Refusal::Busy) => {}
-            How::Refused(refusal @ Refusal::Value { .. }) => (row.state, row.sent) = (OutboxState::Held(refusal), false),
+            How::Refused(refusal @ Refusal::Value { .. }) => {
+                (row.state, row.sent) = (OutboxState::Held(refusal), false)
+            }
             How::Refused(refusal) => {
-                let state = if refusal == Refusal::Stale { OutboxState::Unknown } else { OutboxState::Refused(refusal) };
+                let state = if refusal == Refusal::Stale {
+                    OutboxState::Unknown
+                } else {
+                    OutboxState::Refused(refusal)
+                };
                 (row.state, row.has_body, row.sent) = (state, false, false);
             }
         }
@@ -361,66 +402,122 @@ impl Model {
 async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Result<Reply, StoreError> {
     let store = &running.store;
     match step {
-        Step::Reserve(ahead) => store.reserve_link(model.base + u64::from(*ahead)).await.map(|_| Reply::Nothing),
-        Step::LinkAnswered => {
-            store.link_answered(model.held.unwrap_or(0), [1; 16]).await.map(|()| Reply::Nothing)
-        }
+        Step::Reserve(ahead) => store
+            .reserve_link(model.base + u64::from(*ahead))
+            .await
+            .map(|_| Reply::Nothing),
+        Step::LinkAnswered => store
+            .link_answered(model.held.unwrap_or(0), [1; 16])
+            .await
+            .map(|()| Reply::Nothing),
         Step::Enqueue(price) => store.enqueue(order("label", u64::from(*price))).await.map(Reply::Row),
         Step::EnqueueAlias => {
-            let operation = Operation::AliasOpen { local: "new".to_owned() };
-            store.enqueue_change(operation, "alias".to_owned(), time).await.map(Reply::Row)
+            let operation = Operation::AliasOpen {
+                local: "new".to_owned(),
+            };
+            store
+                .enqueue_change(operation, "alias".to_owned(), time)
+                .await
+                .map(Reply::Row)
         }
-        Step::RaiseSeq(above) => {
-            store.raise_seq(model.answered_seq + u64::from(*above)).await.map(|()| Reply::Nothing)
-        }
+        Step::RaiseSeq(above) => store
+            .raise_seq(model.answered_seq + u64::from(*above))
+            .await
+            .map(|()| Reply::Nothing),
         Step::Send(which) => match model.row(*which) {
             Some(row) => store.outbox_body(row).map(|_| Reply::Nothing),
             None => Ok(Reply::Nothing),
         },
         Step::Answer(which, how, notice) => {
-            let Some(number) = model.row(*which) else { return Ok(Reply::Nothing) };
+            let Some(number) = model.row(*which) else {
+                return Ok(Reply::Nothing);
+            };
             let seq = model.rows[&number].seq;
             let answer = match how {
-                How::Done => Answer::Done { seq, debited: 10, balance: 90 },
+                How::Done => Answer::Done {
+                    seq,
+                    debited: 10,
+                    balance: 90,
+                },
                 How::Refused(refusal) => Answer::Refused { seq, refusal: *refusal },
             };
             let notice = notice.then(|| b"notice".to_vec());
-            store.answered(number, answer, notice, time).await.map(|()| Reply::Nothing)
+            store
+                .answered(number, answer, notice, time)
+                .await
+                .map(|()| Reply::Nothing)
         }
-        Step::ReleaseHeld(balance) => store.release_held(prices(), u64::from(*balance)).await.map(Reply::Count),
-        Step::Cancel(which) => store.cancel(model.row(*which).unwrap_or(u64::MAX)).await.map(Reply::Was),
+        Step::ReleaseHeld(balance) => store
+            .release_held(prices(), u64::from(*balance))
+            .await
+            .map(Reply::Count),
+        Step::Cancel(which) => store
+            .cancel(model.row(*which).unwrap_or(u64::MAX))
+            .await
+            .map(Reply::Was),
         Step::Collect(there) => {
             let from = store.collect_from();
             let there = (from..).zip(there).filter(|(_, there)| **there);
-            let deposits = there.map(|(index, _)| deposit(&store.post_step(index).expect("ahead"))).collect();
-            let next = from + if let Step::Collect(all) = step { all.len() as u64 } else { 0 };
+            let deposits = there
+                .map(|(index, _)| deposit(&store.post_step(index).expect("ahead")))
+                .collect();
+            let next = from
+                + if let Step::Collect(all) = step {
+                    all.len() as u64
+                } else {
+                    0
+                };
             store.collected(deposits, next).await.map(|()| Reply::Nothing)
         }
         Step::Store(which) => {
             let index = model.pending(*which).unwrap_or(u64::MAX);
-            store.store_deposit(index, text(index, time), time).await.map(Reply::Uid)
+            store
+                .store_deposit(index, text(index, time), time)
+                .await
+                .map(Reply::Uid)
         }
         Step::Abandon(which) => {
             let index = model.pending(*which).unwrap_or(u64::MAX);
-            store.abandon_deposit(index, b"damaged".to_vec(), time).await.map(|()| Reply::Nothing)
+            store
+                .abandon_deposit(index, b"damaged".to_vec(), time)
+                .await
+                .map(|()| Reply::Nothing)
         }
         Step::Confirm(which) => {
             let index = Model::pick(model.unconfirmed.keys().copied(), *which);
-            store.confirmed(index.into_iter().collect()).await.map(|()| Reply::Nothing)
+            store
+                .confirmed(index.into_iter().collect())
+                .await
+                .map(|()| Reply::Nothing)
         }
-        Step::Append => store.append(text(0, time), Flags::default(), time).await.map(Reply::Uid),
+        Step::Append => store
+            .append(text(0, time), Flags::default(), time)
+            .await
+            .map(Reply::Uid),
         Step::Flag(which, bits) => {
             let uids = model.uid(*which).into_iter().collect();
-            store.change_flags(uids, FlagChange::Set(Flags(*bits))).await.map(|()| Reply::Nothing)
+            store
+                .change_flags(uids, FlagChange::Set(Flags(*bits)))
+                .await
+                .map(|()| Reply::Nothing)
         }
-        Step::Expunge(which) => store.expunge(model.uid(*which).into_iter().collect()).await.map(Reply::Uids),
+        Step::Expunge(which) => store
+            .expunge(model.uid(*which).into_iter().collect())
+            .await
+            .map(Reply::Uids),
         Step::Alias(which, open) => {
-            let alias = HolderAlias { number: 0, address: address(*which), display_name: None, open: *open };
+            let alias = HolderAlias {
+                number: 0,
+                address: address(*which),
+                display_name: None,
+                open: *open,
+            };
             store.put_alias(alias).await.map(|()| Reply::Nothing)
         }
-        Step::Value(balance) => {
-            store.put_value(value(*balance, time), Some(prices())).await.map(|()| Reply::Nothing)
-        }
+        Step::Value(balance) => store
+            .put_value(value(*balance, time), Some(prices()))
+            .await
+            .map(|()| Reply::Nothing),
         Step::Restart => Ok(Reply::Nothing),
     }
 }
@@ -434,12 +531,23 @@ fn address(which: u8) -> String {
 }
 
 fn prices() -> PriceList {
-    PriceList { version: 3, message: 5, kilobyte: 15, ..PriceList::default() }
+    PriceList {
+        version: 3,
+        message: 5,
+        kilobyte: 15,
+        ..PriceList::default()
+    }
 }
 
 fn value(balance: u8, at: u64) -> ValueMirror {
     let balance = u64::from(balance);
-    ValueMirror { balance, keys: 1, credits: balance + 7, debits: 7, at }
+    ValueMirror {
+        balance,
+        keys: 1,
+        credits: balance + 7,
+        debits: 7,
+        at,
+    }
 }
 
 /// What must hold over the whole life of a store, whatever happens to it.
@@ -467,7 +575,9 @@ impl Life {
         self.held = model.held;
         let link = LinkChain::from_root(&root()).step_at(model.base).expect("ahead");
         assert!(store.link_step(model.base).is_none_or(|step| step.tag == link.tag));
-        let post = BoxChain::from_root(BoxKind::Post, &root()).step_at(model.collect_from).expect("ahead");
+        let post = BoxChain::from_root(BoxKind::Post, &root())
+            .step_at(model.collect_from)
+            .expect("ahead");
         assert!(store.post_step(model.collect_from).expect("held").key == post.key);
         self.secrets.extend(live_secrets(running));
     }
@@ -475,10 +585,17 @@ impl Life {
     /// Once everything is settled: slots stand where the index does, records of ended rows are overwritten.
     fn look_at_disk(&self, disk: &MemoryDisk, model: &Model, live: &BTreeSet<[u8; 32]>) {
         assert_eq!(slot_copies(disk), vec![(model.base, model.collect_from); 2]);
-        let (_, slab) = disk.files().into_iter().find(|(path, _)| path.ends_with("slab")).expect("there");
+        let (_, slab) = disk
+            .files()
+            .into_iter()
+            .find(|(path, _)| path.ends_with("slab"))
+            .expect("there");
         let there: BTreeSet<&[u8]> = slab.chunks(32).collect();
         for secret in self.secrets.difference(live) {
-            assert!(!there.contains(&secret[..]), "the record of an ended row is still there");
+            assert!(
+                !there.contains(&secret[..]),
+                "the record of an ended row is still there"
+            );
         }
     }
 }
@@ -486,12 +603,18 @@ impl Life {
 /// The slab records of all rows.
 fn live_secrets(running: &Running) -> BTreeSet<[u8; 32]> {
     let (shelf, books) = (&running.store.shelf, running.store.books());
-    let inbox = shelf.base.index.read(|read| shelf.all::<InboxRow>(read, &INBOX)).expect("readable");
+    let inbox = shelf
+        .base
+        .index
+        .read(|read| shelf.all::<InboxRow>(read, &INBOX))
+        .expect("readable");
     let records = inbox.into_iter().map(|(_, record, _)| record);
     let records = records.chain(books.outbox.values().map(|row| row.record));
     let records = records.chain(books.deposits.values().map(|deposit| deposit.record));
     let records = records.chain(books.gaps.values().map(|gap| gap.record));
-    records.map(|record| *shelf.base.slab.read(record).expect("readable").expose()).collect()
+    records
+        .map(|record| *shelf.base.slab.read(record).expect("readable").expose())
+        .collect()
 }
 
 /// One trial: steps with their faults, on a disk of its own.
@@ -525,7 +648,8 @@ async fn live(steps: Vec<(Step, Fault)>) {
         }
         let seen = Model::read(&running);
         if !matches!(fault, Fault::None) {
-            (model.forget_sent_as(&seen), after.forget_sent_as(&seen));
+            model.forget_sent_as(&seen);
+            after.forget_sent_as(&seen);
         }
         match got {
             Ok(_) => assert_eq!(seen, after, "{step:?} {fault:?}"),

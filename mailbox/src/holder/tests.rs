@@ -1,5 +1,6 @@
 //! Statements about a holder's store, each on a disk in memory unless it says otherwise.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -254,6 +255,15 @@ fn a_pack_that_was_initialised_elsewhere_and_a_folder_of_another_pack_are_refuse
         &entropy(2),
     );
     assert_eq!(again, Err(InitError::Spent));
+    let over = HolderFiles::create(
+        &shared(&disk),
+        Path::new(FOLDER),
+        &issue(1),
+        PASSPHRASE,
+        &options(),
+        &entropy(4),
+    );
+    assert_eq!(over, Err(StoreError::Invalid), "a store is never made over");
     write_pack(&disk, 2);
     assert_eq!(init(&disk, 3), Err(InitError::OtherPack));
     let wrong = init_from_pack(
@@ -740,6 +750,30 @@ fn the_mirror_of_the_value_follows_a_debit_that_joins_on_to_it() {
         let row = store.enqueue(order("b", 10)).await.expect("room");
         store.answered(row, done(2), None, 6).await.expect("its answer");
         assert_eq!(store.value().balance, 90, "an answer of before says nothing new");
+        running.stop().await;
+    });
+}
+
+#[test]
+fn operations_that_come_together_share_a_commit_and_get_a_number_each() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let before = running.store.shelf.base.index.commit_number().expect("readable");
+        let mut together = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            let store = running.store.clone();
+            together.spawn(async move { (store.enqueue(order("a", 1)).await, store.reserve_link(9).await.err()) });
+        }
+        let answers = together.join_all().await;
+        let rows: BTreeSet<u64> = answers.iter().map(|(row, _)| *row.as_ref().expect("room")).collect();
+        assert_eq!(rows.len(), 20);
+        assert!(
+            answers.iter().all(|(_, refusal)| *refusal == Some(StoreError::Invalid)),
+            "a refusal spoils no batch"
+        );
+        let commits = running.store.shelf.base.index.commit_number().expect("readable") - before;
+        assert!(commits < 10, "{commits} commits for 20 rows");
         running.stop().await;
     });
 }
