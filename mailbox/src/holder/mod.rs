@@ -9,8 +9,8 @@
 //! lock               held by the one process that has the store open
 //! ```
 //!
-//! Made by [`init_from_pack`] or [`HolderFiles::create`], opened by [`HolderFiles::open`]. Readers look at [`books`], an
-//! immutable picture of the last commit; operations go to the [`stage`], one commit for all that arrived together.
+//! Made by [`init_from_pack`] or [`HolderFiles::create`], opened by [`HolderFiles::open`]. Readers look at an
+//! immutable picture of the last commit (`books`); operations go to the `stage`, one commit for all that came together.
 
 mod books;
 mod collection;
@@ -25,8 +25,6 @@ mod rows;
 mod shelf;
 mod stage;
 
-#[cfg(test)]
-mod model;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,125 @@
+//! Deposits and INBOX.
+
+use super::*;
+use crate::holder::rows::{INBOX, InboxRow};
+use crate::holder_store::{FlagChange, ValueMirror};
+
+#[test]
+fn a_deposit_told_twice_is_stored_once_and_its_key_is_erased() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let step = store.post_step(0).expect("the first");
+        store.collected(vec![deposit(&step)], 1).await.expect("in order");
+        assert!(store.post_step(0).is_none());
+        let secret = store
+            .shelf
+            .base
+            .slab
+            .read(store.books().deposits[&0].record)
+            .expect("taken");
+        let uid = store.store_deposit(0, b"text".to_vec(), 9).await.expect("pending");
+        assert_eq!(store.store_deposit(0, b"text".to_vec(), 9).await, Ok(uid));
+        assert_eq!(store.inbox().entries.len(), 1);
+        assert!(store.pending().expect("readable").is_empty());
+        assert_eq!(store.unconfirmed(), Ok(vec![(0, [0; 32])]));
+        store.confirmed(vec![0]).await.expect("told");
+        assert_eq!(store.unconfirmed(), Ok(Vec::new()));
+        assert_eq!(
+            store.store_deposit(0, b"text".to_vec(), 9).await,
+            Err(StoreError::NoRow)
+        );
+        running.stop().await;
+        assert!(!holds(&disk, secret.expose()));
+    });
+}
+
+#[test]
+fn keys_of_gaps_and_of_damaged_deposits_are_kept_for_their_time() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let (gap, damaged) = (store.post_step(1).expect("ahead"), store.post_step(2).expect("ahead"));
+        store.collected(vec![deposit(&damaged)], 3).await.expect("in order");
+        assert!(store.post_step(1).expect("kept").key == gap.key);
+        let start = 20_000 * 86_400;
+        store
+            .abandon_deposit(2, b"damaged".to_vec(), start)
+            .await
+            .expect("pending");
+        assert!(store.pending().expect("readable").is_empty() && store.books().deposits.contains_key(&2));
+        let late = store.post_step(0).expect("kept");
+        store
+            .collected(vec![deposit(&late)], 3)
+            .await
+            .expect("a wrap may fill its gap");
+        assert!(store.post_step(0).is_none());
+        let later = ValueMirror {
+            at: start + 30 * 86_400,
+            ..ValueMirror::default()
+        };
+        store.put_value(later, None).await.expect("noted");
+        store.collected(Vec::new(), 3).await.expect("nothing new");
+        assert!(store.post_step(1).is_none() && !store.books().deposits.contains_key(&2));
+        assert_eq!(
+            store.collected(Vec::new(), 2).await,
+            Err(StoreError::Invalid),
+            "never backwards"
+        );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn inbox_keeps_uids_for_ever_and_forgets_what_is_expunged() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let mut changed = store.inbox_changed();
+        let before = store.inbox();
+        let text = |n: u8| format!("Message-ID: <{n}@x>\r\n\r\ntext {n}").into_bytes();
+        for n in 1..=3 {
+            assert_eq!(store.append(text(n), Flags::default(), 7).await, Ok(u32::from(n)));
+        }
+        assert!(before.entries.is_empty(), "a snapshot does not move");
+        assert!(changed.has_changed().expect("open") && *changed.borrow_and_update() == store.inbox().version);
+        let version = store.inbox().version;
+        store
+            .change_flags(vec![2, 9], FlagChange::Add(Flags::SEEN))
+            .await
+            .expect("one is there");
+        store
+            .change_flags(vec![2], FlagChange::Add(Flags::SEEN))
+            .await
+            .expect("nothing to do");
+        assert_eq!(store.inbox().version, version + 1);
+        let secret = {
+            let read = |read: &_| store.shelf.row::<InboxRow>(read, &INBOX, 3);
+            let (key, _) = store.shelf.base.index.read(read).expect("readable").expect("there");
+            store.shelf.base.slab.read(key.record).expect("taken")
+        };
+        assert_eq!(store.expunge(vec![3, 9]).await, Ok(vec![3]));
+        assert_eq!((store.message(3), store.message(2)), (Ok(None), Ok(Some(text(2)))));
+        assert_eq!(store.knows_message_id("3@x"), Ok(true), "it was in INBOX");
+        assert_eq!(store.knows_message_id("4@x"), Ok(false));
+        let validity = store.inbox().uid_validity;
+        running.stop().await;
+        assert!(!holds(&disk, secret.expose()));
+        let running = Running::open(&disk, 3).expect("opens");
+        let inbox = running.store.inbox();
+        assert_eq!((inbox.uid_validity, inbox.uid_next), (validity, 4));
+        assert_eq!(
+            inbox.entries.iter().map(|e| (e.uid, e.flags)).collect::<Vec<_>>(),
+            [(1, Flags::default()), (2, Flags::SEEN)]
+        );
+        assert_eq!(
+            running.store.append(text(4), Flags::default(), 7).await,
+            Ok(4),
+            "no UID comes back"
+        );
+        running.stop().await;
+    });
+}

@@ -1,0 +1,231 @@
+//! What becomes of a change, and of the value it costs.
+
+use ledger::PriceList;
+
+use super::*;
+use crate::holder_store::{OutboxState, ValueMirror};
+use crate::request::{Answer, Operation, Refusal};
+
+fn done(seq: u64) -> Answer {
+    Answer::Done {
+        seq,
+        debited: 10,
+        balance: 90,
+    }
+}
+
+fn refused(seq: u64, refusal: Refusal) -> Answer {
+    Answer::Refused { seq, refusal }
+}
+
+#[test]
+fn mail_waits_in_the_outbox_until_its_answer_and_its_text_is_gone_after() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let row = store.enqueue(order("letter", 10)).await.expect("room");
+        assert_eq!(store.reserved(), Ok(10));
+        assert_eq!(store.acknowledged(), 0);
+        let queued = store.next_queued().expect("readable").expect("queued");
+        assert_eq!((queued.row, queued.change.seq, &queued.label[..]), (row, 1, "letter"));
+        assert_eq!(store.outbox_body(row), Ok(Some(vec![b'l'; 1_000])));
+        let record = store.books().outbox[&row].record;
+        let secret = store.shelf.base.slab.read(record).expect("taken");
+        assert!(holds(&disk, secret.expose()));
+        assert_eq!(
+            store.answered(row, done(2), None, 5).await,
+            Err(StoreError::Invalid),
+            "another number"
+        );
+        store.answered(row, done(1), None, 5).await.expect("its answer");
+        store
+            .answered(row, done(1), None, 5)
+            .await
+            .expect("a repeated answer changes nothing");
+        assert_eq!((store.reserved(), store.acknowledged()), (Ok(0), 1));
+        assert!(store.outbox().expect("readable").is_empty());
+        running.stop().await;
+        assert!(!holds(&disk, secret.expose()));
+    });
+}
+
+#[test]
+fn mail_that_lacks_value_is_held_and_goes_under_a_new_number_when_value_comes() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let prices = PriceList {
+            version: 2,
+            message: 5,
+            kilobyte: 15,
+            ..PriceList::default()
+        };
+        let rows = [
+            store.enqueue(order("a", 10)).await.expect("room"),
+            store.enqueue(order("b", 10)).await.expect("room"),
+        ];
+        let first = store.next_queued().expect("readable").expect("queued");
+        let short = Refusal::Value { shortfall: 3 };
+        let notice = b"Subject: held\r\n\r\n".to_vec();
+        store
+            .answered(rows[0], refused(1, short), Some(notice.clone()), 5)
+            .await
+            .expect("its answer");
+        store
+            .answered(rows[1], refused(2, short), None, 5)
+            .await
+            .expect("its answer");
+        assert_eq!(store.message(1), Ok(Some(notice)));
+        assert!(store.next_queued().expect("readable").is_none());
+        assert_eq!(store.reserved(), Ok(20), "held mail still reserves its price");
+        assert_eq!(
+            store.release_held(prices, 39).await,
+            Ok(1),
+            "the balance covers one of two at 20"
+        );
+        let again = store.next_queued().expect("readable").expect("queued");
+        assert_eq!((again.row, again.change.seq, again.price), (rows[0], 3, 20));
+        assert!(again.change.id != first.change.id && again.change.blind != first.change.blind);
+        let Operation::Submit {
+            prices: version,
+            debit_max,
+            ..
+        } = again.change.operation
+        else {
+            panic!("mail")
+        };
+        assert_eq!((version, debit_max), (2, 20));
+        assert_eq!(store.outbox_body(rows[0]), Ok(Some(vec![b'a'; 1_000])));
+        assert_eq!(
+            store.release_held(prices, 39).await,
+            Ok(0),
+            "what is queued is spoken for"
+        );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn refusals_lead_where_they_should() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let cases = [
+            (Refusal::Busy, OutboxState::Queued),
+            (Refusal::Stale, OutboxState::Unknown),
+            (
+                Refusal::Price { price: 1, prices: 1 },
+                OutboxState::Held(Refusal::Price { price: 1, prices: 1 }),
+            ),
+            (Refusal::Sender, OutboxState::Refused(Refusal::Sender)),
+        ];
+        for (refusal, state) in cases {
+            let row = store.enqueue(order("x", 1)).await.expect("room");
+            let row_of = |row| {
+                store
+                    .outbox()
+                    .expect("readable")
+                    .into_iter()
+                    .find(|shown| shown.row == row)
+            };
+            let seq = row_of(row).expect("there").change.seq;
+            store
+                .answered(row, refused(seq, refusal), None, 5)
+                .await
+                .expect("its answer");
+            assert_eq!(row_of(row).expect("kept").state, state);
+            assert_eq!(
+                store.outbox_body(row).expect("readable").is_some(),
+                !matches!(state, OutboxState::Unknown | OutboxState::Refused(_))
+            );
+        }
+        running.stop().await;
+    });
+}
+
+#[test]
+fn what_may_have_been_sent_is_not_cancelled() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let (kept, dropped) = (
+            store.enqueue(order("a", 1)).await.expect("room"),
+            store.enqueue(order("b", 1)).await.expect("room"),
+        );
+        assert!(store.outbox_body(kept).expect("readable").is_some());
+        assert_eq!(
+            (store.cancel(kept).await, store.cancel(dropped).await),
+            (Ok(false), Ok(true))
+        );
+        assert_eq!(store.cancel(dropped).await, Ok(false));
+        let last = store.enqueue(order("c", 1)).await.expect("room");
+        assert_eq!(store.acknowledged(), 0, "a number that never left is no answer");
+        running.stop().await;
+        let running = Running::open(&disk, 3).expect("opens");
+        assert_eq!(
+            running.store.cancel(last).await,
+            Ok(false),
+            "the process before may have sent it"
+        );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn numbers_stay_above_the_relays_highest() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        store.raise_seq(41).await.expect("raised");
+        store.raise_seq(7).await.expect("nothing to do");
+        assert_eq!(store.acknowledged(), 41);
+        let alias = Operation::AliasOpen {
+            local: "new".to_owned(),
+        };
+        store
+            .enqueue_change(alias, "alias new".to_owned(), 1)
+            .await
+            .expect("room");
+        let row = store.next_queued().expect("readable").expect("queued");
+        assert_eq!((row.change.seq, row.change.acknowledged), (42, 41));
+        assert_eq!(store.raise_seq(u64::MAX).await, Err(StoreError::Invalid));
+        running.stop().await;
+    });
+}
+
+#[test]
+fn the_mirror_of_the_value_follows_a_debit_that_joins_on_to_it() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let value = ValueMirror {
+            balance: 100,
+            keys: 5,
+            credits: 150,
+            debits: 50,
+            at: 1,
+        };
+        store.put_value(value, None).await.expect("noted");
+        let row = store.enqueue(order("a", 10)).await.expect("room");
+        store.answered(row, done(1), None, 5).await.expect("its answer");
+        assert_eq!(
+            store.value(),
+            ValueMirror {
+                balance: 90,
+                debits: 60,
+                at: 5,
+                ..value
+            }
+        );
+        let row = store.enqueue(order("b", 10)).await.expect("room");
+        store.answered(row, done(2), None, 6).await.expect("its answer");
+        assert_eq!(store.value().balance, 90, "an answer of before says nothing new");
+        running.stop().await;
+    });
+}
