@@ -1,3 +1,5 @@
+//! The store itself: how it is opened, and [`HolderStore`] over books and stage.
+
 use std::path::Path;
 use std::sync::Arc;
 
