@@ -1,6 +1,6 @@
-//! How many submissions the relay's store accepts each second: `cargo run --release -p mailbox --example accept -- [DIR]`.
+//! How many submissions the relay's store accepts each second: `cargo run --release -p mailbox --example accept -- [CALLERS [DIR]]`.
 //!
-//! 16 callers, one outstanding 4 KiB submission each, for ten seconds; every answer is durable.
+//! 16 callers unless told otherwise, one outstanding 4 KiB submission each, for ten seconds; every answer is durable.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +19,13 @@ const DAY: u32 = 20_000;
 
 #[tokio::main]
 async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let callers_wanted = arguments
+        .next()
+        .map_or(CALLERS, |count| count.parse().expect("a number of callers"));
     let temporary = tempfile::tempdir_in(".").expect("a folder that can be written to");
-    let folder = std::env::args()
-        .nth(1)
+    let folder = arguments
+        .next()
         .map_or_else(|| temporary.path().to_owned(), PathBuf::from);
     // The same keys each time: for figures only.
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
@@ -30,7 +34,7 @@ async fn main() {
         RelayFiles::open(Arc::new(SystemDisk), &folder, RelayConfig::default(), entropy, spawn).expect("opened");
     let mut callers = Vec::new();
     let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
-    for _ in 0..CALLERS {
+    for _ in 0..callers_wanted {
         let order = IssueOrder {
             link_keys: 16,
             credit: u64::MAX >> 8,

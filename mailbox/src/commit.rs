@@ -320,3 +320,6 @@ pub fn on_thread(name: &str, actor: impl Future<Output = ()> + Send + 'static) -
         .spawn(move || runtime.block_on(actor))
         .map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

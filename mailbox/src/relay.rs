@@ -10,7 +10,7 @@
 //! segment-NNNNNN            bodies: messages of the spool, deposits
 //! ```
 //!
-//! Reads go to the index and to [`Live`]; everything that writes goes through group commit ([`crate::commit`]).
+//! Reads go to the index and to what is live in memory; everything that writes goes through group commit ([`crate::commit`]).
 
 use std::future::Future;
 use std::path::Path;

@@ -1,0 +1,231 @@
+//! Accounts, link keys, changes and prices.
+
+use keypacks::pack::Identifier;
+
+use crate::StoreError;
+use crate::conformance::holder_side::{DAY, Holder, NOW, change, refused, spool};
+use crate::relay_store::{Effect, RelayStore};
+use crate::request::{Answer, Refusal, UNACKNOWLEDGED_MAX};
+
+pub(super) async fn value_counts_once_per_transfer(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 500).await;
+    assert_eq!(holder.balance(store), (500, 16));
+    assert_eq!(store.top_up(&holder.identifier, 70, [1; 16], DAY).await, Ok(Some(570)));
+    assert_eq!(
+        store.top_up(&holder.identifier, 70, [1; 16], DAY + 1).await,
+        Ok(Some(570)),
+        "the same transfer"
+    );
+    assert_eq!(
+        store.top_up(&holder.identifier, 71, [1; 16], DAY).await,
+        Err(StoreError::Invalid)
+    );
+    assert_eq!(store.top_up(&Identifier([0; 16]), 70, [2; 16], DAY).await, Ok(None));
+    assert_eq!(
+        store.top_up(&holder.identifier, u64::MAX, [3; 16], DAY).await,
+        Err(StoreError::Invalid)
+    );
+    let statement = store
+        .statement(&holder.identifier, 10)
+        .expect("readable")
+        .expect("known");
+    assert_eq!(
+        statement.iter().map(|row| (row.credit, row.debit)).collect::<Vec<_>>(),
+        [(500, 0), (70, 0)]
+    );
+    assert_eq!(
+        store
+            .statement(&holder.identifier, 1)
+            .expect("readable")
+            .expect("known")
+            .len(),
+        1
+    );
+    assert!(store.statement(&Identifier([0; 16]), 1).expect("readable").is_none());
+}
+
+pub(super) async fn a_tag_is_live_until_it_is_burned(store: &impl RelayStore) {
+    store.set_prices(0, 0, 30, 0, 0).await.expect("set");
+    let holder = Holder::issue(store, 16, 100).await;
+    let other = Holder::issue(store, 16, 0).await;
+    let hit = store.find_tag(&holder.link(2).tag).expect("within the look-ahead");
+    assert!(hit.account == holder.account && hit.step.up == holder.link(2).up);
+    assert_eq!((hit.step.index, hit.floor), (2, 0));
+    assert!(store.find_tag(&holder.link(4).tag).is_none());
+    let burn = |index| store.burn(holder.burn_order(index, [0; 16], [1; 16], 0));
+    assert!(burn(4).await.expect("readable").is_none(), "beyond the look-ahead");
+    assert!(burn(2).await.expect("readable").is_some());
+    assert!(burn(2).await.expect("readable").is_none());
+    assert!(burn(1).await.expect("readable").is_none(), "below a burned index");
+    assert_eq!(holder.balance(store), (70, 13));
+    assert!((0..3).all(|index| store.find_tag(&holder.link(index).tag).is_none()));
+    assert_eq!(
+        store.find_tag(&holder.link(6).tag).expect("the window has moved").floor,
+        3
+    );
+    for index in [6, 9, 12, 15] {
+        assert!(burn(index).await.expect("readable").is_some());
+    }
+    assert_eq!(holder.balance(store), (0, 0), "the last price is what was left");
+    assert!(burn(16).await.expect("readable").is_none());
+    assert_eq!(other.balance(store), (0, 16));
+}
+
+pub(super) async fn tokens_tell_a_second_holder(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 0).await;
+    let links = [
+        ([0; 16], [1; 16], 0, (false, false)),
+        ([1; 16], [2; 16], 0, (false, false)),
+        // The answer with token 2 was lost.
+        ([1; 16], [3; 16], 0, (false, false)),
+        ([3; 16], [4; 16], 1, (false, true)),
+        ([1; 16], [5; 16], 0, (true, false)),
+        ([5; 16], [6; 16], 0, (false, false)),
+    ];
+    for (index, (shown, fresh, answered, expected)) in (0..).zip(links) {
+        let burned = store
+            .burn(holder.burn_order(index, shown, fresh, answered))
+            .await
+            .expect("readable");
+        let burned = burned.expect("live");
+        assert_eq!((burned.token_mismatch, burned.rolled_back), expected, "link {index}");
+        assert_eq!((burned.token, burned.highest, burned.floor), (fresh, 0, 0));
+    }
+}
+
+pub(super) async fn a_change_is_carried_out_once(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 1_000).await;
+    let effect = || spool(&["a@example.org", "b@example.org"], b"text", 300);
+    let answer = holder.execute(store, &change(1, 0), effect()).await.expect("executed");
+    assert!(
+        answer
+            == Answer::Done {
+                seq: 1,
+                debited: 300,
+                balance: 700
+            }
+    );
+    assert!(store.stored_answer(holder.account, &change(1, 0), &change(1, 0).digest()) == Some(answer.clone()));
+    let digest = change(1, 0).digest();
+    let again = store
+        .execute(holder.account, change(1, 0), digest, effect(), DAY, NOW)
+        .await;
+    assert!(again == Ok(answer));
+    assert_eq!(
+        (holder.balance(store).0, store.totals().expect("readable").queued),
+        (700, 2)
+    );
+    // A lower number that was never executed is still free.
+    assert!(matches!(holder.submit(store, 5, 1).await, Answer::Done { .. }));
+    assert!(matches!(holder.submit(store, 4, 1).await, Answer::Done { .. }));
+    let burned = store
+        .burn(holder.burn_order(0, [0; 16], [1; 16], 5))
+        .await
+        .expect("readable")
+        .expect("live");
+    assert_eq!((burned.highest, burned.floor, burned.rolled_back), (5, 0, false));
+}
+
+pub(super) async fn a_number_is_refused_when_stale_or_taken(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 1_000).await;
+    for seq in 1..=3 {
+        holder.submit(store, seq, 1).await;
+    }
+    let other = crate::request::Change {
+        id: [8; 16],
+        ..change(3, 0)
+    };
+    let answer = holder
+        .execute(store, &other, spool(&["a@example.org"], b"x", 1))
+        .await
+        .expect("answered");
+    assert_eq!(refused(&answer), Some(Refusal::Conflict));
+    let answer = holder
+        .execute(store, &change(4, 2), spool(&["a@example.org"], b"x", 1))
+        .await
+        .expect("answered");
+    assert!(matches!(answer, Answer::Done { .. }));
+    assert_eq!(refused(&holder.submit(store, 2, 1).await), Some(Refusal::Stale));
+    assert_eq!(refused(&holder.submit(store, 0, 1).await), Some(Refusal::Malformed));
+    assert!(
+        matches!(holder.submit(store, 3, 1).await, Answer::Done { seq: 3, .. }),
+        "kept until acknowledged"
+    );
+    assert_eq!(holder.balance(store).0, 1_000 - 4);
+    let refusal = Effect::Refuse(Refusal::Route { recipient: 1 });
+    let answer = holder.execute(store, &change(5, 0), refusal).await.expect("answered");
+    assert_eq!(refused(&answer), Some(Refusal::Route { recipient: 1 }));
+    assert_eq!(
+        refused(&holder.submit(store, 5, 1).await),
+        Some(Refusal::Route { recipient: 1 }),
+        "final"
+    );
+    let busy = holder
+        .execute(store, &change(6, 0), Effect::Refuse(Refusal::Busy))
+        .await
+        .expect("answered");
+    assert_eq!(refused(&busy), Some(Refusal::Busy));
+    assert!(
+        matches!(holder.submit(store, 6, 1).await, Answer::Done { seq: 6, .. }),
+        "busy is not final"
+    );
+}
+
+pub(super) async fn too_little_value_is_told_and_costs_nothing(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 99).await;
+    assert_eq!(
+        refused(&holder.submit(store, 1, 100).await),
+        Some(Refusal::Value { shortfall: 1 })
+    );
+    assert_eq!(
+        (holder.balance(store).0, store.totals().expect("readable").queued),
+        (99, 0)
+    );
+    store
+        .top_up(&holder.identifier, 1, [1; 16], DAY)
+        .await
+        .expect("credited");
+    assert_eq!(
+        refused(&holder.submit(store, 1, 100).await),
+        Some(Refusal::Value { shortfall: 1 }),
+        "final"
+    );
+    assert!(
+        holder.submit(store, 2, 100).await
+            == Answer::Done {
+                seq: 2,
+                debited: 100,
+                balance: 0
+            }
+    );
+}
+
+pub(super) async fn unacknowledged_answers_are_bounded(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 1_000).await;
+    let refuse = || Effect::Refuse(Refusal::Sender);
+    for seq in 1..=UNACKNOWLEDGED_MAX {
+        holder
+            .execute(store, &change(seq, 0), refuse())
+            .await
+            .expect("answered");
+    }
+    let next = UNACKNOWLEDGED_MAX + 1;
+    let answer = holder
+        .execute(store, &change(next, 0), refuse())
+        .await
+        .expect("answered");
+    assert_eq!(refused(&answer), Some(Refusal::Unacknowledged));
+    let answer = holder
+        .execute(store, &change(next, 1), refuse())
+        .await
+        .expect("answered");
+    assert_eq!(refused(&answer), Some(Refusal::Sender), "one was acknowledged");
+}
+
+pub(super) async fn prices_have_versions(store: &impl RelayStore) {
+    let first = store.set_prices(1, 2, 3, 4, 5).await.expect("set");
+    assert_eq!(store.set_prices(1, 2, 3, 4, 5).await, Ok(first));
+    let second = store.set_prices(1, 2, 3, 4, 6).await.expect("set");
+    assert_eq!((second.version, second.inbound_kilobyte), (first.version + 1, 6));
+    assert_eq!(store.prices(), second);
+}
