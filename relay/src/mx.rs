@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mailbox::relay_store::{Account, Alias};
 use mailbox::{RelayStore, StoreError};
-use smtp_bridge::message::LoopCounter;
+use smtp_bridge::message::{LoopCounter, limits};
 use smtp_bridge::net::{Listener, stopped};
 use smtp_bridge::smtp::replies::{self, Reply};
 use smtp_bridge::smtp::{self, ForwardPath, Limits, ReversePath};
@@ -18,8 +18,6 @@ use crate::seal::Sealing;
 
 /// Largest message taken, in bytes, as SIZE announces it.
 pub(crate) const SIZE_MAX: u64 = 60 * 1_048_576;
-/// Received fields beyond which a message is taken to run in circles (RFC 5321 section 6.3).
-const HOPS_MAX: usize = 100;
 /// What is first set aside for a message in memory, in bytes.
 const FIRST_ROOM: usize = 64 * 1024;
 
@@ -145,7 +143,7 @@ impl<S: RelayStore> smtp::Receiver for Incoming<S> {
             return Err(replies::NO_ROOM);
         }
         self.hops.feed(bytes);
-        if self.hops.count() > HOPS_MAX {
+        if self.hops.count() > limits::HOP_COUNT_MAX {
             return Err(replies::LOOP);
         }
         self.sealing.push(bytes).map_err(|_| replies::TOO_BIG)

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
 use super::Bridge;
-use crate::message::{self, Address, Policy, Sender, Stage, limits};
+use crate::message::{self, Address, LoopCounter, Policy, Sender, Stage, limits};
 use crate::smtp::replies::{self, Enhanced, Reply};
 use crate::smtp::{self, Domain, ForwardPath, Limits, ReversePath};
 
@@ -41,6 +41,11 @@ const NOT_READY: Reply = Reply::fixed(
     "the bridge has not linked with its relay yet, try again in a moment",
 );
 
+const LINE_TOO_LONG: Reply = Reply::fixed(
+    554,
+    Enhanced::new(5, 6, 0),
+    "a line is longer than 998 octets: let your mail program encode the text",
+);
 const KEYS_USED_UP: Reply = Reply::fixed(
     552,
     Enhanced::new(5, 2, 2),
@@ -157,6 +162,8 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
             alias,
             recipients: forward,
             raw: Zeroizing::default(),
+            hops: LoopCounter::default(),
+            line: 0,
             room,
         })
     }
@@ -168,11 +175,39 @@ pub(super) struct Submitted<S> {
     alias: HolderAlias,
     recipients: Vec<String>,
     raw: Zeroizing<Vec<u8>>,
+    hops: LoopCounter,
+    /// Octets of the line being received.
+    line: usize,
     room: OwnedSemaphorePermit,
+}
+
+impl<S> Submitted<S> {
+    /// Follows lines through chunks of any length; `false` once one is too long.
+    fn lines_are_bounded(&mut self, bytes: &[u8]) -> bool {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let ended = part.ends_with(b"\n");
+            self.line += part.len();
+            // The line end does not count, of which CR may have come in the chunk before.
+            if self.line > limits::LINE_BYTES_MAX + if ended { 2 } else { 1 } {
+                return false;
+            }
+            if ended {
+                self.line = 0;
+            }
+        }
+        true
+    }
 }
 
 impl<S: HolderStore> smtp::Receiver for Submitted<S> {
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
+        self.hops.feed(bytes);
+        if self.hops.count() > limits::HOP_COUNT_MAX {
+            return Err(replies::LOOP);
+        }
+        if !self.lines_are_bounded(bytes) {
+            return Err(LINE_TOO_LONG);
+        }
         let more = u32::try_from(bytes.len()).map_err(|_| replies::TOO_BIG)?;
         let room = self
             .bridge
@@ -192,6 +227,7 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
             recipients,
             raw,
             room,
+            ..
         } = self;
         let rebuilding = {
             let bridge = bridge.clone();

@@ -37,3 +37,9 @@ pub const FILE_NAME_BYTES_MAX: usize = 180;
 pub(super) const EXIT_LINES_BYTES_MAX: usize = 512;
 
 const _: () = assert!(REBUILT_HEADER_BYTES_MAX + EXIT_LINES_BYTES_MAX <= HEADER_BYTES_MAX);
+
+/// Most `Received` fields of a message; one that has more runs in circles (RFC 5321 section 6.3).
+pub const HOP_COUNT_MAX: usize = 100;
+
+/// Longest line of a message that a client may submit, in octets without its end (RFC 5322 section 2.1.1).
+pub const LINE_BYTES_MAX: usize = 998;

@@ -6,8 +6,8 @@ use super::emit::BOUNDARY;
 use super::encode;
 use super::refusal::Refusal;
 
-/// Longest line that leaves as it is (RFC 5322 section 2.1.1).
-const PLAIN_LINE_MAX: usize = 78;
+/// Longest line that goes as it is: the longest that SMTP carries (RFC 5321 section 4.5.3.1.6).
+const PLAIN_LINE_MAX: usize = 998;
 
 /// Deepest quoting that is written out again.
 const QUOTE_DEPTH_MAX: usize = 100;
@@ -122,7 +122,6 @@ impl Text {
         self.0.split('\n').all(|line| {
             line.len() <= PLAIN_LINE_MAX
                 && line.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
-                && !line.starts_with("From ")
                 // Lenient parsers see a delimiter in the middle of a line.
                 && !line.contains(BOUNDARY)
         })
@@ -200,7 +199,7 @@ mod tests {
             ("plain\ttext", "7bit"),
             ("", "7bit"),
             ("ü", "quoted-printable"),
-            ("From me", "quoted-printable"),
+            ("From me", "7bit"),
             ("a\u{c}b", "quoted-printable"),
             ("x --=_part", "quoted-printable"),
             ("x-- \n-- \n", "7bit"),
