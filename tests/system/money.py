@@ -9,7 +9,7 @@ import smtplib
 import time
 
 import figures
-from clients import Inbox, deliver, message, refusal_of, submit
+from clients import Inbox, deliver, message, refusal_of, smtp_talk, submit
 from harness import OUTSIDE, Hazard, World, by_extent, in_background, word
 from processes import wait_until
 from proxy import DOWN
@@ -136,29 +136,54 @@ class Shortage(Money):
     def submit_class_4(self, holder, token):
         submit(holder, OUTSIDE, message(holder.alias, OUTSIDE, token, text_of(4)))
 
-    def test_too_little_value_is_refused_with_the_shortfall(self):
-        poor = self.poor("poor", 1)
-        self.submit_class_4(poor, word())
-        status = poor.settled()
-        price = figures.price(self.relay.prices, 4)
-        code, text = refusal_of(lambda: self.submit_class_4(poor, word()))
-        self.assertEqual(code, 552)
-        self.assertTrue(text.startswith("5.2.2"), text)
-        shortfall = price - (status["balance"] - status["reserved"])
-        self.assertIn(str(shortfall), re.findall(r"\d+", text.replace(",", "")))
+    def refused_for_value(self, holder, kilobytes):
+        """The µtok that a refusal of a message of this class names as missing."""
+        content = message(holder.alias, OUTSIDE, word(), text_of(kilobytes))
+        code, text = refusal_of(lambda: submit(holder, OUTSIDE, content))
+        self.assertEqual((code, text[:5]), (552, "5.2.2"))
+        return int(re.search(r"(\d+) utok", text).group(1))
 
-        self.relay.top_up(poor.identifier, price)
-        wait_until(lambda: poor.status()["balance"] >= price, 30, "the top-up at the bridge")
+    def test_too_little_value_is_refused_with_the_shortfall_to_the_micro_token(self):
+        poor = self.poor("poor", 1)
+        shortfall = self.refused_for_value(poor, 128)
+        self.assertEqual(shortfall, figures.price(self.relay.prices, 128) - poor.settled()["balance"])
+        self.relay.top_up(poor.identifier, shortfall - 1)
+        wait_until(lambda: self.refused_for_value(poor, 128) == 1, 30, "a shortfall of 1 µtok")
+        self.relay.top_up(poor.identifier, 1)
+        self.goes_after_the_top_up(poor, 128)
+        self.assertEqual(poor.settled()["balance"], 0)
+
+    def test_no_value_at_all_is_refused_before_the_data(self):
+        poor = self.poor("empty", 1)
+        self.submit_class_4(poor, word())
+        poor.settled()
+        with smtp_talk(poor.smtp, poor) as talk:
+            code, text = talk.command(f"MAIL FROM:<{poor.alias}>")
+            self.assertEqual((code, text[4:9]), (552, "5.2.2"))
+        self.relay.top_up(poor.identifier, figures.price(self.relay.prices, 4))
+        self.goes_after_the_top_up(poor, 4)
+
+    def goes_after_the_top_up(self, holder, kilobytes):
+        """A client that tries again gets its message out once the bridge has heard of the top-up."""
         token = word()
-        self.submit_class_4(poor, token)
+
+        def accepted():
+            try:
+                submit(holder, OUTSIDE, message(holder.alias, OUTSIDE, token, text_of(kilobytes)))
+                return True
+            except smtplib.SMTPResponseException:
+                return False
+
+        wait_until(accepted, 30, "acceptance after the top-up")
         wait_until(lambda: self.sink.with_word(token), 30, "the message after the top-up")
 
     def test_a_top_up_with_the_same_reference_counts_once(self):
         poor = self.poor("twice", 1)
-        before = poor.settled()["credits"]
+        before = self.relay.totals()["credits"]
         for _ in range(3):
             self.relay.top_up(poor.identifier, 1_234, "00112233445566778899aabbccddeeff")
-        wait_until(lambda: poor.status()["credits"] == before + 1_234, 30, "the top-up at the bridge")
+        self.assertEqual(self.relay.totals()["credits"], before + 1_234)
+        self.relay.audit()
 
     def test_what_the_relay_alone_refuses_is_held_and_goes_after_a_top_up(self):
         poor, token = self.poor("held", 3), word()
