@@ -31,3 +31,6 @@ impl From<keypacks::Refused> for LinkError {
         LinkError::Broken
     }
 }
+
+#[cfg(test)]
+mod tests;
