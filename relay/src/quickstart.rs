@@ -336,7 +336,7 @@ impl Plan {
         out += &format!(
             "\nTry it, or enter the settings above in any mail program:\n\n  swaks --server {} --auth-user a --auth-password {} --from a@localhost --to {}\n\n\
              It is sealed under the next key of a's pack, debited, sent out by the relay, comes back through its MX ({}) and\n\
-             is in b's INBOX within a few seconds (ticks are {TICK_S} s here instead of 60):\n\n  curl -s --user b:{} 'imap://{}/INBOX;MAILINDEX=*'\n\n\
+             is in b's INBOX within a few seconds (ticks are {TICK_S} s here instead of 60):\n\n  curl --user b:{} 'imap://{}/INBOX;UID=*'\n\n\
              Status page: http://{}/\n{}\nCtrl-C stops everything; the same command goes on from there.\n",
             a.smtp,
             ready[0].password,
