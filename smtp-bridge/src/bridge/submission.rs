@@ -85,10 +85,15 @@ impl<S: HolderStore> Bridge<S> {
         format!("{}@localhost", self.user)
     }
 
-    /// µtok missing for `price`, if any.
+    /// µtok missing for `price`, if any. A top-up may have come since the relay was last heard: it is asked, so that
+    /// the next try knows.
     fn shortfall(&self, price: u64) -> Result<Option<u64>, StoreError> {
         let available = self.store.value().balance.saturating_sub(self.store.reserved()?);
-        Ok(price.checked_sub(available).filter(|missing| *missing > 0))
+        let missing = price.checked_sub(available).filter(|missing| *missing > 0);
+        if missing.is_some() {
+            self.holder.refresh();
+        }
+        Ok(missing)
     }
 
     fn price_of(&self, recipients: u16, kilobytes: u32) -> Result<(u32, u64), Reply> {
