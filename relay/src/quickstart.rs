@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use mailbox::disk::LockGuard;
 use serde::Serialize;
 use serde_json::{Value, json};
 use smtp_bridge::bridge::commands::Command as BridgeCommand;
@@ -62,7 +63,7 @@ const RESTARTS_MAX: u32 = 100;
 /// Runs until `stop` turns true.
 pub async fn run(options: Options, host: Host, stop: watch::Sender<bool>) -> Result<(), Failure> {
     let plan = Plan::new(options)?;
-    plan.check(&host).await?;
+    let _alone = plan.check(&host).await?;
     plan.say("1/4  folder ready; starting the relay");
     let mut relay = Process::start("relay", plan.relay_arguments())?;
     plan.relay_ready(&host, &mut relay).await?;
@@ -153,7 +154,8 @@ impl Plan {
     }
 
     /// Everything that can be known to fail is said before anything is started.
-    async fn check(&self, host: &Host) -> Result<(), Failure> {
+    /// The guard keeps a second quickstart out of the folder: it would take the first one's processes for its own.
+    async fn check(&self, host: &Host) -> Result<Box<dyn LockGuard>, Failure> {
         let dir = &self.options.dir;
         let unusable = |error: io::Error| {
             Failure(format!(
@@ -162,6 +164,16 @@ impl Plan {
             ))
         };
         std::fs::create_dir_all(dir).map_err(unusable)?;
+        let alone = host
+            .disk
+            .lock(&dir.join("quickstart.lock"))
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Failure(format!(
+                    "a quickstart is running with {} already: stop it, or choose another folder with --dir",
+                    dir.display()
+                )),
+                _ => unusable(error),
+            })?;
         let text = toml::to_string(&self.relay).expect("a configuration is plain data");
         std::fs::write(&self.relay_config, text).map_err(unusable)?;
         let mut ports = vec![
@@ -179,7 +191,7 @@ impl Plan {
                 ))
             })?;
         }
-        Ok(())
+        Ok(alone)
     }
 
     fn relay_arguments(&self) -> Vec<String> {
