@@ -144,7 +144,7 @@ class Shortage(Money):
         return int(re.search(r"(\d+) utok", text).group(1))
 
     def test_too_little_value_is_refused_with_the_shortfall_to_the_micro_token(self):
-        poor = self.poor("poor", 1)
+        poor = self.poor("poor", 2)
         shortfall = self.refused_for_value(poor, 128)
         self.assertEqual(shortfall, figures.price(self.relay.prices, 128) - poor.settled()["balance"])
         self.relay.top_up(poor.identifier, shortfall - 1)
