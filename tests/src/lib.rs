@@ -1,7 +1,9 @@
-//! Load on a relay's link server, from a process of its own.
+//! Load on a relay's link server, and a search for keys that should be gone, from processes of their own.
 //!
 //! A [`Session`] is a holder without a store: its chain lives in memory and dies with the process, so its packs must be
 //! used for nothing else. Start at [`issue`], which gets a pack from a running relay's control socket.
+
+pub mod keysearch;
 
 use std::path::Path;
 
