@@ -102,7 +102,8 @@ pub enum Timer {
 impl Timer {
     /// How long the client may take that has sent `octets` since the clock started.
     ///
-    /// A message gains a millisecond for each octet: slow clients pass, one that only holds the line does not.
+    /// A message gains a millisecond for each octet, but never more than has passed: slow clients pass, one that only
+    /// holds the line does not, not even one that has sent much before.
     pub fn allows(self, octets: u64) -> Duration {
         match self {
             Self::Command | Self::Write => Duration::from_secs(5 * 60),

@@ -96,7 +96,7 @@ struct Connection<'l, S, B: Backend> {
     input: Input,
     /// When the session's timer started: with the latest reply.
     clock: Instant,
-    /// Octets that came since.
+    /// Octets that came since and count for the timer: at most one for each millisecond that passed.
     octets: u64,
 }
 
@@ -196,7 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
             Ok(length) => {
                 let length = length?;
                 self.input.fill(length);
-                self.octets += length as u64;
+                // A burst buys no more time than it took to come, or a message sent at once would hold its room for hours.
+                let passed = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+                self.octets = (self.octets + length as u64).min(passed);
                 Ok(length > 0)
             }
             Err(_elapsed) => {

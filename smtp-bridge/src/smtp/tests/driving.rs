@@ -164,6 +164,21 @@ async fn octets_buy_a_slow_message_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn octets_sent_at_once_buy_no_time_to_hold_the_line() {
+    let began = Instant::now();
+    let (mut client, memory) = served(Limits {
+        size_max: 1 << 23,
+        ..mx()
+    });
+    send(&mut client, BEGIN).await;
+    until(&mut client, "354").await;
+    send(&mut client, &"x".repeat(5_000_000)).await;
+    assert!(all(client).await.ends_with("421 4.4.2 timed out\r\n"));
+    assert!(memory.stored().is_empty());
+    assert_eq!(began.elapsed().as_secs(), 600);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_too_many_is_told_so() {
     let (client, server) = duplex(512);
     tokio::spawn(turn_away(server));
