@@ -13,6 +13,8 @@ binaries=${POSTERN_BINARIES:-target/release}
 
 # On a disk: on a memory file system a sync costs nothing, and syncs are what is compared.
 folder=$(mktemp -d "${TMPDIR:-/var/tmp}/postern-compare.XXXXXX")
+# Postfix leaves root behind and must reach its queue.
+chmod 755 "$folder"
 relay=
 finish() {
     [ -z "$relay" ] || kill "$relay" 2>/dev/null || true
