@@ -63,7 +63,8 @@ use stage::RelayStage;
 pub struct RelayConfig {
     /// Usual size of a segment, in bytes.
     pub segment_bytes: u64,
-    /// Most deposits that wait for one account; more mail is answered [`StoreError::Busy`].
+    /// Most deposits that wait for one alias; more mail is answered [`StoreError::Busy`]. A bound on the account would
+    /// make its aliases answer alike, and so show that they belong together.
     pub deposits_max: u64,
     /// Most deliveries in the spool; more submissions are answered [`Refusal::Busy`].
     pub spool_max: usize,

@@ -11,7 +11,7 @@ use redb::WriteTransaction;
 use super::RelayFiles;
 use super::books::{balance, charge};
 use super::live::Effect;
-use super::rows::{ACCOUNTS, BODIES, BodyRow, DEPOSITS, DepositRow, HeldDeposit};
+use super::rows::{ACCOUNTS, BODIES, BodyRow, DEPOSITS, DepositRow, HeldDeposit, WAITING};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::entropy::random;
@@ -58,9 +58,9 @@ impl RelayStage {
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let order = &deposit.order;
-        for (account, _) in &order.recipients {
-            let row = self.account(write, account.0)?;
-            if quota == Quota::Kept && row.deposits >= shared.config.deposits_max {
+        for (account, alias) in &order.recipients {
+            let waiting = self.waiting(write, account.0, *alias)?;
+            if quota == Quota::Kept && waiting >= shared.config.deposits_max {
                 return Err(StoreError::Busy);
             }
         }
@@ -81,6 +81,7 @@ impl RelayStage {
             let wrap = seal_wrap(&step, random(&*shared.base.entropy), &fields);
             let held = HeldDeposit {
                 wrap,
+                alias: *alias,
                 body,
                 kilobytes: order.kilobytes,
                 paid: false,
@@ -90,6 +91,8 @@ impl RelayStage {
                 held: Some(held),
             };
             DEPOSITS.put(write, &shared.base.vault, (account.0, row.post_next), &deposit)?;
+            let waiting = self.waiting(write, account.0, *alias)?;
+            self.put_waiting(write, account.0, *alias, waiting + 1)?;
             row.post_next += 1;
             row.deposits += 1;
             self.put_account(write, account.0, &row)?;
@@ -162,7 +165,7 @@ impl RelayStage {
             };
             if wrap_digest(&held.wrap) == *digest {
                 DEPOSITS.remove(write, (account, *index))?;
-                self.release_body(write, held.body)?;
+                self.no_longer_waits(write, account, &held)?;
                 deleted += 1;
             }
         }
@@ -191,7 +194,7 @@ impl RelayStage {
         };
         let mut row = ACCOUNTS.get(write, vault, account)?.ok_or(StoreError::Corrupt)?;
         DEPOSITS.put(write, vault, (account, index), &DepositRow { day, held: None })?;
-        self.release_body(write, held.body)?;
+        self.no_longer_waits(write, account, &held)?;
         row.deposits -= 1;
         self.put_account(write, account, &row)?;
         self.batch.effects.push(Effect::Waiting {
@@ -199,6 +202,28 @@ impl RelayStage {
             count: row.deposits,
         });
         Ok(true)
+    }
+
+    /// Deposits that wait for one alias.
+    fn waiting(&self, write: &WriteTransaction, account: u64, alias: u32) -> Result<u64, StoreError> {
+        let waiting = WAITING.get(write, &self.shared.base.vault, (account, alias.into()))?;
+        Ok(waiting.unwrap_or_default())
+    }
+
+    fn put_waiting(&self, write: &WriteTransaction, account: u64, alias: u32, count: u64) -> Result<(), StoreError> {
+        let key = (account, alias.into());
+        match count {
+            0 => WAITING.remove(write, key).map(|_| ()),
+            some => WAITING.put(write, &self.shared.base.vault, key, &some),
+        }
+    }
+
+    /// Takes a deposit that is gone out of its alias's count, and lets its body go.
+    fn no_longer_waits(&mut self, write: &WriteTransaction, account: u64, held: &HeldDeposit) -> Result<(), StoreError> {
+        let waiting = self.waiting(write, account, held.alias)?;
+        let left = waiting.checked_sub(1).ok_or(StoreError::Corrupt)?;
+        self.put_waiting(write, account, held.alias, left)?;
+        self.release_body(write, held.body)
     }
 
     /// Names a body that was appended in this batch.

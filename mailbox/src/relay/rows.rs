@@ -28,6 +28,8 @@ pub(super) const ANSWERS: Table<(u64, u64), AnswerRow> = Table::new("answers");
 pub(super) const ALIASES: Table<[u8; 32], AliasRow> = Table::new("aliases");
 /// Deposits by account and post index.
 pub(super) const DEPOSITS: Table<(u64, u64), DepositRow> = Table::new("deposits");
+/// Deposits that wait, by account and number of the alias.
+pub(super) const WAITING: Table<(u64, u64), u64> = Table::new("waiting");
 /// Deliveries by their random name.
 pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new("spool");
 /// Bodies by a random name.
@@ -100,6 +102,8 @@ pub(super) struct DepositRow {
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct HeldDeposit {
     pub(super) wrap: Vec<u8>,
+    /// Number of the alias that it counts for.
+    pub(super) alias: u32,
     pub(super) body: u64,
     pub(super) kilobytes: u32,
     /// Whether the inbound price was debited.

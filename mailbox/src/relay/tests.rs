@@ -325,23 +325,48 @@ fn a_full_disk_or_spool_or_mailbox_is_an_answer() {
             refusal: Refusal::Busy,
         };
         assert!(submit(&store, account, 2, b"x").await == Ok(busy));
-        let mut sealer = keypacks::deposit::BodySealer::new(keypacks::deposit::Dek::new(Secret::new([1; 32])), [0; 16]);
-        sealer.push(b"x").expect("short");
-        let keypacks::deposit::Sealed {
-            body,
-            kilobytes,
-            length,
-            dek,
-        } = sealer.finish();
-        let order = DepositOrder {
-            recipients: vec![(account, 0)],
-            body,
-            dek,
-            length,
-            kilobytes,
-            day: DAY,
+        assert_eq!(store.deposit(mail_for(account, 0)).await, Err(StoreError::Busy));
+        assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
+        store.close().await;
+    });
+}
+
+/// A short message for one alias.
+fn mail_for(account: Account, alias: u32) -> DepositOrder {
+    let dek = keypacks::deposit::Dek::new(Secret::new([1; 32]));
+    let mut sealer = keypacks::deposit::BodySealer::new(dek, [0; 16]);
+    sealer.push(b"x").expect("short");
+    let sealed = sealer.finish();
+    DepositOrder {
+        recipients: vec![(account, alias)],
+        body: sealed.body,
+        dek: sealed.dek,
+        length: sealed.length,
+        kilobytes: sealed.kilobytes,
+        day: DAY,
+    }
+}
+
+#[test]
+fn a_full_alias_says_nothing_of_its_siblings() {
+    run(async {
+        let mut files = Files::new();
+        files.config.deposits_max = 2;
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        for _ in 0..2 {
+            assert_eq!(store.deposit(mail_for(account, 0)).await, Ok(()));
+        }
+        assert_eq!(store.deposit(mail_for(account, 0)).await, Err(StoreError::Busy));
+        assert_eq!(store.deposit(mail_for(account, 1)).await, Ok(()));
+        let (collected, ..) = store.collect(account, 0, 64).expect("readable");
+        let [Collected::Wrap { index, wrap }, ..] = &collected[..] else {
+            panic!("three wraps wait")
         };
-        assert_eq!(store.deposit(order).await, Err(StoreError::Busy));
+        let digest = keypacks::deposit::wrap_digest(wrap);
+        assert_eq!(store.confirm(account, vec![(*index, digest)]).await, Ok(1));
+        assert_eq!(store.deposit(mail_for(account, 0)).await, Ok(()), "there is room again");
+        assert_eq!(store.deposit(mail_for(account, 0)).await, Err(StoreError::Busy));
         assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
         store.close().await;
     });
