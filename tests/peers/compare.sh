@@ -23,6 +23,7 @@ finish() {
     rm -rf "$folder"
 }
 trap finish EXIT
+trap 'echo "compare.sh: line $LINENO failed" >&2' ERR
 
 free_ports() {
     python3 - <<'PYTHON'

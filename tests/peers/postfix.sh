@@ -58,7 +58,7 @@ answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 case ${1:-} in
 start)
     configure "$2" "$3"
-    postfix -c "$2/etc" start >/dev/null 2>&1
+    postfix -c "$2/etc" start >"$2/start" 2>&1 || { cat "$2/start" >&2; exit 1; }
     for _ in $(seq 100); do
         answers "$3" && exit 0
         sleep 0.1
