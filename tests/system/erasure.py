@@ -2,17 +2,22 @@
 
 Who records a link today and takes the machines tomorrow must find nothing that opens the recording. The test opens the
 pack before its holder does, with the second implementation, so it knows every key that was ever used; then it looks at
-every octet of both folders and both memories for each of them. The same search has to find them where erasure is
-switched off, or it would prove nothing.
+every octet of both folders and both memories for each of them. A second search knows nothing but what was on the wire,
+as the attacker does: keysearch tries every 32 octets at both ends as a key of the recorded first cell, and opens the
+slots with the keys that lie beside them. Both searches have to find what they look for where erasure is switched off,
+or they would prove nothing.
 """
 
+import re
 import time
 
 from clients import Inbox, deliver, message, submit
-from harness import OUTSIDE, Bridge, Hazard, World, second_implementation, word
+from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, second_implementation, word
 from needles import Secret, search_files, search_memory
-from processes import wait_until
+from processes import run, wait_until
+from proxy import UP
 
+CELL = 16_384
 LINKS = 4
 
 
@@ -34,20 +39,24 @@ class Erasure(Hazard):
         issue = self.second.open_pack(self.pack.read_bytes(), bridge.passphrase.read_bytes().strip())
         bridge.init(self.pack)
         self.world.bridges.append(bridge)
+        self.first_connection = len(self.world.proxy.connections)
         return bridge.start(*(["--keep-used-keys"] if self.keeps else [])), issue["root"]
 
     def use(self, bridge):
-        """Several links, each with mail both ways. Returns how many deposits were collected."""
+        """Several links, each with mail both ways."""
         for _ in range(LINKS):
-            token = word()
-            deliver(self.relay.mx, OUTSIDE, bridge.alias, message(OUTSIDE, bridge.alias, token))
-            Inbox(bridge).wait_for(token)
-            submit(bridge, OUTSIDE, message(bridge.alias, OUTSIDE, token))
-            wait_until(lambda token=token: self.world.sink.with_word(token), 30, "the message outside")
+            self.mail_both_ways(bridge)
             links = len(self.world.proxy.connections)
             self.world.proxy.cut()
             wait_until(lambda links=links: len(self.world.proxy.connections) > links, 30, "the next link")
             bridge.settled()
+
+    def mail_both_ways(self, bridge):
+        token = word()
+        deliver(self.relay.mx, OUTSIDE, bridge.alias, message(OUTSIDE, bridge.alias, token))
+        Inbox(bridge).wait_for(token)
+        submit(bridge, OUTSIDE, message(bridge.alias, OUTSIDE, token))
+        wait_until(lambda: self.world.sink.with_word(token), 30, "the message outside")
 
     def used_secrets(self, root):
         """Every secret of the pack that opens something recorded, by the documents alone."""
@@ -72,8 +81,39 @@ class Erasure(Hazard):
         hits += search_memory(secrets, self.relay.pid, bridge.pid)
         return sorted({(name, place.split(" ")[0]) for place, name, _ in hits})
 
+    def opens_the_recording(self, bridge):
+        """All that keysearch finds at either end to open the first cell that this bridge ever sent."""
+        cell = self.world.folder.path / f"{bridge.name}.cell"
+        cell.write_bytes(self.world.proxy.connections[self.first_connection].octets(UP)[:CELL])
+        done = run(
+            BINARIES / "keysearch", "--cell", cell, "--passphrase-file", bridge.passphrase,
+            "--pid", self.relay.pid, "--pid", bridge.pid,
+            self.relay.data, self.relay.process.log, bridge.data, bridge.process.log, self.pack,
+            seconds=300, check=False,
+        )  # fmt: skip
+        *hits, summary = done.stdout.splitlines() or [done.stderr]
+        counts = {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", summary)}
+        self.assertEqual(counts.get("hits"), len(hits), summary)
+        self.assertGreater(counts["tried"], 100_000, summary)
+        self.assertGreaterEqual(counts["slots"], 6, "the account's, the bridge's, the epochs', two copies each")
+        self.assertLess(counts["unread"], counts["windows"] // 100, summary)
+        return hits
+
 
 class Erased(Erasure):
+    def test_nothing_that_is_left_opens_a_recorded_first_cell(self):
+        bridge, _ = self.holder_of_known_pack("recorded")
+        time.sleep(2)
+        self.mail_both_ways(bridge)
+        time.sleep(2)
+        with self.subTest("while the recorded link is still up"):
+            self.assertEqual(len(self.world.proxy.connections), self.first_connection + 1)
+            self.assertEqual(self.opens_the_recording(bridge), [])
+        self.world.proxy.cut()
+        self.mail_both_ways(bridge)
+        with self.subTest("after the next link"):
+            self.assertEqual(self.opens_the_recording(bridge), [])
+
     def test_no_used_key_is_left_on_either_disk_or_in_either_memory(self):
         bridge, root = self.holder_of_known_pack("erases")
         self.use(bridge)
@@ -110,3 +150,11 @@ class Kept(Erasure):
         self.use(bridge)
         time.sleep(3)
         self.assertNotEqual(self.found(bridge, self.used_secrets(root)), [])
+
+    def test_what_is_kept_opens_a_recorded_first_cell(self):
+        bridge, _ = self.holder_of_known_pack("kept")
+        self.mail_both_ways(bridge)
+        time.sleep(2)
+        hits = self.opens_the_recording(bridge)
+        for place in (self.relay.data, bridge.data, f"process {self.relay.pid}", f"process {bridge.pid}"):
+            self.assertTrue([hit for hit in hits if hit.startswith(f"chain state in {place}")], (place, hits))
