@@ -3,9 +3,11 @@
 //! A message is `u16 header length | header | body` on one stream of cells (`docs/PROTOCOL.md` section 4). Both
 //! the holder's end and the relay's end use this module; neither knows here what a header means.
 
+mod pace;
 mod reader;
 mod writer;
 
+pub use pace::STILL_MAX;
 pub use reader::{Head, LinkReader, read_cell};
 pub use writer::{LinkWriter, Outgoing};
 

@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::LinkError;
+use super::pace::Pace;
 
 /// Reads one whole cell; used for the handshake's flights, before there is an [`Opener`].
 pub async fn read_cell<R: AsyncRead + Unpin>(stream: &mut R, cell: &mut [u8; CELL]) -> Result<(), LinkError> {
@@ -38,6 +39,7 @@ pub struct LinkReader<R> {
     opener: Opener,
     cell: Box<[u8; CELL]>,
     filled: usize,
+    is_paced: bool,
 }
 
 impl<R: AsyncRead + Unpin> LinkReader<R> {
@@ -48,7 +50,14 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
             opener,
             cell: Box::new([0; CELL]),
             filled: 0,
+            is_paced: false,
         }
+    }
+
+    /// The same, giving up a peer that sends a body too slowly ([`STILL_MAX`](super::STILL_MAX)).
+    #[must_use]
+    pub fn paced(self) -> Self {
+        LinkReader { is_paced: true, ..self }
     }
 
     /// Waits for the next message. May be dropped and called again without losing anything.
@@ -78,9 +87,10 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         }
         body.extend_from_slice(&head.start);
         let mut complete = head.complete;
+        let mut pace = Pace::begin(self.is_paced);
         while !complete {
             complete = self
-                .part(head.stream, |data| {
+                .part(&mut pace, head.stream, |data| {
                     // Never beyond the capacity: growing would leave a copy behind, and is the peer's lie anyway.
                     let fits = data.len() <= expected - body.len();
                     if fits {
@@ -101,9 +111,10 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
     pub async fn discard(&mut self, head: Head, most: usize) -> Result<(), LinkError> {
         let mut left = most.checked_sub(head.start.len()).ok_or(LinkError::Broken)?;
         let mut complete = head.complete;
+        let mut pace = Pace::begin(self.is_paced);
         while !complete {
             complete = self
-                .part(head.stream, |data| match left.checked_sub(data.len()) {
+                .part(&mut pace, head.stream, |data| match left.checked_sub(data.len()) {
                     Some(rest) => {
                         left = rest;
                         true
@@ -116,8 +127,14 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
     }
 
     /// Hands the next data cell of `stream` over; returns whether it was the last.
-    async fn part(&mut self, stream: u32, mut take: impl FnMut(&[u8]) -> bool) -> Result<bool, LinkError> {
-        self.fill().await?;
+    async fn part(
+        &mut self,
+        pace: &mut Pace,
+        stream: u32,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<bool, LinkError> {
+        pace.wait(self.fill()).await?;
+        pace.passed(1);
         let frame = self.opener.open(&mut self.cell)?;
         if frame.kind != Kind::Data || frame.stream != stream || frame.data.is_empty() || !take(frame.data) {
             return Err(LinkError::Broken);

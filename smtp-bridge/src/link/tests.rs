@@ -1,10 +1,13 @@
 //! Two ends of a link over a pipe in memory.
 
+use std::time::Duration;
+
 use keypacks::cell::{DATA_MAX, Kind};
 use keypacks::chain::LinkChain;
 use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
 use keypacks::{CELL, Secret, deposit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep};
 
 use super::*;
 
@@ -163,6 +166,45 @@ async fn a_flipped_bit_a_repeated_cell_and_a_cell_out_of_turn_end_the_link() {
         };
         assert!(matches!(ended, Err(LinkError::Broken)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_steadily_is_waited_for_and_one_that_stands_still_is_not() {
+    let (holder, relay) = ends();
+    let (near, mut far) = duplex(1 << 22);
+    let mut writer = LinkWriter::new(near, holder.sealer);
+    let body = vec![1; 200 * DATA_MAX];
+    writer.send(&request(b"", &body)).await.expect("sent");
+    let mut cells = vec![0; 256 * CELL];
+    far.read_exact(&mut cells).await.expect("sent");
+    let (mut peer, source) = duplex(1 << 22);
+    let mut reader = LinkReader::new(source, relay.opener).paced();
+    let began = Instant::now();
+    let sending = tokio::spawn(async move {
+        for cell in cells[..150 * CELL].chunks(CELL) {
+            peer.write_all(cell).await.expect("taken");
+            sleep(Duration::from_millis(490)).await;
+        }
+        // Much at once buys no time to stand still.
+        peer.write_all(&cells[150 * CELL..190 * CELL]).await.expect("taken");
+        peer
+    });
+    let head = reader.next().await.expect("arrived");
+    assert!(matches!(reader.body(head, body.len()).await, Err(LinkError::Timeout)));
+    let steady = Duration::from_millis(490) * 150;
+    assert_eq!(began.elapsed(), steady + STILL_MAX);
+    drop(sending.await.expect("no panic"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_is_given_up() {
+    let (holder, _) = ends();
+    let (near, _far) = duplex(CELL);
+    let mut writer = LinkWriter::new(near, holder.sealer).paced();
+    let began = Instant::now();
+    let sent = writer.send(&request(b"", &vec![1; 100_000])).await;
+    assert!(matches!(sent, Err(LinkError::Timeout)));
+    assert_eq!(began.elapsed(), STILL_MAX);
 }
 
 #[tokio::test]

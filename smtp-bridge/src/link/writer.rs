@@ -6,6 +6,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use super::LinkError;
+use super::pace::Pace;
 
 /// Cells gathered before they are handed to the socket: a system call each would cost more than the seal.
 const GATHERED_CELLS_MAX: usize = 16;
@@ -33,6 +34,8 @@ pub struct LinkWriter<W> {
     sink: W,
     sealer: Sealer,
     gathered: Vec<u8>,
+    is_paced: bool,
+    pace: Pace,
 }
 
 impl<W: AsyncWrite + Unpin> LinkWriter<W> {
@@ -42,11 +45,20 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             sink,
             sealer,
             gathered: Vec::new(),
+            is_paced: false,
+            pace: Pace::begin(false),
         }
+    }
+
+    /// The same, giving up a peer that takes a message too slowly ([`STILL_MAX`](super::STILL_MAX)).
+    #[must_use]
+    pub fn paced(self) -> Self {
+        LinkWriter { is_paced: true, ..self }
     }
 
     /// Sends a message as one burst, padded to a power of two of cells. To be awaited to its end.
     pub async fn send(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
+        self.pace = Pace::begin(self.is_paced);
         let first = DATA_MAX - 2 - message.header.len();
         let (start, mut rest) = message.body.split_at(first.min(message.body.len()));
         let length = u16::try_from(message.header.len()).expect("a header fits one cell");
@@ -86,6 +98,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Sends one of the link's own cells, Linked or New.
     pub async fn send_bare(&mut self, kind: Kind, data: &[u8]) -> Result<(), LinkError> {
+        self.pace = Pace::begin(self.is_paced);
         self.seal(Frame {
             kind,
             last: true,
@@ -98,6 +111,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Says that nothing follows in this direction, and ends the stream.
     pub async fn close(&mut self) -> Result<(), LinkError> {
+        self.pace = Pace::begin(self.is_paced);
         self.seal(Frame {
             kind: Kind::Close,
             last: true,
@@ -125,8 +139,12 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
-        self.sink.write_all(&self.gathered).await?;
-        self.sink.flush().await?;
+        let write = async {
+            self.sink.write_all(&self.gathered).await?;
+            self.sink.flush().await
+        };
+        self.pace.wait(write).await?;
+        self.pace.passed(self.gathered.len() / CELL);
         self.gathered.clear();
         // An idle link keeps at most what one small burst took.
         self.gathered.shrink_to(2 * CELL);
