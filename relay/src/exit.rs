@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use mailbox::RelayStore;
 use mailbox::relay_store::{Delivery, DeliveryId, DepositOrder, Outcome};
+use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{self, Action, Address, Recipient, Report};
 use smtp_bridge::names;
 use smtp_bridge::net::stopped;
@@ -21,8 +21,10 @@ use crate::{Relay, seal};
 const CONCURRENT_MAX: usize = 20;
 /// Longest wait for a connection to the next host.
 const DIAL_MAX: Duration = Duration::from_secs(60);
-/// Longest sleep when the store cannot say when the next delivery is due.
+/// Longest sleep when the store cannot say when the next delivery is due, or refuses to record how one ended.
 const BLIND: Duration = Duration::from_secs(5);
+/// Wait before a delivery is looked at again that could not be read, or whose failure could not be told, in seconds.
+const LATER_S: u64 = 600;
 
 /// Delivers what is due until `stop` turns true.
 pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
@@ -67,8 +69,8 @@ fn sleep_until_due<S: RelayStore>(relay: &Relay<S>, now: u64, under_way: bool) -
     match relay.store.next_due() {
         Ok(None) => LONG,
         Ok(Some(due)) if due > now => Duration::from_secs(due - now).min(LONG),
-        // Due already: it is one of those under way, whose end wakes the loop.
-        Ok(Some(_)) if under_way => LONG,
+        // Due already, so it is under way, and its end wakes the loop; what falls due behind it does not wait for it.
+        Ok(Some(_)) if under_way => BLIND,
         Ok(Some(_)) => Duration::from_millis(200),
         Err(_) => BLIND,
     }
@@ -79,8 +81,11 @@ fn lock(busy: &Mutex<HashSet<DeliveryId>>) -> std::sync::MutexGuard<'_, HashSet<
 }
 
 async fn deliver<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) {
+    let now = || relay.host.clock.unix_seconds();
+    let finish = |outcome| relay.store.finish(id, outcome);
     let Ok(Some(delivery)) = relay.store.delivery(id) else {
-        return;
+        // Gone meanwhile, or damaged: as long as it is due, it would be looked at without end.
+        return record(Outcome::Retry { at: now() + LATER_S }, now, finish).await;
     };
     let room = relay.budget.take(2 * delivery.message.len()).await;
     let result = try_once(relay, &delivery).await;
@@ -92,10 +97,26 @@ async fn deliver<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) {
     }
     drop(delivery);
     drop(room);
-    // A failed record leaves the delivery due: it is tried again, byte for byte the same.
-    if relay.store.finish(id, outcome).await.is_err() {
-        tracing::error!("the outcome of a delivery could not be recorded");
+    record(outcome, now, finish).await;
+}
+
+/// Records how a try ended, and does not rest before it is: what the next host has is not sent to it again because the
+/// disk is full. A failure that cannot be told for now (its report takes room) is one more try later.
+async fn record<F: Future<Output = Result<(), StoreError>>>(
+    mut outcome: Outcome,
+    now: impl Fn() -> u64,
+    finish: impl Fn(Outcome) -> F,
+) {
+    loop {
+        let again = match outcome {
+            Outcome::Delivered => Outcome::Delivered,
+            Outcome::Retry { at } => Outcome::Retry { at },
+            Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
+        };
+        let Err(error) = finish(outcome).await else { return };
+        tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again");
         tokio::time::sleep(BLIND).await;
+        outcome = again;
     }
 }
 
@@ -173,4 +194,43 @@ fn report<S: RelayStore>(
     });
     let sealed = seal::message(&relay.host, "", &dsn)?;
     Some(sealed.into_order(vec![(alias.account, alias.number)], relay.host.day()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// What is told to a store that refuses twice.
+    async fn told(outcome: Outcome) -> Vec<String> {
+        let told = RefCell::new(Vec::new());
+        let finish = |outcome| {
+            told.borrow_mut().push(match outcome {
+                Outcome::Delivered => "delivered".to_owned(),
+                Outcome::Retry { at } => format!("again at {at}"),
+                Outcome::Failed { .. } => "failed".to_owned(),
+            });
+            let result = if told.borrow().len() > 2 {
+                Ok(())
+            } else {
+                Err(StoreError::Full)
+            };
+            std::future::ready(result)
+        };
+        record(outcome, || 1_000, finish).await;
+        told.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_delivered_is_told_to_the_store_until_it_takes_it() {
+        assert_eq!(told(Outcome::Delivered).await, ["delivered"; 3]);
+        assert_eq!(told(Outcome::Retry { at: 7 }).await, ["again at 7"; 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_cannot_be_told_is_one_more_try_later() {
+        let failed = told(Outcome::Failed { report: None }).await;
+        assert_eq!(failed, ["failed", "again at 1600", "again at 1600"]);
+    }
 }
