@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mailbox::HolderStore;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::message::Address;
 use crate::net::{Host, stopped};
@@ -88,6 +89,10 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Cutting after cell 3 costs a key each: at most this many an hour are given away.
 const UNANSWERED_KEYS_PER_HOUR: u32 = 8;
+/// A link that lives shorter was hardly worth its key.
+const LINK_LIFE_MIN: Duration = Duration::from_secs(60);
+/// Short links in a row after which the next one waits ever longer.
+const SHORT_LINKS_FREE: u32 = 8;
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
 pub fn new<S: HolderStore>(
@@ -112,6 +117,7 @@ async fn run<S: HolderStore>(
 ) {
     let mut backoff = BACKOFF_MIN;
     let mut unanswered = Unanswered::default();
+    let mut short = ShortLinks::default();
     while !*stop.borrow() {
         state.send_replace(LinkState::Connecting);
         let attempt = tokio::select! {
@@ -131,9 +137,10 @@ async fn run<S: HolderStore>(
                 state.send_replace(LinkState::Linked);
                 unanswered = Unanswered::default();
                 backoff = BACKOFF_MIN;
+                let start = Instant::now();
                 let ended = courier::work(&host, &store, &config, link, refreshed.clone(), stop.clone()).await;
                 tracing::info!(reason = %ended, "link ended");
-                backoff
+                short.next_wait(start.elapsed())
             }
             Err(dial::DialError::KeysUsedUp) => {
                 state.send_replace(LinkState::KeysUsedUp);
@@ -183,9 +190,42 @@ impl Unanswered {
     }
 }
 
+/// Links that ended soon after they stood. Each has cost a key and its price, and what ended one (a full disk, a second
+/// user of the pack, somebody who cuts the line) may end the next one too.
+#[derive(Default)]
+struct ShortLinks {
+    in_a_row: u32,
+}
+
+impl ShortLinks {
+    /// The shortest wait for the first few, then twice as long each time.
+    fn next_wait(&mut self, lived: Duration) -> Duration {
+        if lived >= LINK_LIFE_MIN {
+            self.in_a_row = 0;
+            return BACKOFF_MIN;
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let doublings = self.in_a_row.saturating_sub(SHORT_LINKS_FREE).min(16);
+        (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_hour_of_links_that_end_at_once_costs_a_key_a_minute_and_a_few() {
+        let mut short = ShortLinks::default();
+        let (mut elapsed, mut keys) = (Duration::ZERO, 0);
+        while elapsed < Duration::from_secs(3_600) {
+            elapsed += short.next_wait(Duration::ZERO);
+            keys += 1;
+        }
+        assert!(keys <= 60 + 2 * SHORT_LINKS_FREE, "{keys}");
+        assert_eq!(short.next_wait(LINK_LIFE_MIN), BACKOFF_MIN);
+        assert_eq!(short.next_wait(Duration::ZERO), BACKOFF_MIN);
+    }
 
     #[test]
     fn an_hour_of_links_cut_after_cell_three_costs_at_most_eight_keys_and_a_few() {
