@@ -216,6 +216,10 @@ impl RelayStore for RelayFiles {
         self.read_wraps(account, from, most)
     }
 
+    fn deposit_kilobytes(&self, account: Account, index: u64) -> Result<Option<u32>, StoreError> {
+        Ok(self.read_deposit(account, index)?.map(|(held, _)| held.kilobytes))
+    }
+
     async fn fetch(
         &self,
         account: Account,
@@ -273,6 +277,10 @@ impl RelayStore for RelayFiles {
 
     fn next_due(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.shared.live().queue.in_order().next().map(|(_, queued)| queued.due))
+    }
+
+    fn delivery_kilobytes(&self, id: DeliveryId) -> Option<u32> {
+        self.shared.live().queue.kilobytes(id.0)
     }
 
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {

@@ -290,6 +290,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Wraps from `from` on: entries, the next index, whether more waits.
     fn collect(&self, account: Account, from: u64, most: u16) -> Result<(Vec<Collected>, u64, bool), StoreError>;
 
+    /// Size class of a deposit that waits, in units of 1,000 bytes.
+    fn deposit_kilobytes(&self, account: Account, index: u64) -> Result<Option<u32>, StoreError>;
+
     /// The sealed body of a deposit and its class. Debits the inbound price when it is first served.
     fn fetch(
         &self,
@@ -322,6 +325,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
 
     /// When the next delivery is due, if any.
     fn next_due(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Size class of a delivery, in units of 1,000 bytes. `None`: it is finished.
+    fn delivery_kilobytes(&self, id: DeliveryId) -> Option<u32>;
 
     /// Opens a delivery. `None`: it is finished.
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;

@@ -204,6 +204,11 @@ impl Queue {
         self.rows.len()
     }
 
+    /// Size class of a delivery, in units of 1,000 bytes.
+    pub(super) fn kilobytes(&self, id: u64) -> Option<u32> {
+        self.rows.get(&id).map(|queued| queued.kilobytes)
+    }
+
     pub(super) fn put(&mut self, id: u64, queued: Queued) {
         self.remove(id);
         self.rows.insert(id, queued);
