@@ -7,10 +7,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Unit in which room is counted, in bytes.
 const UNIT: usize = 4_096;
 
+/// Largest need that counts as small, in bytes: a mail of some hundred kilobytes.
+const SMALL_MAX: usize = 1 << 20;
+
 /// Room for mail in memory, shared by all connections. Cloning shares it.
+///
+/// Nobody's large messages keep small ones waiting: a tenth is for the small messages of holders and of the exit, a
+/// tenth for those of strangers at the MX, and the rest for what is large.
 #[derive(Clone)]
 pub(crate) struct Budget {
-    room: Arc<Semaphore>,
+    holders: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 /// Room taken; given back when dropped.
@@ -22,15 +30,19 @@ pub(crate) struct Room {
 impl Budget {
     /// Room for `mebibytes` MiB.
     pub(crate) fn new(mebibytes: u32) -> Self {
+        let all = (mebibytes as usize * 1_048_576) / UNIT;
+        let small = all / 10;
         Budget {
-            room: Arc::new(Semaphore::new((mebibytes as usize * 1_048_576) / UNIT)),
+            holders: Arc::new(Semaphore::new(small)),
+            strangers: Arc::new(Semaphore::new(small)),
+            large: Arc::new(Semaphore::new(all - 2 * small)),
         }
     }
 
-    /// Takes room for `bytes`, waiting for it.
+    /// Takes room for `bytes` of a holder's mail, waiting for it.
     pub(crate) async fn take(&self, bytes: usize) -> Room {
-        let permit = self
-            .room
+        let lane = if bytes <= SMALL_MAX { &self.holders } else { &self.large };
+        let permit = lane
             .clone()
             .acquire_many_owned(units(bytes))
             .await
@@ -38,24 +50,39 @@ impl Budget {
         Room { permit, bytes }
     }
 
-    /// Takes room for `bytes` if it is there.
+    /// Takes room for `bytes` of a stranger's mail if it is there.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<Room> {
-        let permit = self.room.clone().try_acquire_many_owned(units(bytes)).ok()?;
+        let permit = self.strangers_lane(bytes).try_acquire_many_owned(units(bytes)).ok()?;
         Some(Room { permit, bytes })
     }
 
-    /// Makes `room` hold `bytes` in all. `false`: there is not so much.
+    /// Makes a stranger's `room` hold `bytes` in all. `false`: there is not so much.
     pub(crate) fn grow(&self, room: &mut Room, bytes: usize) -> bool {
-        let more = units(bytes).saturating_sub(units(room.bytes));
+        let lane = self.strangers_lane(bytes);
+        let stays = room.bytes > SMALL_MAX || bytes <= SMALL_MAX;
+        let more = units(bytes) - if stays { units(room.bytes).min(units(bytes)) } else { 0 };
         if more == 0 {
             return true;
         }
-        let Ok(permit) = self.room.clone().try_acquire_many_owned(more) else {
+        let Ok(permit) = lane.try_acquire_many_owned(more) else {
             return false;
         };
-        room.permit.merge(permit);
+        if stays {
+            room.permit.merge(permit);
+        } else {
+            room.permit = permit;
+        }
         room.bytes = bytes;
         true
+    }
+
+    fn strangers_lane(&self, bytes: usize) -> Arc<Semaphore> {
+        let lane = if bytes <= SMALL_MAX {
+            &self.strangers
+        } else {
+            &self.large
+        };
+        lane.clone()
     }
 }
 
@@ -67,14 +94,44 @@ fn units(bytes: usize) -> u32 {
 mod tests {
     use super::*;
 
+    const MEBIBYTE: usize = 1_048_576;
+
     #[test]
     fn room_is_bounded_and_comes_back() {
-        let budget = Budget::new(1);
+        let budget = Budget::new(10);
         let mut room = budget.try_take(4_096).unwrap();
-        assert!(budget.grow(&mut room, 1_048_576));
+        assert!(budget.grow(&mut room, MEBIBYTE));
         assert!(budget.try_take(1).is_none());
-        assert!(!budget.grow(&mut room, 1_048_577));
+        assert!(budget.grow(&mut room, 8 * MEBIBYTE));
+        assert!(!budget.grow(&mut room, 8 * MEBIBYTE + 1));
+        assert!(budget.try_take(1).is_some(), "a grown room leaves the small lane");
         drop(room);
-        assert!(budget.try_take(1_048_576).is_some());
+        assert!(budget.try_take(8 * MEBIBYTE).is_some());
+    }
+
+    #[tokio::test]
+    async fn large_messages_keep_no_small_one_waiting() {
+        let budget = Budget::new(10);
+        let _large = budget.take(8 * MEBIBYTE).await;
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.take(2 * MEBIBYTE).await }
+        });
+        tokio::task::yield_now().await;
+        let _strangers = budget.try_take(MEBIBYTE).unwrap();
+        budget.take(MEBIBYTE).await;
+        assert!(!waiting.is_finished());
+    }
+
+    #[tokio::test]
+    async fn the_least_budget_holds_the_largest_messages() {
+        let budget = Budget::new(crate::config::MEMORY_MIB_MIN);
+        let class = keypacks::deposit::class_bytes(keypacks::deposit::CLASS_KILOBYTES_MAX);
+        drop(budget.take(2 * class).await);
+        assert!(
+            budget
+                .try_take(crate::mx::room_for(crate::mx::SIZE_MAX as usize))
+                .is_some()
+        );
     }
 }

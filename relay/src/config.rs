@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Least `memory_mib`: large messages have eight tenths of it.
+pub(crate) const MEMORY_MIB_MIN: u32 = 160;
+
 /// Settings of a relay. Every key of the file is a field here, and nothing else is taken.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,7 +180,7 @@ impl RelayConfig {
         if self.unconfirmed_max < 2 || self.mx_connections_max == 0 {
             return refuse("unconfirmed_max must be at least 2 and mx_connections_max at least 1");
         }
-        if self.memory_mib < 160 {
+        if self.memory_mib < MEMORY_MIB_MIN {
             return refuse("memory_mib must be at least 160: one message of the largest class needs it");
         }
         Ok(())

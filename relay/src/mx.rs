@@ -24,6 +24,11 @@ const FIRST_ROOM: usize = 64 * 1024;
 // With its envelope and a MAC every 15,984 bytes it still fits the largest class.
 const _: () = assert!(SIZE_MAX + SIZE_MAX / 900 + 4_096 <= keypacks::deposit::CLASS_KILOBYTES_MAX as u64 * 1_000);
 
+/// Room for a message of `bytes`: the body, and as much again for the moment in which it grows or is written out.
+pub(crate) const fn room_for(bytes: usize) -> usize {
+    FIRST_ROOM + 2 * bytes
+}
+
 /// Accepts connections until `stop` turns true.
 pub(crate) async fn serve<S: RelayStore>(
     relay: Arc<Relay<S>>,
@@ -138,8 +143,7 @@ struct Incoming<S> {
 impl<S: RelayStore> smtp::Receiver for Incoming<S> {
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
         self.bytes += bytes.len();
-        // The body, and as much again for the moment in which it grows or is written out.
-        if !self.relay.budget.grow(&mut self.room, FIRST_ROOM + 2 * self.bytes) {
+        if !self.relay.budget.grow(&mut self.room, room_for(self.bytes)) {
             return Err(replies::NO_ROOM);
         }
         self.hops.feed(bytes);
