@@ -17,15 +17,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::handshake::Confirmed;
+use crate::budget::Room;
 use crate::{Relay, accept};
-
-/// Longest that a message of one cell may take in either direction.
-const STALL_MAX: Duration = Duration::from_secs(300);
-
-/// Longest that a message with a body of `bytes` may take: 32 KiB a second is the slowest line that is served.
-fn patience(bytes: usize) -> Duration {
-    STALL_MAX + Duration::from_secs((bytes / (32 * 1024)) as u64)
-}
 
 /// Serves a link until either side ends it, a newer link of the account takes its place, or the process stops.
 pub(super) async fn serve<S: RelayStore>(
@@ -41,8 +34,8 @@ pub(super) async fn serve<S: RelayStore>(
     let mut session = Session {
         relay,
         account: confirmed.account,
-        reader: LinkReader::new(read, confirmed.link.opener),
-        writer: LinkWriter::new(write, confirmed.link.sealer),
+        reader: LinkReader::new(read, confirmed.link.opener).paced(),
+        writer: LinkWriter::new(write, confirmed.link.sealer).paced(),
         on_reserved_keys: on_reserved_keys(relay, confirmed.account),
         announced: false,
     };
@@ -81,7 +74,15 @@ impl<S: RelayStore> Session<'_, S> {
         let mut next = Instant::now() + phase;
         loop {
             tokio::select! {
-                head = self.reader.next() => self.handle(head?).await?,
+                head = self.reader.next() => {
+                    let head = head?;
+                    tokio::select! {
+                        handled = self.handle(head) => handled?,
+                        // In the middle of a message there is no place for a CLOSE. A change under way is committed or
+                        // will be asked again on the newer link.
+                        _ = &mut superseded => return Err(LinkError::Closed),
+                    }
+                }
                 () = tokio::time::sleep_until(next) => {
                     if !self.announced && self.relay.store.waiting(self.account) {
                         self.writer.send_bare(Kind::New, &[]).await?;
@@ -114,7 +115,7 @@ impl<S: RelayStore> Session<'_, S> {
             return Err(LinkError::Broken);
         }
         let store = &self.relay.store;
-        let mut body = Vec::new();
+        let (mut body, mut room) = (Vec::new(), None);
         let answer = match request {
             Request::Balance => store.balance(self.account).unwrap_or(BUSY),
             Request::Prices => Answer::Prices(store.prices()),
@@ -125,14 +126,11 @@ impl<S: RelayStore> Session<'_, S> {
                     Err(_) => BUSY,
                 }
             }
-            Request::Fetch { index } => match store.fetch(self.account, index, self.relay.host.day()).await {
-                Ok(Ok((kilobytes, sealed))) => {
-                    body = sealed;
-                    Answer::Body { kilobytes }
-                }
-                Ok(Err(refusal)) => Answer::Refused { seq: 0, refusal },
-                Err(_) => BUSY,
-            },
+            Request::Fetch { index } => {
+                let fetched;
+                (fetched, body, room) = self.fetch(index).await;
+                fetched
+            }
             Request::Confirm { deposits } if deposits.len() <= usize::from(COLLECT_MAX) => {
                 match store.confirm(self.account, deposits).await {
                     Ok(deleted) => Answer::Confirmed { deleted },
@@ -143,13 +141,35 @@ impl<S: RelayStore> Session<'_, S> {
             Request::Change(change) => self.change(head, change).await?,
         };
         let header = Zeroizing::new(request::encode(&answer));
-        self.send(Outgoing {
-            kind: Kind::Answer,
-            stream,
-            header: &header,
-            body: &body,
-        })
-        .await
+        self.writer
+            .send(&Outgoing {
+                kind: Kind::Answer,
+                stream,
+                header: &header,
+                body: &body,
+            })
+            .await?;
+        drop(room);
+        Ok(())
+    }
+
+    /// The answer to a fetch, its body, and the room that the body takes in memory until it has left.
+    async fn fetch(&self, index: u64) -> (Answer, Vec<u8>, Option<Room>) {
+        let store = &self.relay.store;
+        let kilobytes = match store.deposit_kilobytes(self.account, index) {
+            Ok(Some(kilobytes)) => kilobytes,
+            Ok(None) => {
+                let refusal = Refusal::NoDeposit;
+                return (Answer::Refused { seq: 0, refusal }, Vec::new(), None);
+            }
+            Err(_) => return (BUSY, Vec::new(), None),
+        };
+        let room = self.relay.budget.take(deposit::class_bytes(kilobytes)).await;
+        match store.fetch(self.account, index, self.relay.host.day()).await {
+            Ok(Ok((kilobytes, sealed))) => (Answer::Body { kilobytes }, sealed, Some(room)),
+            Ok(Err(refusal)) => (Answer::Refused { seq: 0, refusal }, Vec::new(), None),
+            Err(_) => (BUSY, Vec::new(), None),
+        }
     }
 
     async fn change(&mut self, head: Head, change: Change) -> Result<Answer, LinkError> {
@@ -163,29 +183,17 @@ impl<S: RelayStore> Session<'_, S> {
         // Taking room before reading on is what pushes back when memory is short.
         let room = self.relay.budget.take(2 * expected).await;
         if let Some(stored) = accept::answered_before(self.relay, self.account, &change) {
-            tokio::time::timeout(patience(expected), self.reader.discard(head, expected))
-                .await
-                .map_err(|_| LinkError::Timeout)??;
+            self.reader.discard(head, expected).await?;
             return Ok(stored);
         }
         if self.on_reserved_keys {
-            tokio::time::timeout(patience(expected), self.reader.discard(head, expected))
-                .await
-                .map_err(|_| LinkError::Timeout)??;
+            self.reader.discard(head, expected).await?;
             return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
         }
-        let body = tokio::time::timeout(patience(expected), self.reader.body(head, expected))
-            .await
-            .map_err(|_| LinkError::Timeout)??;
+        let body = self.reader.body(head, expected).await?;
         let answer = accept::submission(self.relay, self.account, change, body).await;
         drop(room);
         Ok(answer)
-    }
-
-    async fn send(&mut self, message: Outgoing<'_>) -> Result<(), LinkError> {
-        tokio::time::timeout(patience(message.body.len()), self.writer.send(&message))
-            .await
-            .map_err(|_| LinkError::Timeout)?
     }
 }
 
