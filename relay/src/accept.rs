@@ -134,7 +134,7 @@ fn judge<S: RelayStore>(
         return Err(Refusal::Sender);
     }
     for (position, recipient) in (0..).zip(&envelope.recipients) {
-        let recipient_path = Mailbox::parse(recipient).ok_or(Refusal::Recipient { recipient: position })?;
+        let recipient_path = deliverable(recipient).ok_or(Refusal::Recipient { recipient: position })?;
         if relay.config.route(recipient_path.domain().as_str()).is_none() {
             return Err(Refusal::Route { recipient: position });
         }
@@ -163,6 +163,13 @@ fn judge<S: RelayStore>(
     })
 }
 
+/// A recipient that mail can go to, and that a report to the sender can name if it does not arrive: a mailbox at an
+/// address literal is none.
+fn deliverable(recipient: &str) -> Option<Mailbox> {
+    Address::parse(recipient).ok()?;
+    Mailbox::parse(recipient)
+}
+
 fn alias_address<S: RelayStore>(relay: &Relay<S>, local: &str) -> Result<String, Refusal> {
     if names::is_alias_local(local) {
         Ok(format!("{local}@{}", relay.config.domain))
@@ -174,4 +181,23 @@ fn alias_address<S: RelayStore>(relay: &Relay<S>, local: &str) -> Result<String,
 /// `now` rounded down to the operator's bucket: finer time leaves the relay nowhere.
 fn coarse(now: u64, bucket: u64) -> u64 {
     now - now % bucket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_that_no_report_could_name_is_refused() {
+        assert!(deliverable("bob@example.org").is_some() && deliverable("\"b ob\"@example.org").is_some());
+        for recipient in [
+            "bob@[192.0.2.1]",
+            "bob@[IPv6:2001:db8::1]",
+            "bob@a_b.example",
+            "bob",
+            "",
+        ] {
+            assert!(deliverable(recipient).is_none(), "{recipient}");
+        }
+    }
 }
