@@ -1,7 +1,7 @@
 //! Protocol section 3 from the relay's side: what does not open gets silence.
 
-use keypacks::CELL;
 use keypacks::link::{self, Linked};
+use keypacks::{CELL, kdf};
 use mailbox::RelayStore;
 use mailbox::relay_store::{Account, BurnOrder};
 use smtp_bridge::link::read_cell;
@@ -26,9 +26,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     let mut cell = Box::new([0; CELL]);
     read_cell(stream, &mut cell).await.ok()?;
     let hit = relay.store.find_tag(&link::peek_tag(&cell))?;
-    if !relay.flights.admit(&cell) {
-        return None;
-    }
+    let flight = kdf::hash(&[&cell[..]]);
     let account = hit.account;
     let (accepting, cell2) = link::accept(
         hit.step,
@@ -39,6 +37,10 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
         relay.host.random(),
     )
     .ok()?;
+    // Only what opens is counted: else whoever saw a tag could fill the table, and be answered again.
+    if !relay.flights.admit(flight) {
+        return None;
+    }
     stream.write_all(&cell2[..]).await.ok()?;
     stream.flush().await.ok()?;
 
@@ -94,12 +96,12 @@ impl Flights {
     /// Digests kept; a replay that comes after so many others finds its index burned, or is answered anew.
     const KEPT_MAX: usize = 65_536;
 
-    fn admit(&self, cell1: &[u8; CELL]) -> bool {
+    fn admit(&self, cell1_digest: [u8; 32]) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if seen.len() >= Self::KEPT_MAX {
             seen.clear();
         }
-        let answers = seen.entry(keypacks::kdf::hash(&[cell1])).or_default();
+        let answers = seen.entry(cell1_digest).or_default();
         *answers += 1;
         *answers <= ANSWERS_MAX
     }
@@ -112,8 +114,8 @@ mod tests {
     #[test]
     fn the_same_first_cell_is_answered_twice_and_no_more() {
         let flights = Flights::default();
-        let (one, other) = ([1; CELL], [2; CELL]);
-        assert!(flights.admit(&one) && flights.admit(&one) && !flights.admit(&one));
-        assert!(flights.admit(&other));
+        let (one, other) = ([1; 32], [2; 32]);
+        assert!(flights.admit(one) && flights.admit(one) && !flights.admit(one));
+        assert!(flights.admit(other));
     }
 }
