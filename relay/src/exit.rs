@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use keypacks::deposit::class_bytes;
 use mailbox::relay_store::{Delivery, DeliveryId, DepositOrder, Outcome};
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{self, Action, Address, Recipient, Report};
@@ -83,11 +84,14 @@ fn lock(busy: &Mutex<HashSet<DeliveryId>>) -> std::sync::MutexGuard<'_, HashSet<
 async fn deliver<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) {
     let now = || relay.host.clock.unix_seconds();
     let finish = |outcome| relay.store.finish(id, outcome);
+    // Before it is read: 20 large deliveries would be more than all the memory for mail.
+    let bytes = class_bytes(relay.store.delivery_kilobytes(id).unwrap_or_default());
+    let room = relay.budget.take(2 * bytes).await;
     let Ok(Some(delivery)) = relay.store.delivery(id) else {
+        drop(room);
         // Gone meanwhile, or damaged: as long as it is due, it would be looked at without end.
         return record(Outcome::Retry { at: now() + LATER_S }, now, finish).await;
     };
-    let room = relay.budget.take(2 * delivery.message.len()).await;
     let result = try_once(relay, &delivery).await;
     let outcome = judge(relay, &delivery, result);
     match outcome {
