@@ -33,6 +33,9 @@ pub(super) enum Ended {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The relay could not say for now. Not the end: the link is kept, and the next tick asks again.
+    #[error("the relay is busy")]
+    Busy,
 }
 
 /// Works until the link ends, and says why it did.
@@ -52,25 +55,28 @@ pub(super) async fn work<S: HolderStore>(
     };
     let mut outbox = store.outbox_changed();
     let start = Instant::now();
-    if let Err(ended) = courier.begin().await {
-        return ended;
-    }
+    let mut done = courier.begin().await;
     loop {
+        match done {
+            Ok(()) => {}
+            // Another link would cost a key and meet the same: the next tick tries again on this one.
+            Err(Ended::Busy | Ended::Store(StoreError::Busy | StoreError::Full)) => courier.link.news = true,
+            Err(ended) => {
+                if matches!(ended, Ended::Stopped) {
+                    courier.link.close().await;
+                }
+                return ended;
+            }
+        }
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
-        let look = courier.link.news || courier.has_held();
-        let done = tokio::select! {
+        let look = courier.link.news || courier.has_waiting();
+        done = tokio::select! {
             () = stopped(&mut stop) => Err(Ended::Stopped),
             _ = outbox.changed() => courier.send_all().await,
             _ = refreshed.changed() => courier.look().await,
             () = tokio::time::sleep_until(next_tick(start, config.tick)), if look => courier.look().await,
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
-        if let Err(ended) = done {
-            if matches!(ended, Ended::Stopped) {
-                courier.link.close().await;
-            }
-            return ended;
-        }
     }
 }
 
@@ -102,30 +108,33 @@ impl<S: HolderStore> Courier<'_, S> {
         self.send_all().await
     }
 
-    fn has_held(&self) -> bool {
-        self.store
-            .outbox()
-            .is_ok_and(|rows| rows.iter().any(|row| matches!(row.state, OutboxState::Held(_))))
+    /// Whether something in the outbox may go later: held for want of value, or still queued since the relay was busy.
+    fn has_waiting(&self) -> bool {
+        let waits = |row: &OutboxRow| matches!(row.state, OutboxState::Held(_) | OutboxState::Queued);
+        self.store.outbox().is_ok_and(|rows| rows.iter().any(waits))
     }
 
-    /// Asks for the balance (and the prices), and lets held messages go that it covers by now.
+    /// Asks for the balance (and the prices: then held messages go that the balance covers by now; not at every change
+    /// of it, since a relay that refuses them again would be asked without a pause).
     async fn refresh_value(&mut self, with_prices: bool) -> Result<(), Ended> {
+        let answer = self.link.ask(&Request::Balance, &[]).await?;
         let Answer::Balance {
             balance,
             keys,
             credits,
             debits,
-        } = self.link.ask(&Request::Balance, &[]).await?
+        } = answer
         else {
-            return Err(Ended::Nonsense);
+            return Err(unexpected(&answer));
         };
         let prices = if with_prices {
-            let Answer::Prices(prices) = self.link.ask(&Request::Prices, &[]).await? else {
-                return Err(Ended::Nonsense);
+            let answer = self.link.ask(&Request::Prices, &[]).await?;
+            let Answer::Prices(prices) = answer else {
+                return Err(unexpected(&answer));
             };
             Some(prices)
         } else {
-            self.store.prices()
+            None
         };
         let news = ValueMirror {
             balance,
@@ -136,7 +145,7 @@ impl<S: HolderStore> Courier<'_, S> {
         };
         let known = self.store.value();
         if (known.balance, known.keys, known.credits, known.debits) != (balance, keys, credits, debits)
-            || prices != self.store.prices()
+            || prices.is_some_and(|prices| Some(prices) != self.store.prices())
         {
             self.store.put_value(news, prices).await?;
         }
@@ -151,7 +160,11 @@ impl<S: HolderStore> Courier<'_, S> {
         let mut sent = false;
         while let Some(row) = self.store.next_queued()? {
             let body = match row.change.operation {
-                Operation::Submit { .. } => Zeroizing::new(self.store.outbox_body(row.row)?.unwrap_or_default()),
+                Operation::Submit { .. } => match self.store.outbox_body(row.row)? {
+                    Some(body) => Zeroizing::new(body),
+                    // It was cancelled just now, and will be gone when the outbox says that it changed.
+                    None => break,
+                },
                 _ => Zeroizing::default(),
             };
             let answer = self.link.ask(&Request::Change(row.change.clone()), &body).await?;
@@ -265,7 +278,7 @@ impl<S: HolderStore> Courier<'_, S> {
                 )
                 .await?;
             let Answer::Collected { deposits, next, more } = answer else {
-                return Err(Ended::Nonsense);
+                return Err(unexpected(&answer));
             };
             if next < from || next - from > request::COLLECT_STEP_MAX || (more && next == from) {
                 return Err(Ended::Nonsense);
@@ -370,23 +383,26 @@ impl<S: HolderStore> Courier<'_, S> {
 
     async fn confirm(&mut self) -> Result<(), Ended> {
         for part in self.store.unconfirmed()?.chunks(usize::from(COLLECT_MAX)) {
-            let Answer::Confirmed { .. } = self
-                .link
-                .ask(
-                    &Request::Confirm {
-                        deposits: part.to_vec(),
-                    },
-                    &[],
-                )
-                .await?
-            else {
-                return Err(Ended::Nonsense);
+            let deposits = part.to_vec();
+            let answer = self.link.ask(&Request::Confirm { deposits }, &[]).await?;
+            let Answer::Confirmed { .. } = answer else {
+                return Err(unexpected(&answer));
             };
             self.store
                 .confirmed(part.iter().map(|(index, _)| *index).collect())
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// What an answer of another kind than was asked for means.
+fn unexpected(answer: &Answer) -> Ended {
+    match answer {
+        Answer::Refused {
+            refusal: Refusal::Busy, ..
+        } => Ended::Busy,
+        _ => Ended::Nonsense,
     }
 }
 
@@ -419,3 +435,6 @@ fn refusal_reason(refusal: Refusal) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

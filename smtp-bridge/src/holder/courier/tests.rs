@@ -1,0 +1,235 @@
+//! Statements about the work on a link, with a relay that answers what a test tells it to.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use keypacks::cell::Kind;
+use keypacks::chain::LinkChain;
+use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
+use keypacks::pack::{Identifier, Issue, PassphraseCost};
+use keypacks::{Secret, deposit};
+use ledger::PriceList;
+use mailbox::Entropy;
+use mailbox::disk::{Disk, MemoryDisk};
+use mailbox::entropy::SeededEntropy;
+use mailbox::holder::{HolderFiles, HolderOptions};
+use mailbox::holder_store::OutboxOrder;
+use tokio::io::{DuplexStream, duplex};
+
+use super::*;
+use crate::link::{LinkReader, LinkWriter, Outgoing};
+use crate::message::Address;
+use crate::net::{BoxStream, system};
+
+struct Durable;
+
+impl PersistedIndex for Durable {
+    fn persisted_index(&self) -> u64 {
+        0
+    }
+}
+
+/// Both ends of an established link: the holder's, then the relay's.
+fn ends() -> (Link, Link) {
+    let chain = LinkChain::from_root(&Secret::new([7; 32]));
+    let step = || chain.step_at(0).expect("the first step");
+    let secret = RelaySecret::new(Secret::new([9; 32]));
+    let entropy = ClientEntropy {
+        ephemeral: [1; 32],
+        nonce: [2; 24],
+    };
+    let (dialling, mut cell1) = link::connect(step(), &secret.public(), entropy);
+    let (accepting, mut cell2) = link::accept(step(), &secret, 0, &mut cell1, [3; 32], [4; 24]).expect("known");
+    let confirm = Confirm {
+        token: [0; 16],
+        answered: 0,
+    };
+    let answered = dialling.answer(&mut cell2).expect("known");
+    let (mut cell3, holder) = answered
+        .confirm(&Durable, confirm, &Secret::new([5; 32]), [6; 32])
+        .expect("of this index");
+    let relay = accepting.confirm(&mut cell3).expect("proven");
+    (holder, relay.burned(&Durable).expect("of this index"))
+}
+
+const PRICES: PriceList = PriceList {
+    version: 1,
+    message: 100,
+    kilobyte: 10,
+    key: 5,
+    inbound_message: 0,
+    inbound_kilobyte: 0,
+};
+
+/// What an untroubled relay answers.
+fn plainly(request: &Request) -> Answer {
+    match request {
+        Request::Balance => Answer::Balance {
+            balance: 1_000_000,
+            keys: 60,
+            credits: 1_000_000,
+            debits: 0,
+        },
+        Request::Prices => Answer::Prices(PRICES),
+        Request::Collect { from, .. } => Answer::Collected {
+            deposits: Vec::new(),
+            next: *from,
+            more: false,
+        },
+        Request::Fetch { .. } => busily(request),
+        Request::Confirm { .. } => Answer::Confirmed { deleted: 0 },
+        Request::Change(change) => Answer::Done {
+            seq: change.seq,
+            debited: 110,
+            balance: 999_890,
+        },
+    }
+}
+
+/// What a relay answers whose store cannot say.
+fn busily(request: &Request) -> Answer {
+    let seq = match request {
+        Request::Change(change) => change.seq,
+        _ => 0,
+    };
+    Answer::Refused {
+        seq,
+        refusal: Refusal::Busy,
+    }
+}
+
+/// Answers until the holder is gone.
+async fn relay(stream: DuplexStream, link: Link, mut answer: impl FnMut(&Request) -> Answer) {
+    let (read, write) = tokio::io::split(stream);
+    let mut reader = LinkReader::new(read, link.opener);
+    let mut writer = LinkWriter::new(write, link.sealer);
+    while let Ok(head) = reader.next().await {
+        let stream = head.stream;
+        let request: Request = request::decode(&head.header).expect("well-formed");
+        if let Request::Change(change) = &request
+            && let Operation::Submit { kilobytes, .. } = change.operation
+        {
+            let bytes = deposit::class_bytes(kilobytes);
+            reader.discard(head, bytes).await.expect("a whole body");
+        }
+        let header = request::encode(&answer(&request));
+        let answer = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &[],
+        };
+        if writer.send(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A holder with one message in its outbox works on a link for `time`; `None` if the link lasts that long.
+async fn work_for(
+    time: Duration,
+    answer: impl FnMut(&Request) -> Answer + Send + 'static,
+) -> (HolderFiles, Option<Ended>) {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let options = HolderOptions {
+        passphrase_cost: PassphraseCost::LEAST,
+        ..HolderOptions::default()
+    };
+    let issue = Issue {
+        identifier: Identifier([1; 16]),
+        relay_public: [9; 32],
+        link_keys: 64,
+        root: Secret::new([7; 32]),
+        day: 20_000,
+        relay_address: "relay.test:7025".to_owned(),
+        relay_domain: "relay.test".to_owned(),
+        aliases: Vec::new(),
+    };
+    HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
+    let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");
+    tokio::spawn(actor);
+    let order = OutboxOrder {
+        body: vec![0; 1_000],
+        kilobytes: 1,
+        length: 900,
+        recipients: 1,
+        prices: 1,
+        price: 110,
+        label: "Lunch".to_owned(),
+        now: 1_000,
+    };
+    store.enqueue(order).await.expect("durable");
+
+    let (holder, far) = ends();
+    let (near_stream, far_stream) = duplex(1 << 20);
+    tokio::spawn(relay(far_stream, far, answer));
+    let (read, write) = tokio::io::split(Box::new(near_stream) as BoxStream);
+    let established = Established {
+        reader: LinkReader::new(read, holder.opener),
+        writer: LinkWriter::new(write, holder.sealer),
+        token_mismatch: false,
+        rolled_back: false,
+    };
+    let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
+    let (_refresh, refreshed) = watch::channel(0);
+    let (_stop, stop) = watch::channel(false);
+    let host = system::host();
+    let work = work(&host, &store, &config, established, refreshed, stop);
+    let ended = tokio::time::timeout(time, work).await.ok();
+    (store, ended)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_met_a_busy_relay_goes_at_the_next_tick() {
+    let mut tries = 0;
+    let answer = move |request: &Request| match request {
+        Request::Change(change) if tries < 2 => {
+            tries += 1;
+            Answer::Refused {
+                seq: change.seq,
+                refusal: Refusal::Busy,
+            }
+        }
+        request => plainly(request),
+    };
+    let (store, ended) = work_for(Duration::from_secs(200), answer).await;
+    assert!(ended.is_none() && store.outbox().expect("readable").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_is_busy_keeps_its_link() {
+    let mut asked = 0;
+    let answer = move |request: &Request| {
+        asked += 1;
+        if asked % 3 == 0 { plainly(request) } else { busily(request) }
+    };
+    let (_, ended) = work_for(Duration::from_secs(3_600), answer).await;
+    assert!(ended.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_always_finds_the_value_wanting_is_asked_once_a_tick() {
+    for refusal in [
+        Refusal::Value { shortfall: 1 },
+        Refusal::Price { price: 1, prices: 2 },
+    ] {
+        let tries = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&tries);
+        let answer = move |request: &Request| match request {
+            Request::Change(change) => {
+                *counted.lock().expect("one thread") += 1;
+                Answer::Refused {
+                    seq: change.seq,
+                    refusal,
+                }
+            }
+            request => plainly(request),
+        };
+        let (store, ended) = work_for(Duration::from_secs(630), answer).await;
+        assert!(ended.is_none());
+        assert_eq!(*tries.lock().expect("one thread"), 11);
+        assert_eq!(store.inbox().entries.len(), 11, "a notice for each");
+    }
+}
