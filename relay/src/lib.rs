@@ -8,6 +8,7 @@ mod accept;
 mod budget;
 pub mod config;
 mod exit;
+mod gate;
 pub mod hexadecimal;
 mod identity;
 mod link;

@@ -10,10 +10,11 @@ use smtp_bridge::message::{LoopCounter, limits};
 use smtp_bridge::net::{Listener, stopped};
 use smtp_bridge::smtp::replies::{self, Reply};
 use smtp_bridge::smtp::{self, ForwardPath, Limits, ReversePath};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::Relay;
 use crate::budget::Room;
+use crate::gate::Gate;
 use crate::seal::Sealing;
 
 /// Largest message taken, in bytes, as SIZE announces it.
@@ -36,26 +37,26 @@ pub(crate) async fn serve<S: RelayStore>(
     mut listener: Box<dyn Listener>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(relay.config.mx_connections_max));
+    let gate = Gate::new(relay.config.mx_connections_max);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stopped(&mut stop) => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, source)) = accepted else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
         let limits = limits.clone();
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
+        match gate.try_place().and_then(|place| gate.pass(source, place)) {
+            Some(pass) => {
                 let backend = Mx { relay: relay.clone() };
                 tokio::spawn(async move {
                     smtp::serve(stream, limits, backend).await;
-                    drop(place);
+                    drop(pass);
                 });
             }
-            Err(_) => {
+            None => {
                 tokio::spawn(smtp::turn_away(stream));
             }
         }

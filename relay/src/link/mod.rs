@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
-use smtp_bridge::net::{BoxStream, Listener, Source, stopped};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use smtp_bridge::net::{BoxStream, Listener, stopped};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Relay;
+use crate::gate::{Gate, Pass};
 
 /// Accepts connections until `stop` turns true.
 pub(crate) async fn serve<S: RelayStore>(
@@ -30,7 +31,7 @@ pub(crate) async fn serve<S: RelayStore>(
     loop {
         // At the bound new connections wait un-accepted: nobody is told anything.
         let place = tokio::select! {
-            place = gate.room.clone().acquire_owned() => place.expect("the semaphore is never closed"),
+            place = gate.place() => place,
             () = stopped(&mut stop) => return,
         };
         let accepted = tokio::select! {
@@ -75,56 +76,6 @@ fn jitter<S: RelayStore>(relay: &Relay<S>) -> Duration {
     Duration::from_millis(drawn % (relay.config.handshake_ms / 10 + 1))
 }
 
-/// The bounds on connections that have not confirmed a link: a total, and half of it for one source.
-struct Gate {
-    room: Arc<Semaphore>,
-    sources: Arc<Mutex<HashMap<Source, usize>>>,
-    per_source_max: usize,
-}
-
-/// A place among the unconfirmed; given back when dropped.
-struct Pass {
-    source: Source,
-    sources: Arc<Mutex<HashMap<Source, usize>>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Gate {
-    fn new(unconfirmed_max: usize) -> Self {
-        Gate {
-            room: Arc::new(Semaphore::new(unconfirmed_max)),
-            sources: Arc::default(),
-            per_source_max: unconfirmed_max / 2,
-        }
-    }
-
-    fn pass(&self, source: Source, place: OwnedSemaphorePermit) -> Option<Pass> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(source).or_default();
-        if *count >= self.per_source_max {
-            return None;
-        }
-        *count += 1;
-        Some(Pass {
-            source,
-            sources: self.sources.clone(),
-            _place: place,
-        })
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
-    }
-}
-
 /// Established links: a second confirmed link of an account closes the older one.
 #[derive(Default)]
 pub(crate) struct Links {
@@ -159,20 +110,6 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn one_source_gets_half_of_the_places() {
-        let gate = Gate::new(4);
-        let place = || gate.room.clone().try_acquire_owned().unwrap();
-        let here = Source::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap());
-        let there = Source::from("198.51.100.1".parse::<std::net::IpAddr>().unwrap());
-        let first = gate.pass(here, place()).unwrap();
-        let _second = gate.pass(here, place()).unwrap();
-        assert!(gate.pass(here, place()).is_none());
-        let _other = gate.pass(there, place()).unwrap();
-        drop(first);
-        assert!(gate.pass(here, place()).is_some());
-    }
 
     #[tokio::test]
     async fn a_newer_link_closes_the_older_and_only_that() {

@@ -1,0 +1,89 @@
+//! Places for connections of strangers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smtp_bridge::net::Source;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The bounds on connections of strangers: a total, and half of it for one source.
+pub(crate) struct Gate {
+    room: Arc<Semaphore>,
+    sources: Arc<Mutex<HashMap<Source, usize>>>,
+    per_source_max: usize,
+}
+
+/// A connection's place; given back when dropped.
+pub(crate) struct Pass {
+    source: Source,
+    sources: Arc<Mutex<HashMap<Source, usize>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    /// Room for so many connections.
+    pub(crate) fn new(connections_max: usize) -> Self {
+        Gate {
+            room: Arc::new(Semaphore::new(connections_max)),
+            sources: Arc::default(),
+            per_source_max: (connections_max / 2).max(1),
+        }
+    }
+
+    /// A place, waited for: to be taken before a connection is accepted.
+    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+        let place = self.room.clone().acquire_owned().await;
+        place.expect("the semaphore is never closed")
+    }
+
+    /// A place if there is one now.
+    pub(crate) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.clone().try_acquire_owned().ok()
+    }
+
+    /// Admits a connection to its place; `None` if its source has half of them already.
+    pub(crate) fn pass(&self, source: Source, place: OwnedSemaphorePermit) -> Option<Pass> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(source).or_default();
+        if *count >= self.per_source_max {
+            return None;
+        }
+        *count += 1;
+        Some(Pass {
+            source,
+            sources: self.sources.clone(),
+            _place: place,
+        })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_gets_half_of_the_places() {
+        let gate = Gate::new(4);
+        let place = || gate.try_place().unwrap();
+        let here = Source::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+        let there = Source::from("198.51.100.1".parse::<std::net::IpAddr>().unwrap());
+        let first = gate.pass(here, place()).unwrap();
+        let _second = gate.pass(here, place()).unwrap();
+        assert!(gate.pass(here, place()).is_none());
+        let _other = gate.pass(there, place()).unwrap();
+        drop(first);
+        assert!(gate.pass(here, place()).is_some());
+    }
+}
