@@ -59,6 +59,8 @@ impl RelayStage {
         let shared = Arc::clone(&self.shared);
         let order = &deposit.order;
         for (account, alias) in &order.recipients {
+            // Whatever is refused is refused here, before anything is written: the batch goes on without it.
+            self.account(write, account.0)?;
             let waiting = self.waiting(write, account.0, *alias)?;
             if quota == Quota::Kept && waiting >= shared.config.deposits_max {
                 return Err(StoreError::Busy);

@@ -301,6 +301,13 @@ fn a_restored_database_freezes_its_accounts_and_only_those() {
         );
         let late = issue(&store).await;
         assert!(store.burn(burn(late.account, 0)).await.expect("readable").is_some());
+        let mut to_both = mail_for(late.account, 0);
+        to_both.recipients.push((early.account, 0));
+        assert_eq!(store.deposit(to_both).await, Err(StoreError::RestoredDatabase));
+        let next = submit(&store, late.account, 1, b"x").await;
+        assert!(matches!(next, Ok(Answer::Done { .. })), "the next commit");
+        assert!(!store.waiting(late.account), "a refused message reaches nobody");
+        assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
         store.close().await;
         assert_eq!(files.open().await.frozen(), 1, "it stays frozen");
     });
