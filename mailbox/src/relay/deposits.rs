@@ -221,7 +221,12 @@ impl RelayStage {
     }
 
     /// Takes a deposit that is gone out of its alias's count, and lets its body go.
-    fn no_longer_waits(&mut self, write: &WriteTransaction, account: u64, held: &HeldDeposit) -> Result<(), StoreError> {
+    fn no_longer_waits(
+        &mut self,
+        write: &WriteTransaction,
+        account: u64,
+        held: &HeldDeposit,
+    ) -> Result<(), StoreError> {
         let waiting = self.waiting(write, account, held.alias)?;
         let left = waiting.checked_sub(1).ok_or(StoreError::Corrupt)?;
         self.put_waiting(write, account, held.alias, left)?;

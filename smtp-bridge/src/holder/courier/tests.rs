@@ -203,7 +203,11 @@ async fn a_relay_that_is_busy_keeps_its_link() {
     let mut asked = 0;
     let answer = move |request: &Request| {
         asked += 1;
-        if asked % 3 == 0 { plainly(request) } else { busily(request) }
+        if asked % 3 == 0 {
+            plainly(request)
+        } else {
+            busily(request)
+        }
     };
     let (_, ended) = work_for(Duration::from_secs(3_600), answer).await;
     assert!(ended.is_none());
@@ -211,10 +215,7 @@ async fn a_relay_that_is_busy_keeps_its_link() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_always_finds_the_value_wanting_is_asked_once_a_tick() {
-    for refusal in [
-        Refusal::Value { shortfall: 1 },
-        Refusal::Price { price: 1, prices: 2 },
-    ] {
+    for refusal in [Refusal::Value { shortfall: 1 }, Refusal::Price { price: 1, prices: 2 }] {
         let tries = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tries);
         let answer = move |request: &Request| match request {
