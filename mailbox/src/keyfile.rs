@@ -17,11 +17,13 @@ const LENGTH: usize = 64;
 
 /// Reads a key, or draws one if neither copy exists; a copy that is missing or damaged is written again.
 ///
-/// Refuses with [`StoreError::Corrupt`] when copies exist and none is whole: a new key would open nothing.
+/// Refuses with [`StoreError::Corrupt`] when copies exist and none is whole, or when none exists in a folder that is not
+/// `fresh`: a new key would open nothing of what is there, and would stand in the way of the right one.
 pub fn load_or_create(
     disk: &dyn Disk,
     folder: &Path,
     name: &str,
+    fresh: bool,
     entropy: &dyn Entropy,
 ) -> Result<Secret<32>, StoreError> {
     let paths = [
@@ -31,7 +33,9 @@ pub fn load_or_create(
     let copies = [read(disk, &paths[0])?, read(disk, &paths[1])?];
     let key = match &copies {
         // A torn first write: nothing was ever sealed under that key, since both copies precede its first use.
-        [Copy::Missing, Copy::Missing] | [Copy::Damaged, Copy::Missing] => Secret::from_fn(|key| entropy.fill(key)),
+        [Copy::Missing, Copy::Missing] | [Copy::Damaged, Copy::Missing] if fresh => {
+            Secret::from_fn(|key| entropy.fill(key))
+        }
         [Copy::Whole(key), _] | [_, Copy::Whole(key)] => key.duplicate(),
         _ => return Err(StoreError::Corrupt),
     };
@@ -91,7 +95,7 @@ mod tests {
 
     fn load(disk: &MemoryDisk, seed: u64) -> Result<Secret<32>, StoreError> {
         disk.create_dir_all(Path::new("/k")).expect("made");
-        load_or_create(disk, Path::new("/k"), "store", &SeededEntropy::new(seed))
+        load_or_create(disk, Path::new("/k"), "store", true, &SeededEntropy::new(seed))
     }
 
     #[test]
@@ -107,6 +111,16 @@ mod tests {
                 .expect("written");
             assert!(load(&disk, 3).expect("the other copy") == key);
         }
+    }
+
+    #[test]
+    fn a_lost_key_is_missed_and_not_drawn_anew() {
+        let disk = MemoryDisk::new();
+        disk.create_dir_all(Path::new("/k")).expect("made");
+        let entropy = SeededEntropy::new(1);
+        let lost = load_or_create(&disk, Path::new("/k"), "store", false, &entropy);
+        assert_eq!(lost.err(), Some(StoreError::Corrupt));
+        assert_eq!(disk.list(Path::new("/k")).expect("there").len(), 0);
     }
 
     #[test]

@@ -31,8 +31,10 @@ pub(super) fn open(
     entropy: Arc<dyn Entropy>,
 ) -> Result<RelayStage, StoreError> {
     let lock = Base::lock(&*disk, folder)?;
-    let store_key = keyfile::load_or_create(&*disk, folder, "store", &*entropy)?;
-    let slot_key = || keyfile::load_or_create(&*disk, folder, "slots", &*entropy);
+    // The index is made last of all: where it is, the keys were.
+    let fresh = !disk.list(folder)?.contains(&folder.join("index.redb"));
+    let store_key = keyfile::load_or_create(&*disk, folder, "store", fresh, &*entropy)?;
+    let slot_key = || keyfile::load_or_create(&*disk, folder, "slots", fresh, &*entropy);
     let slot_file =
         |name: &str, bytes| SlotFile::open(&*disk, &folder.join(name), slot_key()?, bytes, Arc::clone(&entropy));
     let slots = slot_file("slots", chains::SLOT_BYTES)?;
