@@ -3,51 +3,83 @@
 //! `header block, twice | issue block, twice`, each 4,096 bytes (`docs/PROTOCOL.md`, section on the pack file).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keypacks::Secret;
-use keypacks::pack::{Header, Identifier, Issue, PassphraseCost};
+use keypacks::pack::{BLOCK, Header, Identifier, Issue, PassphraseCost};
+use mailbox::disk::DiskFile;
 use smtp_bridge::net::Host;
 
 use crate::hexadecimal;
 use crate::operator::IssuedPack;
 
-/// Writes a pack under a passphrase; refuses to replace a file that is there.
-pub fn write(host: &Host, pack: &IssuedPack, link_keys: u64, out: &Path, passphrase: &[u8]) -> io::Result<()> {
-    let malformed = || io::Error::other("the relay gave an unreadable answer");
-    let issue = Issue {
-        identifier: Identifier::parse(&pack.identifier).map_err(|_| malformed())?,
-        relay_public: hexadecimal::decode(&pack.relay_public).ok_or_else(malformed)?,
+/// A pack's file before the pack: it has its room on the disk, so that no issued pack is lost for want of it.
+pub struct Draft {
+    out: PathBuf,
+    part: PathBuf,
+    file: Box<dyn DiskFile>,
+}
+
+impl Draft {
+    /// Makes room beside `out`; refuses to replace a file that is there.
+    pub fn begin(host: &Host, out: &Path) -> io::Result<Self> {
+        if host.disk.open(out, false).is_ok() {
+            let sentence = "the file exists already, and the pack in it may be somebody's: choose another name";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, sentence));
+        }
+        let mut part = out.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = host.disk.open(&part, true)?;
+        file.set_len(0)?;
+        file.allocate(4 * BLOCK as u64)?;
+        Ok(Draft {
+            out: out.to_owned(),
+            part,
+            file,
+        })
+    }
+
+    /// Writes the pack under a passphrase, and gives the file its name once it is whole.
+    pub fn finish(self, host: &Host, pack: &IssuedPack, link_keys: u64, passphrase: &[u8]) -> io::Result<()> {
+        let issue = issue(pack, link_keys).ok_or_else(|| io::Error::other("the relay gave an unreadable answer"))?;
+        let file_key = Secret::new(host.random());
+        let header = Header::create(
+            passphrase,
+            &file_key,
+            host.random(),
+            host.random(),
+            PassphraseCost::DEFAULT,
+        );
+        for copy in 0..2 {
+            let sealed = issue.seal(&file_key, host.random()).map_err(io::Error::other)?;
+            self.file.write_at(copy * BLOCK as u64, &header)?;
+            self.file.write_at((2 + copy) * BLOCK as u64, &sealed[..])?;
+        }
+        self.file.sync()?;
+        host.disk.rename(&self.part, &self.out)?;
+        match self.out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => host.disk.sync_dir(folder),
+            _ => host.disk.sync_dir(Path::new(".")),
+        }
+    }
+
+    /// Gives the room back, when there is no pack to write.
+    pub fn abandon(self, host: &Host) {
+        // What cannot be removed is an empty file that says by its name what it is.
+        let _ = host.disk.remove(&self.part);
+    }
+}
+
+fn issue(pack: &IssuedPack, link_keys: u64) -> Option<Issue> {
+    Some(Issue {
+        identifier: Identifier::parse(&pack.identifier).ok()?,
+        relay_public: hexadecimal::decode(&pack.relay_public)?,
         link_keys,
-        root: Secret::new(hexadecimal::decode(&pack.root).ok_or_else(malformed)?),
+        root: Secret::new(hexadecimal::decode(&pack.root)?),
         day: pack.day,
         relay_address: pack.relay_address.clone(),
         relay_domain: pack.relay_domain.clone(),
         aliases: Vec::new(),
-    };
-    if host.disk.open(out, false).is_ok() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists already"));
-    }
-    let file_key = Secret::new(host.random());
-    let file = host.disk.open(out, true)?;
-    let header = Header::create(
-        passphrase,
-        &file_key,
-        host.random(),
-        host.random(),
-        PassphraseCost::DEFAULT,
-    );
-    let mut offset = 0;
-    let mut put = |block: &[u8]| {
-        let at = offset;
-        offset += block.len() as u64;
-        file.write_at(at, block)
-    };
-    put(&header)?;
-    put(&header)?;
-    for _ in 0..2 {
-        let sealed = issue.seal(&file_key, host.random()).map_err(io::Error::other)?;
-        put(&sealed[..])?;
-    }
-    file.sync()
+    })
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::config::RelayConfig;
 use crate::operator::{Command as RelayCommand, IssuedPack};
-use crate::packfile;
+use crate::packfile::Draft;
 
 /// What the quickstart is told.
 pub struct Options {
@@ -246,20 +246,17 @@ impl Plan {
         let failed = |error: io::Error| Failure(format!("cannot write in {}: {error}", self.options.dir.display()));
         if !pack.exists() {
             write_private(&person.passphrase, &names::random(host)).map_err(failed)?;
-            let answer = ask_relay(
-                host,
-                self,
-                &RelayCommand::Issue {
-                    keys: KEYS,
-                    value: VALUE,
-                    operator,
-                },
-            )
-            .await?;
+            let draft = Draft::begin(host, &pack).map_err(failed)?;
+            let order = RelayCommand::Issue {
+                keys: KEYS,
+                value: VALUE,
+                operator,
+            };
+            let answer = ask_relay(host, self, &order).await?;
             let issued: IssuedPack =
                 serde_json::from_value(answer).map_err(|_| Failure("the relay gave an unreadable answer".into()))?;
             let passphrase = cli::process::passphrase(&person.passphrase)?;
-            packfile::write(host, &issued, KEYS, &pack, &passphrase).map_err(failed)?;
+            draft.finish(host, &issued, KEYS, &passphrase).map_err(failed)?;
         }
         let args = InitArgs {
             pack,

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use relay::config::RelayConfig;
+use relay::hexadecimal;
 use relay::operator::{Command as Order, IssuedPack};
+use relay::packfile::Draft;
 use relay::quickstart::{self, Options};
-use relay::{hexadecimal, packfile};
-use serde_json::Value;
+use serde_json::{Value, json};
 use smtp_bridge::cli::process::{self, Failure};
 use smtp_bridge::cli::{self, BridgeArgs};
 use smtp_bridge::control;
@@ -225,34 +226,34 @@ fn check(path: &std::path::Path) -> Result<(), Failure> {
 
 async fn issue(args: IssueArgs) -> Result<(), Failure> {
     let passphrase = process::passphrase(&args.passphrase_file)?;
-    if args.out.exists() {
-        return Err(Failure(format!(
-            "{} exists already: choose another name, as the pack in it may be somebody's",
-            args.out.display()
-        )));
-    }
     let host = system::host();
+    let failed = |error| Failure(format!("cannot write {}: {error}", args.out.display()));
+    let draft = Draft::begin(&host, &args.out).map_err(failed)?;
     let order = Order::Issue {
         keys: args.keys,
         value: args.value,
         operator: args.operator,
     };
-    let answer = control::ask(&host, &args.beside.data, &order).await?;
+    let answer = match control::ask(&host, &args.beside.data, &order).await {
+        Ok(answer) => answer,
+        Err(refused) => {
+            draft.abandon(&host);
+            return Err(refused.into());
+        }
+    };
     let issued: IssuedPack =
         serde_json::from_value(answer).map_err(|_| Failure("the relay gave an unreadable answer".into()))?;
-    packfile::write(&host, &issued, args.keys, &args.out, &passphrase)
-        .map_err(|error| Failure(format!("cannot write {}: {error}", args.out.display())))?;
-    let shown = serde_json::json!({ "pack": args.out, "identifier": issued.identifier, "keys": args.keys, "value": args.value });
+    draft.finish(&host, &issued, args.keys, &passphrase).map_err(failed)?;
+    let (out, identifier) = (args.out.display(), &issued.identifier);
     if args.beside.json {
+        let shown = json!({ "pack": args.out, "identifier": identifier, "keys": args.keys, "value": args.value });
         println!("{shown}");
     } else {
         println!(
-            "{} holds {} keys and {} µtok.\nIts holder runs: postern init --pack {} --dir DIR --passphrase-file FILE",
-            args.out.display(),
-            args.keys,
-            args.value,
-            args.out.display()
+            "{out} holds {} keys and {} µtok; its identifier is {identifier}",
+            args.keys, args.value
         );
+        println!("Its holder runs: postern init --pack {out} --dir DIR --passphrase-file FILE");
     }
     Ok(())
 }
