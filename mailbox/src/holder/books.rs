@@ -73,6 +73,13 @@ impl Hold {
         self.claim(CANCELLED)
     }
 
+    /// The commit that was to drop the row has certainly not happened: it may be sent after all.
+    pub(super) fn withdraw_cancel(&self) {
+        let _ = self
+            .0
+            .compare_exchange(CANCELLED, UNTOUCHED, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst) == CANCELLED
     }

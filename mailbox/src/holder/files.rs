@@ -257,7 +257,14 @@ impl HolderStore for HolderFiles {
     }
 
     async fn cancel(&self, row: u64) -> Result<bool, StoreError> {
-        self.run(move |stage, write| stage.cancel(write, row)).await
+        let outcome = self.run(move |stage, write| stage.cancel(write, row)).await;
+        // After an unknown outcome the rows were read again, and count as sent.
+        if outcome.is_err_and(|error| error != StoreError::Unknown)
+            && let Some(row) = self.books().outbox.get(&row)
+        {
+            row.hold.withdraw_cancel();
+        }
+        outcome
     }
 
     fn reserved(&self) -> Result<u64, StoreError> {

@@ -112,3 +112,25 @@ fn it_works_on_the_real_disk() {
         running.stop().await;
     });
 }
+
+#[test]
+fn a_row_whose_cancelling_failed_is_still_sent() {
+    block_on(async {
+        let mut failed = 0;
+        for nth in 0..16 {
+            let disk = made(1);
+            let running = Running::open(&disk, 2).expect("opened");
+            let store = &running.store;
+            let row = store.enqueue(order("first", 10)).await.expect("durable");
+            disk.fail_nth(nth);
+            let (_, cancelled) = tokio::join!(store.enqueue(order("other", 10)), store.cancel(row));
+            if cancelled.is_err() && store.books().outbox.contains_key(&row) {
+                failed += 1;
+                let next = store.next_queued().expect("readable").map(|next| next.row);
+                assert_eq!(next, Some(row), "{nth}");
+            }
+            running.stop().await;
+        }
+        assert!(failed > 0, "no failure hit the commit");
+    });
+}
