@@ -108,7 +108,12 @@ impl HolderStage {
 
     /// Numbers stay above what the relay has answered: a restored copy of this store does not use one again.
     pub(super) fn raise_seq(&mut self, write: &WriteTransaction, highest: u64) -> Result<(), StoreError> {
-        let next = highest.checked_add(1).ok_or(StoreError::Invalid)?;
+        // No account gets near: a relay that says so lies, and would leave no numbers to go on with.
+        const SEQ_MAX: u64 = u64::MAX >> 1;
+        if highest > SEQ_MAX {
+            return Err(StoreError::Invalid);
+        }
+        let next = highest + 1;
         let state = &mut self.books.state;
         state.next_seq = state.next_seq.max(next);
         state.answered_seq = state.answered_seq.max(highest);

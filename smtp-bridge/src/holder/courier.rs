@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use keypacks::{deposit, kdf};
-use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, PendingDeposit, ValueMirror};
+use mailbox::holder_store::{Flags, HolderAlias, OutboxRow, OutboxState, PendingDeposit, ValueMirror};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Operation, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
@@ -310,19 +310,15 @@ impl<S: HolderStore> Courier<'_, S> {
             }
             lowest = index + 1;
             match entry {
-                Collected::Expired { .. } => {
-                    let notice = self.compose(&Notice::Expired);
-                    self.store
-                        .append(
-                            notice,
-                            mailbox::holder_store::Flags::default(),
-                            self.host.clock.unix_seconds(),
-                        )
-                        .await?;
-                }
+                Collected::Expired { .. } => self.tell(&Notice::Expired).await?,
                 Collected::Wrap { wrap, .. } => {
                     let step = self.store.post_step(index).ok_or(Ended::Nonsense)?;
-                    let fields = deposit::open_wrap(&step, &wrap).map_err(|_| Ended::Nonsense)?;
+                    let Ok(fields) = deposit::open_wrap(&step, &wrap) else {
+                        // Never confirmed; its key is kept with the gaps, and one bad wrap does not hold up the rest.
+                        tracing::error!("the relay served a wrap that does not open");
+                        self.tell(&Notice::Damaged).await?;
+                        continue;
+                    };
                     opened.push(PendingDeposit {
                         index,
                         wrap_digest: deposit::wrap_digest(&wrap),
@@ -336,6 +332,13 @@ impl<S: HolderStore> Courier<'_, S> {
             }
         }
         Ok(opened)
+    }
+
+    /// Puts a notice into INBOX.
+    async fn tell(&self, notice: &Notice<'_>) -> Result<(), Ended> {
+        let now = self.host.clock.unix_seconds();
+        self.store.append(self.compose(notice), Flags::default(), now).await?;
+        Ok(())
     }
 
     async fn fetch_pending(&mut self) -> Result<(), Ended> {
