@@ -28,7 +28,10 @@ macro_rules! parsers {
         $(
             #[test]
             fn $test() {
-                run::run(&Parser { name: $name, source: $source, fuzz: $fuzz });
+                let parser = Parser { name: $name, source: $source, fuzz: $fuzz };
+                if let Err(failure) = run::run(&parser, &corpus::seeds($name)) {
+                    panic!("{failure}");
+                }
             }
         )*
     };

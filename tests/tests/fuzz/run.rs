@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::Parser;
 use crate::mutation::{INPUT_MAX, input};
-use crate::{Parser, corpus};
 
 /// Most that memory may grow at its peak, by all parsers that run at one time: 256 times the longest input.
 const GROWTH_MAX: usize = 256 * INPUT_MAX;
@@ -18,29 +18,37 @@ const GROWTH_MAX: usize = 256 * INPUT_MAX;
 /// length takes minutes.
 const CALL_MAX: Duration = Duration::from_secs(20);
 
-/// Calls the parser until its time is over.
-pub(crate) fn run(parser: &Parser) {
-    let (seconds, seed) = (setting("POSTERN_FUZZ_SECONDS").unwrap_or(3), seed());
-    let corpus = corpus::seeds(parser.name);
-    let kept = Kept::new(parser.name);
+/// Calls the parser until its time is over. The failure names the input and how to make it again.
+pub(crate) fn run(parser: &Parser, corpus: &[Vec<u8>]) -> Result<(), String> {
+    let (name, seed) = (parser.name, seed());
+    let time = Duration::from_secs(setting("POSTERN_FUZZ_SECONDS").unwrap_or(3));
+    let kept = Kept::new(name);
     let memory_before = *MEMORY_BEFORE.get_or_init(|| status("VmRSS"));
     let (start, mut calls, mut slowest) = (Instant::now(), 0, (Duration::ZERO, 0));
-    while calls < corpus.len() as u64 || start.elapsed() < Duration::from_secs(seconds) {
-        let bytes = input(seed, calls, &corpus);
+    while calls < corpus.len() as u64 || start.elapsed() < time {
+        let bytes = input(seed, calls, corpus);
         kept.write(&bytes);
         let before = Instant::now();
         let done = catch_unwind(AssertUnwindSafe(|| (parser.fuzz)(&bytes)));
         slowest = slowest.max((before.elapsed(), calls));
-        let remark = format!("seed {seed}, call {calls}, input in {}", kept.path.display());
-        assert!(done.is_ok(), "{}: {remark}", parser.name);
-        assert!(slowest.0 < CALL_MAX, "{} took {:?}: {remark}", parser.name, slowest.0);
+        let failure = match done {
+            Err(_) => Some("panics"),
+            Ok(()) => (slowest.0 > CALL_MAX).then_some("takes too long"),
+        };
+        if let Some(failure) = failure {
+            let path = kept.path.display();
+            return Err(format!("{name} {failure}: seed {seed}, call {calls}, input in {path}"));
+        }
         calls += 1;
     }
     kept.remove();
     let growth = status("VmHWM").saturating_sub(memory_before);
-    let (name, (time, call)) = (parser.name, slowest);
+    let (time, call) = slowest;
     println!("{name}: seed {seed}, {calls} calls, the slowest {call} with {time:?}, memory grew by {growth}");
-    assert!(growth < GROWTH_MAX, "memory grew by {growth}");
+    match growth < GROWTH_MAX {
+        true => Ok(()),
+        false => Err(format!("memory grew by {growth}")),
+    }
 }
 
 /// Memory before the first parser ran.
@@ -97,4 +105,25 @@ impl Kept {
     fn remove(self) {
         fs::remove_file(&self.path).expect("the file that was made");
     }
+}
+
+#[test]
+fn a_parser_that_panics_is_found_out_and_its_input_is_kept() {
+    fn fails(bytes: &[u8]) -> bool {
+        bytes.len() > 8 && bytes.windows(2).any(|pair| pair == b"((")
+    }
+    let parser = Parser {
+        name: "planted",
+        source: "",
+        fuzz: |bytes| {
+            if fails(bytes) {
+                // As a panic, without the backtrace: making it takes more memory than any parser may.
+                std::panic::resume_unwind(Box::new(()));
+            }
+        },
+    };
+    let failure = run(&parser, &[b"(seed)".to_vec()]).expect_err("found within its time");
+    let (_, path) = failure.split_once("input in ").expect("it names the input");
+    assert!(fails(&fs::read(path).expect("kept")), "the kept input fails again");
+    fs::remove_file(path).expect("removed");
 }
