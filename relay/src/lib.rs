@@ -30,7 +30,7 @@ use mailbox::commit::on_thread;
 use mailbox::relay::RelayFiles;
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::control;
-use smtp_bridge::net::{Host, Listener, stopped};
+use smtp_bridge::net::{Host, Listener, once_unlocked, stopped};
 use smtp_bridge::smtp::{Domain, Limits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -100,7 +100,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     host.disk
         .create_dir_all(&config.data)
         .map_err(|error| data_error(error.into()))?;
-    let store = open(&config, &host).map_err(data_error)?;
+    let store = once_unlocked(|| open(&config, &host)).await.map_err(data_error)?;
     let fresh = store.totals().map_err(data_error)?.accounts == 0;
     let secret = identity::load(&host, &config.data, fresh).map_err(|error| RelayError::Key {
         folder: folder.clone(),

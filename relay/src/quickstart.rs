@@ -20,6 +20,7 @@ use smtp_bridge::names;
 use smtp_bridge::net::{Host, stopped};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::RelayConfig;
 use crate::operator::{Command as RelayCommand, IssuedPack};
@@ -57,6 +58,8 @@ const KEYS: u64 = 10_000;
 const VALUE: u64 = 100_000_000;
 /// Longest wait for a process to be ready.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the processes of a quickstart that was killed to let go of their ports.
+const CLOSING_MAX: Duration = Duration::from_secs(3);
 /// A process that ends more often than this is left alone.
 const RESTARTS_MAX: u32 = 100;
 
@@ -184,12 +187,15 @@ impl Plan {
         for person in &self.people {
             ports.extend([("--smtp-port", person.smtp), ("--imap-port", person.imap)]);
         }
+        let start = Instant::now();
         for (option, at) in ports {
-            host.net.listen(at).await.map_err(|error| {
-                Failure(format!(
-                    "cannot listen at {at}: {error}; choose another port with {option}"
-                ))
-            })?;
+            while let Err(error) = host.net.listen(at).await {
+                if start.elapsed() > CLOSING_MAX {
+                    let sentence = format!("cannot listen at {at}: {error}; choose another port with {option}");
+                    return Err(Failure(sentence));
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
         Ok(alone)
     }

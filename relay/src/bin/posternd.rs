@@ -151,7 +151,7 @@ struct TopUpArgs {
 #[derive(Args)]
 struct BesideArgs {
     /// Data folder of the running relay.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "dir", value_name = "DIR")]
     data: PathBuf,
     /// One line of JSON instead of text.
     #[arg(long)]

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::holder::{self, HolderConfig, HolderHandle};
-use crate::net::{BoxStream, Host, Listener, stopped};
+use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
 use crate::{control, names, smtp};
 
 /// Settings of a bridge.
@@ -97,7 +97,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         dir: dir.clone(),
         error,
     };
-    let store = open(&config, &host).map_err(store_error)?;
+    let store = once_unlocked(|| open(&config, &host)).await.map_err(store_error)?;
     let smtp_listener = listen(&host, "SMTP", config.smtp).await?;
     let imap_listener = listen(&host, "IMAP", config.imap).await?;
     let socket = config.dir.join(control::SOCKET);

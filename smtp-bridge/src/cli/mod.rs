@@ -107,7 +107,7 @@ pub struct BridgeArgs {
 #[derive(Args)]
 struct BesideArgs {
     /// Data folder of the running bridge.
-    #[arg(long, value_name = "DIR", global = true, default_value = ".")]
+    #[arg(long, alias = "data", value_name = "DIR", global = true, default_value = ".")]
     dir: PathBuf,
     /// One line of JSON instead of text.
     #[arg(long, global = true)]

@@ -12,11 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use mailbox::Entropy;
 use mailbox::disk::Disk;
+use mailbox::{Entropy, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A future that a trait object returns.
 pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -123,6 +125,20 @@ pub trait Resolver: Send + Sync + 'static {
 pub trait Clock: Send + Sync + 'static {
     /// Seconds since 1970-01-01 UTC.
     fn unix_seconds(&self) -> u64;
+}
+
+/// Opens a store, with patience for the process that had it before and is still letting go.
+pub async fn once_unlocked<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let start = Instant::now();
+    loop {
+        match open() {
+            Err(StoreError::Locked) if start.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Ends when the process is to stop: the switch is true, or whoever holds it is gone.
