@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::State;
@@ -12,7 +14,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use mailbox::RelayStore;
 use smtp_bridge::net::{BoxStream, Listener, stopped};
-use tokio::sync::watch;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::Relay;
 
@@ -27,32 +30,70 @@ pub(crate) async fn serve<S: RelayStore>(
         .route("/metrics", get(metrics::<S>))
         .route("/health", get(|| async { "ok\n" }))
         .with_state(relay);
-    axum::serve(Doors(listener), pages)
-        .with_graceful_shutdown(async move {
-            stopped(&mut stop).await;
-        })
-        .await
+    let doors = Doors {
+        listener,
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    // Nobody who holds a connection open may hold the relay's end up: a page that is half sent is cut off.
+    tokio::select! {
+        ended = axum::serve(doors, pages).into_future() => ended,
+        () = stopped(&mut stop) => Ok(()),
+    }
 }
 
+/// Connections at one time; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+
 /// The host's listener as axum takes it.
-struct Doors(Box<dyn Listener>);
+struct Doors {
+    listener: Box<dyn Listener>,
+    places: Arc<Semaphore>,
+}
 
 impl axum::serve::Listener for Doors {
-    type Io = BoxStream;
+    type Io = Visitor;
     type Addr = Option<SocketAddr>;
 
-    async fn accept(&mut self) -> (BoxStream, Option<SocketAddr>) {
+    async fn accept(&mut self) -> (Visitor, Option<SocketAddr>) {
+        let place = self.places.clone().acquire_owned().await;
+        let _place = place.expect("the semaphore is never closed");
         loop {
-            match self.0.accept().await {
+            match self.listener.accept().await {
                 // Who asks is nobody's business, the page's least of all.
-                Ok((stream, _)) => return (stream, None),
+                Ok((stream, _)) => return (Visitor { stream, _place }, None),
                 Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        Ok(self.0.address())
+        Ok(self.listener.address())
+    }
+}
+
+/// A connection that holds its place until it ends.
+struct Visitor {
+    stream: BoxStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Visitor {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Visitor {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
