@@ -91,8 +91,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 const UNANSWERED_KEYS_PER_HOUR: u32 = 8;
 /// A link that lives shorter was hardly worth its key.
 const LINK_LIFE_MIN: Duration = Duration::from_secs(60);
-/// Short links in a row after which the next one waits ever longer.
-const SHORT_LINKS_FREE: u32 = 8;
+/// Short links in a row after which the next one waits ever longer: one in so many of the keys left, within bounds.
+/// A line that is cut often stays usable, and a second copy of the pack that fights for the link cannot use it up.
+const SHORT_LINKS_SHARE: u64 = 20;
+const SHORT_LINKS_MIN: u64 = 8;
+const SHORT_LINKS_MAX: u64 = 1_000;
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
 pub fn new<S: HolderStore>(
@@ -140,7 +143,7 @@ async fn run<S: HolderStore>(
                 let start = Instant::now();
                 let ended = courier::work(&host, &store, &config, link, refreshed.clone(), stop.clone()).await;
                 tracing::info!(reason = %ended, "link ended");
-                short.next_wait(start.elapsed())
+                short.next_wait(start.elapsed(), store.value().keys)
             }
             Err(dial::DialError::KeysUsedUp) => {
                 state.send_replace(LinkState::KeysUsedUp);
@@ -155,7 +158,8 @@ async fn run<S: HolderStore>(
             Err(dial::DialError::Unanswered) => unanswered.next_wait(),
             Err(error) => {
                 tracing::info!(reason = %error, "no link");
-                backoff = (backoff * 2).min(BACKOFF_MAX);
+                // Tries like these cost nothing: who looks at news often may also look for the relay often.
+                backoff = (backoff * 2).min(BACKOFF_MAX.min(config.tick * 5)).max(BACKOFF_MIN);
                 backoff
             }
         };
@@ -194,18 +198,19 @@ impl Unanswered {
 /// user of the pack, somebody who cuts the line) may end the next one too.
 #[derive(Default)]
 struct ShortLinks {
-    in_a_row: u32,
+    in_a_row: u64,
 }
 
 impl ShortLinks {
     /// The shortest wait for the first few, then twice as long each time.
-    fn next_wait(&mut self, lived: Duration) -> Duration {
+    fn next_wait(&mut self, lived: Duration, keys_left: u64) -> Duration {
         if lived >= LINK_LIFE_MIN {
             self.in_a_row = 0;
             return BACKOFF_MIN;
         }
         self.in_a_row = self.in_a_row.saturating_add(1);
-        let doublings = self.in_a_row.saturating_sub(SHORT_LINKS_FREE).min(16);
+        let free = (keys_left / SHORT_LINKS_SHARE).clamp(SHORT_LINKS_MIN, SHORT_LINKS_MAX);
+        let doublings = self.in_a_row.saturating_sub(free).min(16);
         (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX)
     }
 }
@@ -219,12 +224,12 @@ mod tests {
         let mut short = ShortLinks::default();
         let (mut elapsed, mut keys) = (Duration::ZERO, 0);
         while elapsed < Duration::from_secs(3_600) {
-            elapsed += short.next_wait(Duration::ZERO);
+            elapsed += short.next_wait(Duration::ZERO, 100);
             keys += 1;
         }
-        assert!(keys <= 60 + 2 * SHORT_LINKS_FREE, "{keys}");
-        assert_eq!(short.next_wait(LINK_LIFE_MIN), BACKOFF_MIN);
-        assert_eq!(short.next_wait(Duration::ZERO), BACKOFF_MIN);
+        assert!(keys <= 60 + 2 * SHORT_LINKS_MIN, "{keys}");
+        assert_eq!(short.next_wait(LINK_LIFE_MIN, 100), BACKOFF_MIN);
+        assert_eq!(short.next_wait(Duration::ZERO, 100), BACKOFF_MIN);
     }
 
     #[test]
