@@ -81,6 +81,7 @@ class Crash(Hazard):
         """Everything acknowledged is there once, and everything that was taken is paid once."""
         self.assertGreater(len(load.sent), 0)
         self.assertGreater(len(load.received), 0)
+        self.world.relink()
         wait_until(lambda: all(self.sink.with_word(token) for token in load.sent), 120, "all that was acknowledged")
         statuses = [bridge.settled(120) for bridge in self.world.bridges]
         wait_until(lambda: not self.relay.queue(), 120, "an empty queue")

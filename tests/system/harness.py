@@ -286,6 +286,14 @@ class World:
         self.bridges.append(bridge)
         return bridge.start()
 
+    def relink(self):
+        """Starts every bridge anew: each makes a link at once, however many were cut before."""
+        for bridge in self.bridges:
+            bridge.stop()
+            bridge.start()
+        for bridge in self.bridges:
+            bridge.settled()
+
     def second_client(self, name, keys=5_000, value=100_000_000):
         """A new pack in the hands of the second implementation, which makes links and keeps nothing."""
         second = second_implementation()

@@ -258,6 +258,9 @@ class AnyMix(Money):
                     self.sink.misbehave("DOT", "451 4.3.0 later", times=2)
                 if number % 10 == 9:
                     self.world.proxy.cut()
+                if number % 50 == 49:
+                    self.world.relink()
+            self.world.relink()
             wait_until(lambda: not self.relay.queue(), 120, "an empty queue")
             keys = sum(5_000 - bridge.settled()["keys"] for bridge in self.world.bridges)
             debited = self.books_agree()["debits"]

@@ -32,14 +32,6 @@ class Observer(Hazard):
         Inbox(self.a).wait_for(token)
         wait_until(lambda: self.sink.with_word(token), 30, "the message outside")
 
-    def reconnected(self):
-        """Cuts all and waits until both bridges are linked again."""
-        self.proxy.cut()
-        before = len(self.proxy.connections)
-        wait_until(lambda: len(self.proxy.connections) >= before + 2, 60, "new connections")
-        for bridge in (self.a, self.b):
-            bridge.settled()
-
     def test_only_cells_of_one_size_cross_the_path_both_ways(self):
         for size in (10, 5_000, 40_000):
             self.exchange(size)
@@ -50,7 +42,7 @@ class Observer(Hazard):
                 self.assertEqual(connection.counts[direction] % CELL, 0, f"{direction} of {connection.number}")
 
     def test_the_first_flights_are_single_cells(self):
-        self.reconnected()
+        self.world.relink()
         for connection in self.proxy.connections[-2:]:
             bursts = connection.bursts()
             self.assertEqual(bursts[:3], [(UP, CELL), (DOWN, CELL), (UP, CELL)])
@@ -84,7 +76,7 @@ class Observer(Hazard):
     def test_connections_share_no_block_but_the_tag_of_an_unconfirmed_index(self):
         for _ in range(by_extent(6, 40)):
             self.exchange()
-            self.reconnected()
+            self.world.relink()
         owner, shared = {}, []
         for connection in self.proxy.connections:
             for direction in (UP, DOWN):
@@ -110,6 +102,7 @@ class Observer(Hazard):
             for cells in (0.5, 1, 1.5, 2, 2.5, 3, 5):
                 with self.subTest(direction=direction, cells=cells):
                     token = word()
+                    self.world.relink()
                     self.proxy.cut_after(direction, int(cells * CELL))
                     self.proxy.cut()
                     submit(self.a, self.b.alias, message(self.a.alias, self.b.alias, token, "x\r\n" * 5_000))
@@ -188,6 +181,7 @@ class Attacker(Hazard):
         ):
             with self.subTest(direction=direction, offset=offset):
                 token = word()
+                self.world.relink()
                 self.proxy.flip(direction, offset)
                 self.proxy.cut()
                 submit(a, b.alias, message(a.alias, b.alias, token))
