@@ -1,8 +1,8 @@
 //! The relay: opens what holders seal, debits it, forwards it, and stores the answers sealed.
 //!
-//! The way of a message: [`link`] receives a submission, [`accept`] judges it and commits it once, [`exit`] delivers it
-//! from the spool; [`mx`] takes mail in and seals it for its mailbox, from where [`link`] serves it. [`operator`] and
-//! [`web`] show sums. Start at [`run`].
+//! The way of a message: `link` receives a submission, `accept` judges it and commits it once, `exit` delivers it
+//! from the spool; `mx` takes mail in and seals it for its mailbox, from where `link` serves it. [`operator`] and
+//! `web` show sums. Start at [`run`].
 
 mod accept;
 mod budget;

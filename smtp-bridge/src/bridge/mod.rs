@@ -1,6 +1,6 @@
 //! The bridge: a mail client's SMTP and IMAP on this side, one link to the relay on the other.
 //!
-//! [`run`] opens the store and starts four things: the submission port ([`submission`]), the IMAP port ([`reading`]),
+//! [`run`] opens the store and starts four things: the submission port (`submission`), the IMAP port (`reading`),
 //! the holder's end of the link ([`crate::holder`]) and the control socket ([`commands`]). They meet in the store only.
 
 pub mod commands;

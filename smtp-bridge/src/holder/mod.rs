@@ -1,6 +1,6 @@
 //! The holder's end of a link: keeps one open while the pack lasts, empties the outbox, collects the mail.
 //!
-//! Start at [`run`]. [`dial`] makes a link, [`courier`] works on it. What is durable lives in the store; what is
+//! Start at [`new`]. `dial` makes a link, `courier` works on it. What is durable lives in the store; what is
 //! here is lost in a crash and made again.
 
 mod courier;
