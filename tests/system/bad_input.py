@@ -134,8 +134,9 @@ class BadInput(Hazard):
 
     def test_many_idle_connections_do_not_stop_the_others(self):
         open_talks = []
-        for address in (self.relay.mx, self.relay.link, self.a.smtp, self.a.imap):
-            for _ in range(by_extent(60, 200)):
+        many = by_extent(60, 200)
+        for address, count in ((self.relay.mx, many), (self.relay.link, many), (self.a.smtp, 60), (self.a.imap, 60)):
+            for _ in range(count):
                 with contextlib.suppress(OSError):
                     open_talks.append(Talk(address))
         self.tearDown()
