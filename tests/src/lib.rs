@@ -1,9 +1,10 @@
-//! Load on a relay's link server, and a search for keys that should be gone, from processes of their own.
+//! Load on servers, and a search for keys that should be gone, from processes of their own.
 //!
 //! A [`Session`] is a holder without a store: its chain lives in memory and dies with the process, so its packs must be
 //! used for nothing else. Start at [`issue`], which gets a pack from a running relay's control socket.
 
 pub mod keysearch;
+pub mod load;
 
 use std::path::Path;
 
@@ -137,6 +138,11 @@ impl Session {
             body: kdf::hash(&[&body]),
         });
         self.ask_change(change, &body).await
+    }
+
+    /// The address it sends from.
+    pub fn alias(&self) -> &str {
+        &self.alias
     }
 
     /// Waits until the relay ends the link.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use postern_tests::load::{Quota, Waits, message, ready};
 use postern_tests::{Failure, Session, issue};
 use smtp_bridge::net::system;
 use tokio::task::JoinSet;
@@ -26,16 +28,25 @@ struct Arguments {
     /// Length of a message's text in bytes.
     #[arg(long, default_value_t = 4_096)]
     size: usize,
-    /// Messages in all; 0 only opens the sessions.
-    #[arg(long, default_value_t = 5_000)]
-    count: usize,
+    /// Messages in all; 0 only opens the sessions. 5,000 where neither this nor --seconds is given.
+    #[arg(long)]
+    count: Option<u64>,
+    /// No message begins later than so many seconds after the start.
+    #[arg(long)]
+    seconds: Option<f64>,
     /// Recipient of every message.
     #[arg(long, default_value = "sink@sink.test")]
     recipient: String,
     /// Keep the sessions open and idle for so many seconds afterwards.
     #[arg(long, default_value_t = 0)]
     hold: u64,
+    /// Print the aliases that the sessions opened, one a line.
+    #[arg(long)]
+    aliases: bool,
 }
+
+/// Sessions that are being opened at one time.
+const OPENING_MAX: usize = 32;
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,45 +63,66 @@ fn main() -> ExitCode {
 }
 
 async fn load(arguments: Arguments) -> Result<(), Failure> {
-    let host = system::host();
-    let mut sessions = Vec::with_capacity(arguments.sessions);
-    for _ in 0..arguments.sessions {
-        let mut pack = issue(&host, &arguments.data, 16, u64::MAX / 1_000_000).await?;
-        sessions.push(Session::open(&host, &arguments.relay, &mut pack).await?);
+    let arguments = Arc::new(arguments);
+    let sessions = open_all(&arguments).await?;
+    if arguments.aliases {
+        sessions.iter().for_each(|session| println!("{}", session.alias()));
     }
-    let message = message(arguments.size);
-    let share = arguments.count / arguments.sessions.max(1);
-    let start = Instant::now();
+    let message: Arc<str> = message(arguments.size).into();
+
+    let start = ready().await?;
+    let count = arguments.count.or(arguments.seconds.is_none().then_some(5_000));
+    let quota = Quota::new(count, arguments.seconds, start);
     let mut running = JoinSet::new();
     for mut session in sessions {
-        let (message, recipient, hold) = (message.clone(), arguments.recipient.clone(), arguments.hold);
+        let (message, quota, arguments) = (message.clone(), quota.clone(), arguments.clone());
         running.spawn(async move {
-            for _ in 0..share {
-                session.submit(&recipient, &message).await?;
+            let mut waits = Waits::default();
+            while quota.take() {
+                let begun = Instant::now();
+                session.submit(&arguments.recipient, &message).await?;
+                waits.enter(begun);
             }
-            let done = Instant::now();
-            let _ = tokio::time::timeout(Duration::from_secs(hold), session.hold()).await;
-            Ok::<Instant, Failure>(done)
+            Ok::<_, Failure>((waits, session))
         });
     }
-    let mut end = start;
+    let (mut waits, mut idle) = (Waits::default(), Vec::new());
     while let Some(done) = running.join_next().await {
-        end = end.max(done??);
+        let (part, session) = done??;
+        waits.merge(part);
+        idle.push(session);
     }
-    let (seconds, accepted) = ((end - start).as_secs_f64(), share * arguments.sessions);
-    let rate = accepted as f64 / seconds.max(f64::EPSILON);
     println!(
-        "sessions={} size={} accepted={accepted} seconds={seconds:.3} rate={rate:.0}",
-        arguments.sessions, arguments.size
+        "sessions={} size={} {}",
+        arguments.sessions,
+        arguments.size,
+        waits.line(start)
     );
+    let mut holding = JoinSet::new();
+    for mut session in idle {
+        holding.spawn(async move { session.hold().await });
+    }
+    // Links that the relay ends earlier are no failure of the load.
+    let _ = tokio::time::timeout(Duration::from_secs(arguments.hold), holding.join_all()).await;
     Ok(())
 }
 
-/// Header fields and a text of `size` bytes in lines of 64.
-fn message(size: usize) -> String {
-    let mut text = String::from("Subject: load\r\n\r\n");
-    while text.len() < size {
-        text.push_str("The quick brown fox jumps over the lazy dog, and once more so.\r\n");
+async fn open_all(arguments: &Arc<Arguments>) -> Result<Vec<Session>, Failure> {
+    let host = system::host();
+    let mut sessions = Vec::with_capacity(arguments.sessions);
+    let mut opening = JoinSet::new();
+    for _ in 0..arguments.sessions {
+        if opening.len() == OPENING_MAX {
+            sessions.extend(opening.join_next().await.transpose()?.transpose()?);
+        }
+        let (host, arguments) = (host.clone(), arguments.clone());
+        opening.spawn(async move {
+            let mut pack = issue(&host, &arguments.data, 16, u64::MAX / 1_000_000).await?;
+            Session::open(&host, &arguments.relay, &mut pack).await
+        });
     }
-    text
+    while let Some(opened) = opening.join_next().await {
+        sessions.push(opened??);
+    }
+    Ok(sessions)
 }

@@ -1,0 +1,109 @@
+//! Many SMTP sessions, one message at a time on each: how many messages a second a server accepts.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use postern_tests::Failure;
+use postern_tests::load::{Quota, SmtpClient, Waits, message, ready};
+use smtp_bridge::net::system;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// Loads an SMTP server and prints what it accepted.
+///
+/// Connections are kept open and nothing is pipelined, as with "smtp-source -d". One thread, so that the server has the
+/// other processors.
+#[derive(Parser)]
+#[command(name = "smtpload")]
+struct Arguments {
+    /// The server.
+    #[arg(long, value_name = "HOST:PORT")]
+    server: String,
+    /// Sessions at one time.
+    #[arg(long, default_value_t = 16)]
+    sessions: usize,
+    /// Length of a message, header and text, in bytes.
+    #[arg(long, default_value_t = 4_096)]
+    size: usize,
+    /// Messages in all.
+    #[arg(long)]
+    count: Option<u64>,
+    /// No message begins later than so many seconds after the start.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Sender of every message.
+    #[arg(long, default_value = "sender@source.test")]
+    sender: String,
+    /// Recipients, one a message, taken in turn.
+    #[arg(long, required = true, value_delimiter = ',')]
+    recipient: Vec<String>,
+    /// Keep the sessions open and idle for so many seconds afterwards.
+    #[arg(long, default_value_t = 0)]
+    hold: u64,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
+    match runtime.block_on(load(Arguments::parse())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("smtpload: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn load(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.count.is_none() && arguments.seconds.is_none() {
+        return Err("say --count or --seconds".into());
+    }
+    let host = system::host();
+    let mut clients = Vec::with_capacity(arguments.sessions);
+    for _ in 0..arguments.sessions {
+        clients.push(SmtpClient::open(host.dial(&arguments.server).await?).await?);
+    }
+    let text: Arc<[u8]> = format!("{}.\r\n", message(arguments.size)).into_bytes().into();
+    let mail: Arc<[u8]> = format!("MAIL FROM:<{}>\r\n", arguments.sender).into_bytes().into();
+    let recipients = arguments.recipient.iter();
+    let rcpts: Arc<[Vec<u8>]> = recipients
+        .map(|to| format!("RCPT TO:<{to}>\r\n").into_bytes())
+        .collect();
+
+    let start = ready().await?;
+    let quota = Quota::new(arguments.count, arguments.seconds, start);
+    let mut running = JoinSet::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let (text, mail, rcpts, quota) = (text.clone(), mail.clone(), rcpts.clone(), quota.clone());
+        running.spawn(async move {
+            let mut waits = Waits::default();
+            for turn in number.. {
+                if !quota.take() {
+                    break;
+                }
+                let begun = Instant::now();
+                client.send(&mail, &rcpts[turn % rcpts.len()], &text).await?;
+                waits.enter(begun);
+            }
+            Ok::<_, Failure>((waits, client))
+        });
+    }
+    let (mut waits, mut idle) = (Waits::default(), Vec::new());
+    while let Some(done) = running.join_next().await {
+        let (part, client) = done??;
+        waits.merge(part);
+        idle.push(client);
+    }
+    println!(
+        "sessions={} size={} {}",
+        arguments.sessions,
+        arguments.size,
+        waits.line(start)
+    );
+    tokio::time::sleep(Duration::from_secs(arguments.hold)).await;
+    Ok(())
+}
