@@ -54,7 +54,8 @@ pub(crate) async fn submission<S: RelayStore>(
         judge(relay, account, &change.operation, &body)
     } else {
         let (relay, operation) = (relay.clone(), change.operation.clone());
-        let judging = tokio::task::spawn_blocking(move || judge(&relay, account, &operation, &body));
+        let host = relay.host.clone();
+        let judging = host.compute(move || judge(&relay, account, &operation, &body));
         judging.await.unwrap_or(Err(Refusal::Message))
     };
     execute(

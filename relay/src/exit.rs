@@ -48,7 +48,7 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
             };
             lock(&busy).insert(id);
             let (relay, busy, finished) = (relay.clone(), busy.clone(), finished.clone());
-            tokio::spawn(async move {
+            relay.host.clone().task(async move {
                 deliver(&relay, id).await;
                 lock(&busy).remove(&id);
                 drop(place);
@@ -57,10 +57,11 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
         }
         let sleep = sleep_until_due(&relay, now, full || !lock(&busy).is_empty());
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
             _ = changed.changed() => {}
             _ = wake.changed() => {}
             () = tokio::time::sleep(sleep) => {}
-            () = stopped(&mut stop) => return,
         }
     }
 }

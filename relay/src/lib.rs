@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keypacks::link::RelaySecret;
-use mailbox::commit::on_thread;
 use mailbox::relay::RelayFiles;
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::control;
@@ -151,6 +150,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
     tasks.spawn(upkeep(relay.clone(), stop.subscribe()));
     tasks.spawn(control::serve(
+        relay.host.clone(),
         control_listener,
         Arc::new(operator::Operator { relay: relay.clone() }),
         stop.subscribe(),
@@ -178,7 +178,7 @@ fn open(config: &RelayConfig, host: &Host) -> Result<RelayFiles, StoreError> {
         ..Default::default()
     };
     let mut started = Ok(());
-    let spawn = |actor| started = on_thread("commit", actor);
+    let spawn = |actor| started = host.workers.actor("commit", actor);
     let store = RelayFiles::open(host.disk.clone(), &config.data, settings, host.entropy.clone(), spawn)?;
     started?;
     if store.frozen() > 0 {
@@ -210,8 +210,9 @@ async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<b
             Err(error) => tracing::error!(%error, "upkeep failed"),
         }
         tokio::select! {
-            () = tokio::time::sleep(UPKEEP) => {}
+            biased;
             () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(UPKEEP) => {}
         }
     }
 }

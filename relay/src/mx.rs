@@ -40,8 +40,9 @@ pub(crate) async fn serve<S: RelayStore>(
     let gate = Gate::new(relay.config.mx_connections_max);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stopped(&mut stop) => return,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, source)) = accepted else {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -51,14 +52,12 @@ pub(crate) async fn serve<S: RelayStore>(
         match gate.try_place().and_then(|place| gate.pass(source, place)) {
             Some(pass) => {
                 let backend = Mx { relay: relay.clone() };
-                tokio::spawn(async move {
+                relay.host.task(async move {
                     smtp::serve(stream, limits, backend).await;
                     drop(pass);
                 });
             }
-            None => {
-                tokio::spawn(smtp::turn_away(stream));
-            }
+            None => relay.host.task(smtp::turn_away(stream)),
         }
     }
 }

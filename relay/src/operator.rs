@@ -98,9 +98,9 @@ impl<S: RelayStore> Commands for Operator<S> {
             Command::Audit => {
                 let store = store.clone();
                 // It walks the whole book.
-                let audit = tokio::task::spawn_blocking(move || store.audit())
-                    .await
-                    .map_err(|_| "the audit did not finish")?
+                let audit = self.relay.host.compute(move || store.audit()).await;
+                let audit = audit
+                    .ok_or("the audit did not finish")?
                     .map_err(sentence)?;
                 Ok(json!({ "totals": audit.totals, "findings": audit.findings }))
             }

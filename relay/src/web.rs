@@ -36,8 +36,9 @@ pub(crate) async fn serve<S: RelayStore>(
     };
     // Nobody who holds a connection open may hold the relay's end up: a page that is half sent is cut off.
     tokio::select! {
-        ended = axum::serve(doors, pages).into_future() => ended,
+        biased;
         () = stopped(&mut stop) => Ok(()),
+        ended = axum::serve(doors, pages).into_future() => ended,
     }
 }
 

@@ -32,18 +32,24 @@ pub trait Commands: Send + Sync + 'static {
 }
 
 /// Serves commands until `stop` turns true.
-pub async fn serve<C: Commands>(mut listener: Box<dyn Listener>, commands: Arc<C>, mut stop: watch::Receiver<bool>) {
+pub async fn serve<C: Commands>(
+    host: Host,
+    mut listener: Box<dyn Listener>,
+    commands: Arc<C>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let stream = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stopped(&mut stop) => return,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = stream else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let commands = commands.clone();
-        tokio::spawn(async move {
+        host.task(async move {
             // The caller went away or sent nonsense: it knows best itself.
             let _ = tokio::time::timeout(PATIENCE, answer(stream, &*commands)).await;
         });

@@ -31,12 +31,14 @@ pub(crate) async fn serve<S: RelayStore>(
     loop {
         // At the bound new connections wait un-accepted: nobody is told anything.
         let place = tokio::select! {
-            place = gate.place() => place,
+            biased;
             () = stopped(&mut stop) => return,
+            place = gate.place() => place,
         };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stopped(&mut stop) => return,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, source)) = accepted else {
             // Out of file descriptors, most likely: others will close.
@@ -44,9 +46,10 @@ pub(crate) async fn serve<S: RelayStore>(
             continue;
         };
         let Some(pass) = gate.pass(source, place) else { continue };
+        let host = relay.host.clone();
         let relay = relay.clone();
         let stop = stop.clone();
-        tokio::spawn(async move { connection(&relay, stream, pass, stop).await });
+        host.task(async move { connection(&relay, stream, pass, stop).await });
     }
 }
 

@@ -74,23 +74,25 @@ impl<S: RelayStore> Session<'_, S> {
         let mut next = Instant::now() + phase;
         loop {
             tokio::select! {
-                head = self.reader.next() => {
-                    let head = head?;
-                    tokio::select! {
-                        handled = self.handle(head) => handled?,
-                        // In the middle of a message there is no place for a CLOSE. A change under way is committed or
-                        // will be asked again on the newer link.
-                        _ = &mut superseded => return Err(LinkError::Closed),
-                    }
-                }
+                biased;
+                _ = &mut superseded => return self.writer.close().await,
+                () = stopped(&mut stop) => return self.writer.close().await,
                 () = tokio::time::sleep_until(next) => {
                     if !self.announced && self.relay.store.waiting(self.account) {
                         self.writer.send_bare(Kind::New, &[]).await?;
                         self.announced = true;
                     }
                 }
-                _ = &mut superseded => return self.writer.close().await,
-                () = stopped(&mut stop) => return self.writer.close().await,
+                head = self.reader.next() => {
+                    let head = head?;
+                    tokio::select! {
+                        biased;
+                        // In the middle of a message there is no place for a CLOSE. A change under way is committed or
+                        // will be asked again on the newer link.
+                        _ = &mut superseded => return Err(LinkError::Closed),
+                        handled = self.handle(head) => handled?,
+                    }
+                }
             }
             while next <= Instant::now() {
                 next += tick;

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailbox::commit::on_thread;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{OutboxRow, OutboxState};
 use mailbox::request::Operation;
@@ -130,6 +129,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let submitting = bridge.clone();
     let limits = submission::offer();
     tasks.spawn(sessions(
+        bridge.host.clone(),
         smtp_listener,
         stop.subscribe(),
         move |stream| smtp::serve(stream, limits.clone(), submission::Submission(submitting.clone())),
@@ -137,12 +137,14 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     ));
     let read = bridge.clone();
     tasks.spawn(sessions(
+        bridge.host.clone(),
         imap_listener,
         stop.subscribe(),
         move |stream| reading::serve(stream, read.clone()),
         reading::turn_away,
     ));
     tasks.spawn(control::serve(
+        bridge.host.clone(),
         control_listener,
         Arc::new(commands::UserCommands(bridge.clone())),
         stop.subscribe(),
@@ -161,7 +163,7 @@ fn open(config: &BridgeConfig, host: &Host) -> Result<HolderFiles, StoreError> {
         ..HolderOptions::default()
     };
     let (store, actor) = HolderFiles::open(&host.disk, &config.dir, &config.passphrase, &options, &host.entropy)?;
-    on_thread("commit", actor)?;
+    host.workers.actor("commit", Box::pin(actor))?;
     Ok(store)
 }
 
@@ -194,6 +196,7 @@ async fn listen(host: &Host, what: &'static str, at: SocketAddr) -> Result<Box<d
 
 /// Accepts sessions until `stop` turns true; those above the bound are turned away.
 async fn sessions<F, G>(
+    host: Host,
     mut listener: Box<dyn Listener>,
     mut stop: watch::Receiver<bool>,
     serve: impl Fn(BoxStream) -> F,
@@ -205,8 +208,9 @@ async fn sessions<F, G>(
     let places = Arc::new(Semaphore::new(SESSIONS_MAX));
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            biased;
             () = stopped(&mut stop) => return,
+            accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -215,14 +219,12 @@ async fn sessions<F, G>(
         match places.clone().try_acquire_owned() {
             Ok(place) => {
                 let session = serve(stream);
-                tokio::spawn(async move {
+                host.task(async move {
                     session.await;
                     drop(place);
                 });
             }
-            Err(_) => {
-                tokio::spawn(turn_away(stream));
-            }
+            Err(_) => host.task(turn_away(stream)),
         }
     }
 }

@@ -244,7 +244,9 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
         let rebuilt = if room.num_permits() <= INLINE_BYTES_MAX {
             rebuilding()
         } else {
-            tokio::task::spawn_blocking(rebuilding)
+            bridge
+                .host
+                .compute(rebuilding)
                 .await
                 .unwrap_or(Err(replies::TRY_LATER))
         };

@@ -71,10 +71,11 @@ pub(super) async fn work<S: HolderStore>(
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
         let look = courier.link.news || courier.has_waiting();
         done = tokio::select! {
+            biased;
             () = stopped(&mut stop) => Err(Ended::Stopped),
-            _ = outbox.changed() => courier.send_all().await,
-            _ = refreshed.changed() => courier.look().await,
             () = tokio::time::sleep_until(next_tick(start, config.tick)), if look => courier.look().await,
+            _ = refreshed.changed() => courier.look().await,
+            _ = outbox.changed() => courier.send_all().await,
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
     }

@@ -124,8 +124,9 @@ async fn run<S: HolderStore>(
     while !*stop.borrow() {
         state.send_replace(LinkState::Connecting);
         let attempt = tokio::select! {
-            attempt = dial::link(&host, &store, &config) => attempt,
+            biased;
             () = stopped(&mut stop) => return,
+            attempt = dial::link(&host, &store, &config) => attempt,
         };
         let wait = match attempt {
             Ok(link) => {
@@ -168,8 +169,9 @@ async fn run<S: HolderStore>(
                 state.send_replace(LinkState::Waiting);
             }
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 () = stopped(&mut stop) => return,
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }

@@ -57,6 +57,7 @@ where
                 stream.flush().await?;
                 resize(&mut buffer, if session.expects_much() { READ_LITERAL } else { READ });
                 tokio::select! {
+                    biased;
                     read = stream.read(&mut buffer) => match read? {
                         0 => return Ok(()),
                         read => {
@@ -64,8 +65,8 @@ where
                             deadline = Instant::now() + session.patience();
                         }
                     },
-                    () = wake(&mut changed), if watch => {}
                     () = sleep_until(deadline) => session.handle_timeout(),
+                    () = wake(&mut changed), if watch => {}
                 }
             }
             Step::Ask(ask) => {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use mailbox::disk::Disk;
 use mailbox::{Entropy, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// A future that a trait object returns.
@@ -43,6 +43,8 @@ pub struct Host {
     pub entropy: Arc<dyn Entropy>,
     /// Files.
     pub disk: Arc<dyn Disk>,
+    /// Tasks and threads.
+    pub workers: Arc<dyn Workers>,
 }
 
 impl Host {
@@ -58,6 +60,21 @@ impl Host {
         u32::try_from(self.clock.unix_seconds() / 86_400).unwrap_or(u32::MAX)
     }
 
+    /// Starts a task that ends by itself: a connection, a delivery.
+    pub fn task(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.workers.task(Box::pin(task));
+    }
+
+    /// Runs what computes for long, so that the other tasks go on meanwhile; `None` if it panicked.
+    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = oneshot::channel();
+        self.workers.compute(Box::new(move || {
+            // Nobody waits for the result of a task that is gone.
+            let _ = done.send(work());
+        }));
+        result.await.ok()
+    }
+
     /// Resolves `host:port` and dials its addresses in turn.
     pub async fn dial(&self, target: &str) -> io::Result<BoxStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -69,6 +86,16 @@ impl Host {
         }
         Err(last)
     }
+}
+
+/// Tasks and threads: all that a process starts, so that a simulation can end a process at any point.
+pub trait Workers: Send + Sync + 'static {
+    /// Runs a task beside the others.
+    fn task(&self, task: Promise<'static, ()>);
+    /// Runs a part of a store that blocks on the disk, on a thread of its own where there are threads.
+    fn actor(&self, name: &str, actor: Promise<'static, ()>) -> io::Result<()>;
+    /// Runs what computes for long, where it holds up no task.
+    fn compute(&self, work: Box<dyn FnOnce() + Send>);
 }
 
 /// Sockets.

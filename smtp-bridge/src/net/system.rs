@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mailbox::Entropy;
+use mailbox::commit::on_thread;
 use mailbox::disk::{Disk, SystemDisk};
 use rand::TryRng;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::{BoxStream, Clock, Host, Listener, Net, Promise, Resolver, Source};
+use super::{BoxStream, Clock, Host, Listener, Net, Promise, Resolver, Source, Workers};
 
 /// The operating system's host over its own disk.
 pub fn host() -> Host {
@@ -31,6 +32,23 @@ pub fn host_over(disk: Arc<dyn Disk>) -> Host {
         clock: Arc::new(Wall),
         entropy: Arc::new(Generator),
         disk,
+        workers: Arc::new(Threads),
+    }
+}
+
+struct Threads;
+
+impl Workers for Threads {
+    fn task(&self, task: Promise<'static, ()>) {
+        tokio::spawn(task);
+    }
+
+    fn actor(&self, name: &str, actor: Promise<'static, ()>) -> io::Result<()> {
+        on_thread(name, actor)
+    }
+
+    fn compute(&self, work: Box<dyn FnOnce() + Send>) {
+        tokio::task::spawn_blocking(work);
     }
 }
 
