@@ -172,7 +172,7 @@ class Relay(Operator):
 
     def __init__(self, folder, sink, **settings):
         super().__init__(folder / "relay")
-        self.folder, self.process = folder, None
+        self.folder, self.process, self.environment = folder, None, None
         self.link, self.mx, self.web = (f"127.0.0.1:{free_ports()}" for _ in range(3))
         self.prices = {"message": 10_000, "kilobyte": 100, "key": 7, "inbound_message": 0, "inbound_kilobyte": 0}
         self.prices |= settings.pop("prices", {})
@@ -196,7 +196,8 @@ class Relay(Operator):
         lines += ["[routes]", *(f"{json.dumps(name)} = {json.dumps(to)}" for name, to in self.routes.items())]
         lines += ["[prices]", *(f"{name} = {value}" for name, value in self.prices.items())]
         self.config.write_text("\n".join(lines) + "\n")
-        self.process = Process(self.folder, "relay", BINARIES / "posternd", "run", "--config", self.config, *options)
+        command = [BINARIES / "posternd", "run", "--config", self.config, *options]
+        self.process = Process(self.folder, "relay", *command, environment=self.environment)
         if wait:
             wait_for_port(self.process, self.mx)
         return self
@@ -222,7 +223,7 @@ class Bridge(Holder):
         self.passphrase.write_text(word("open ") + "\n")
         self.passphrase.chmod(0o600)
         self.smtp, self.imap = (f"127.0.0.1:{free_ports()}" for _ in range(2))
-        self.process = None
+        self.process = self.environment = None
 
     def init(self, pack):
         """Takes a pack in; the pack file is worth nothing afterwards."""
@@ -236,7 +237,7 @@ class Bridge(Holder):
         command = [BINARIES / "postern", "bridge", "--dir", self.data, "--passphrase-file", self.passphrase]
         command += ["--smtp", self.smtp, "--imap", self.imap, "--relay-via", self.relay_via]
         command += ["--tick", 1, "--dial-timeout", 3]
-        self.process = Process(self.folder, self.name, *command, *options)
+        self.process = Process(self.folder, self.name, *command, *options, environment=self.environment)
         if wait:
             wait_for_port(self.process, self.imap)
             if self.user is None:
@@ -270,6 +271,7 @@ class World:
 
     def __init__(self, holders=("a", "b"), keys=5_000, value=100_000_000, **settings):
         self.folder = Folder()
+        self.prepare()
         self.sink = Sink()
         self.relay = Relay(self.folder.path, self.sink, **settings).start()
         self.proxy = Proxy(self.relay.link)
@@ -277,9 +279,13 @@ class World:
         for name in holders:
             setattr(self, name, self.add(name, keys, value, operator=not self.bridges))
 
+    def prepare(self):
+        """Called before anything is written to the folder; a subclass puts other disks there."""
+
     def add(self, name, keys, value, operator=False):
         """Issues a pack and starts a bridge on it."""
         bridge = Bridge(self.folder.path, name, self.proxy.address)
+        bridge.keys = keys
         pack = self.folder.path / f"{name}.pack"
         self.relay.issue(pack, bridge.passphrase, keys, value, operator)
         bridge.init(pack)
