@@ -80,12 +80,13 @@ impl Waits {
     }
 }
 
-/// Header fields and text, `size` bytes in all, in lines of 64.
-pub fn message(size: usize) -> String {
-    let mut text = String::from(
-        "From: <sender@source.test>\r\nTo: <recipient@target.test>\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\n\
-         Message-ID: <load@source.test>\r\nSubject: load\r\n\r\n",
-    );
+/// Header fields of a message that comes from outside.
+pub const HEADER: &str = "From: <sender@source.test>\r\nTo: <recipient@target.test>\r\n\
+    Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nMessage-ID: <load@source.test>\r\nSubject: load\r\n\r\n";
+
+/// `header` and text, `size` bytes in all, in lines of 64.
+pub fn message(header: &str, size: usize) -> String {
+    let mut text = header.to_owned();
     while text.len() + 2 < size {
         let line = "The quick brown fox jumps over the lazy dog, and once more so.";
         let room = size - text.len() - 2;
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_message_is_as_long_as_asked() {
         for size in [200, 4_096, 65_536] {
-            let message = message(size);
+            let message = message(HEADER, size);
             assert!(message.len().abs_diff(size) <= 2 && message.ends_with("\r\n"), "{size}");
         }
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use postern_tests::Failure;
-use postern_tests::load::{Quota, message, ready};
+use postern_tests::load::{HEADER, Quota, message, ready};
 use smtp_bridge::net::{BoxStream, system};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -100,7 +100,7 @@ async fn fill(arguments: &Arguments) -> Result<(), Failure> {
     let quota = Quota::new(Some(arguments.fill), None, start);
     let mut running = JoinSet::new();
     for mut client in clients {
-        let (quota, text) = (quota.clone(), message(arguments.size));
+        let (quota, text) = (quota.clone(), message(HEADER, arguments.size));
         running.spawn(async move {
             while quota.take() {
                 client.append(text.as_bytes()).await?;

@@ -68,7 +68,7 @@ async fn load(arguments: Arguments) -> Result<(), Failure> {
     if arguments.aliases {
         sessions.iter().for_each(|session| println!("{}", session.alias()));
     }
-    let message: Arc<str> = message(arguments.size).into();
+    let message: Arc<str> = message("Subject: load\r\n\r\n", arguments.size).into();
 
     let start = ready().await?;
     let count = arguments.count.or(arguments.seconds.is_none().then_some(5_000));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_tests::Failure;
-use postern_tests::load::{Quota, SmtpClient, Waits, message, ready};
+use postern_tests::load::{HEADER, Quota, SmtpClient, Waits, message, ready};
 use smtp_bridge::net::system;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -67,7 +67,7 @@ async fn load(arguments: Arguments) -> Result<(), Failure> {
     for _ in 0..arguments.sessions {
         clients.push(SmtpClient::open(host.dial(&arguments.server).await?).await?);
     }
-    let text: Arc<[u8]> = format!("{}.\r\n", message(arguments.size)).into_bytes().into();
+    let text: Arc<[u8]> = format!("{}.\r\n", message(HEADER, arguments.size)).into_bytes().into();
     let mail: Arc<[u8]> = format!("MAIL FROM:<{}>\r\n", arguments.sender).into_bytes().into();
     let recipients = arguments.recipient.iter();
     let rcpts: Arc<[Vec<u8>]> = recipients

@@ -1,0 +1,197 @@
+"""Our side: the programs of tests/system, and the load generators that drive both sides."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
+
+from clients import split_address  # noqa: E402 - found through the line above
+from harness import BINARIES, ROOT, Bridge, Relay  # noqa: E402
+from processes import Process, free_ports, run, wait_for_port, wait_until  # noqa: E402
+
+from measure import processor_seconds  # noqa: E402
+
+__all__ = ["Load", "QuickBridge", "Sink", "aliases", "read_mailbox", "relay", "store_accepts", "wait_until"]
+
+
+def relay(folder, smarthost="127.0.0.1:9", **settings):
+    """A relay with room for many connections of one network, which half of `mx_connections_max` is.
+
+    Deliveries that nothing listens for wait an hour, so that accepting is measured alone.
+    """
+    settings = {"mx_connections_max": 4_000, "retry_s": [3_600, 3_600], "tick_ms": 50, **settings}
+    return Relay(folder, _Address(smarthost), **settings).start()
+
+
+class _Address:
+    def __init__(self, address):
+        self.address = address
+
+
+def aliases(relay, count):
+    """Fresh aliases, each of a pack of its own that nobody uses."""
+    command = ["linkload", "--relay", relay.link, "--data", relay.data, "--sessions", count, "--count", 0, "--aliases"]
+    lines = run(BINARIES / command[0], *command[1:], seconds=300).stdout.splitlines()
+    found = [line for line in lines if "@" in line]
+    assert len(found) == count, lines
+    return found
+
+
+class Load:
+    """A load generator whose connections are open, and which waits for `go`."""
+
+    def __init__(self, program, *words):
+        command = [str(word) for word in (BINARIES / program, *words)]
+        self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while (line := self.popen.stdout.readline()) != "ready\n":
+            if not line:
+                raise AssertionError(f"{program} ended before it was ready: {self.popen.wait()}")
+
+    def go(self):
+        """Starts it, and gives the words of the line that it ends with."""
+        self.start()
+        return self.result()
+
+    def start(self):
+        self.popen.stdin.write("go\n")
+        self.popen.stdin.flush()
+
+    def result(self):
+        line = self.popen.stdout.readline()
+        if not line:
+            raise AssertionError(f"{self.popen.args[0]} ended with {self.popen.wait()}")
+        return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", line)}
+
+    def end(self):
+        """Ends one that holds its connections."""
+        self.popen.kill()
+        self.close()
+
+    def close(self):
+        self.popen.wait()
+        self.popen.stdin.close()
+        self.popen.stdout.close()
+
+
+class Sink:
+    """smtpsink: takes everything, counts it."""
+
+    def __init__(self, folder):
+        mail, count = free_ports(), free_ports()
+        self.address = f"127.0.0.1:{mail}"
+        self.port = mail
+        words = ["--listen", self.address, "--count", f"127.0.0.1:{count}"]
+        self.process = Process(folder, "sink", BINARIES / "smtpsink", *words)
+        wait_for_port(self.process, f"127.0.0.1:{count}")
+        self._counter = socket.create_connection(("127.0.0.1", count))
+        self._lines = self._counter.makefile("rw")
+
+    def wait(self, count, seconds=120):
+        """Waits until it has taken so many in all, and says how many it has."""
+        self._counter.settimeout(seconds)
+        self._lines.write(f"{int(count)}\n")
+        self._lines.flush()
+        return int(self._lines.readline())
+
+    def stop(self):
+        self._lines.close()
+        self._counter.close()
+        self.process.kill()
+
+
+class QuickBridge(Bridge):
+    """A bridge that looks for news twenty times a second: a tick is for hiding when mail arrives, not part of its work."""
+
+    def start(self, *options, wait=True):
+        command = [BINARIES / "postern", "bridge", "--dir", self.data, "--passphrase-file", self.passphrase]
+        command += ["--smtp", self.smtp, "--imap", self.imap, "--relay-via", self.relay_via, "--tick", 0.05]
+        self.process = Process(self.folder, self.name, *command, *options)
+        wait_for_port(self.process, self.imap)
+        if self.user is None:
+            self._learn_login()
+        return self
+
+    @classmethod
+    def of(cls, relay):
+        """A bridge on a new pack of `relay`."""
+        bridge = cls(relay.folder, "bridge", relay.link)
+        pack = relay.folder / "bridge.pack"
+        relay.issue(pack, bridge.passphrase, 1_000, 10**12)
+        bridge.init(pack)
+        return bridge.start()
+
+
+class Mailbox:
+    """An IMAP session that asks how many messages there are."""
+
+    def __init__(self, bridge):
+        self._socket = socket.create_connection(split_address(bridge.imap))
+        self._lines = self._socket.makefile("rwb")
+        self._lines.readline()
+        self._ask(f"LOGIN {bridge.user} {bridge.password}")
+
+    def _ask(self, command):
+        self._lines.write(f"a {command}\r\n".encode())
+        self._lines.flush()
+        answer = b""
+        while not (line := self._lines.readline()).startswith(b"a "):
+            if not line:
+                raise AssertionError("the bridge closed the connection")
+            answer += line
+        assert line.startswith(b"a OK"), line
+        return answer
+
+    def messages(self):
+        return int(re.search(rb"MESSAGES (\d+)", self._ask("STATUS INBOX (MESSAGES)")).group(1))
+
+    def close(self):
+        self._lines.close()
+        self._socket.close()
+
+
+def read_mailbox(address, user, password, *words):
+    """One run of imapload."""
+    load = Load("imapload", "--server", address, "--user", user, "--password", password, *words)
+    result = load.go()
+    load.close()
+    return result
+
+
+def store_accepts(program, folder, callers, seconds):
+    """Submissions a second that the store alone accepts from so many callers, and processor seconds for each."""
+    folder.mkdir()
+    started = time.monotonic()
+    popen = subprocess.Popen([program, str(callers), str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+    cost = 0.0
+
+    def watch():
+        nonlocal cost
+        while popen.poll() is None:
+            cost = processor_seconds(popen.pid) or cost
+            time.sleep(0.05)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    line = popen.stdout.read()
+    watching.join()
+    popen.stdout.close()
+    if popen.returncode:
+        raise AssertionError(f"{program} ended with {popen.returncode}")
+    rate = float(re.search(r"([\d.]+) accepted", line).group(1))
+    return rate, cost / (rate * (time.monotonic() - started)) if rate else 0.0
+
+
+def example(target):
+    """The store's example, built if it is not there."""
+    program = target / "examples" / "accept"
+    if not program.exists():
+        words = ["build", "--release", "--locked", "-p", "mailbox", "--example", "accept"]
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(target.parent)}
+        subprocess.run(["cargo", *words], cwd=ROOT, check=True, env=environment)
+    return program
