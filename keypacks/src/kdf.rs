@@ -80,11 +80,11 @@ fn expand(key: &Secret<32>, info: &[&[u8]], okm: &mut [u8]) {
 /// Overwrites the stack below the caller, where the primitives just called left their working state: they wipe what
 /// they own when dropped, not what the compiler spilt or moved. Best effort, since only the compiler knows the frames;
 /// the callers keep those primitives in frames of their own.
-#[inline(never)]
+///
+/// Part of its caller, so that what is overwritten begins where the frames of the primitives began.
+#[inline(always)]
 pub(crate) fn wipe_stack() {
-    let mut frame = [0u64; 1_024];
-    frame.zeroize();
-    std::hint::black_box(&frame);
+    zeroize::zeroize_stack::<8_192>();
 }
 
 #[cfg(test)]
