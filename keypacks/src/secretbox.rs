@@ -1,11 +1,19 @@
 //! `Box(key, nonce, m)` = XSalsa20-Poly1305 as in NaCl's `crypto_secretbox`: 16 bytes of MAC, then the ciphertext.
+//!
+//! Both halves are written here, as no crate has them at the speed of libsodium without C or `unsafe` code of ours
+//! (`docs/decisions/2026-11-21-secretbox-in-vectors.md`).
 
-use xsalsa20poly1305::aead::AeadInPlace;
-use xsalsa20poly1305::{KeyInit, XSalsa20Poly1305};
+mod poly1305;
+mod xsalsa20;
+
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::kdf::wipe_stack;
 use crate::{Refused, Secret};
+
+use poly1305::poly1305;
+use xsalsa20::XSalsa20;
 
 /// Length of the MAC before every ciphertext.
 pub const MAC: usize = 16;
@@ -58,16 +66,20 @@ pub fn open(key: &Secret<32>, row: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused>
 /// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.
 #[inline(never)]
 fn encrypt(key: &Secret<32>, nonce: &[u8; NONCE], plain: &mut [u8], mac: &mut [u8; MAC]) {
-    let computed = XSalsa20Poly1305::new(key.expose().into())
-        .encrypt_in_place_detached(nonce.into(), &[], plain)
-        .expect("fails only for associated data, of which there is none");
-    mac.copy_from_slice(&computed);
+    let mut stream = XSalsa20::new(key.expose(), nonce);
+    let mac_key = Zeroizing::new(*stream.mac_key());
+    stream.apply(plain);
+    *mac = poly1305(&mac_key, plain);
 }
 
 /// Apart from its caller, as [`encrypt`] is. Compares the MAC in constant time and opens nothing before.
 #[inline(never)]
 fn decrypt(key: &Secret<32>, nonce: &[u8; NONCE], sealed: &mut [u8], mac: &[u8; MAC]) -> Result<(), Refused> {
-    XSalsa20Poly1305::new(key.expose().into())
-        .decrypt_in_place_detached(nonce.into(), &[], sealed, mac.into())
-        .map_err(|_| Refused)
+    let mut stream = XSalsa20::new(key.expose(), nonce);
+    let computed = poly1305(stream.mac_key(), sealed);
+    if !bool::from(computed.ct_eq(mac)) {
+        return Err(Refused);
+    }
+    stream.apply(sealed);
+    Ok(())
 }
