@@ -1,7 +1,7 @@
 //! Group commit: one task owns the stage; what arrived during the last sync shares the next commit.
 //!
 //! A [`Committer`] hands operations to its [`Actor`]. The actor applies what waits, each operation validated in
-//! order inside one write transaction, makes the bodies durable, then the index, and answers only then. Between commits
+//! order on top of those before, makes the batch durable with one write to the log, and answers only then. Between commits
 //! it lets the stage erase what is finished with, at most [`SETTLE_MS_MAX`] after the commit that finished it.
 //!
 //! What each failure leaves:
@@ -10,56 +10,68 @@
 //! |---|---|---|
 //! | an operation refuses before it writes | none of it; the batch goes on | its refusal |
 //! | an operation fails within its writes | none of it; the rest of the batch is applied again | its error |
-//! | a body cannot be made durable | none of the batch | the error, to all |
-//! | the index cannot be committed | unknown: reopened, memory rebuilt | [`StoreError::Unknown`], to all |
+//! | the log cannot be written | none of the batch, once another segment says so | the error, to all |
+//! | no other segment can be begun either | unknown after a restart; nothing of it in this process | [`StoreError::Unknown`], to all |
+//! | the index lags behind by more than memory may hold | none | [`StoreError::Unavailable`], to all |
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::WriteTransaction;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::StoreError;
-use crate::index::Index;
+use crate::base::Base;
+use crate::index::Write;
+use crate::keeper::{self, Keeper, Orders};
 
 /// Most operations that wait for the actor; more are answered [`StoreError::Busy`].
 pub const WAITING_MAX: usize = 1_024;
 /// Most operations in one commit.
-const BATCH_MAX: usize = 128;
+const BATCH_MAX: usize = 256;
 /// Longest time from a commit to the erasure of what it finished, while the disk works.
 pub const SETTLE_MS_MAX: u64 = 250;
-/// Pause after a stage that could not be settled or reopened.
+/// Pause after a stage that could not be settled.
 const RETRY_MS: u64 = 500;
+/// Longest wait of a commit for an index that lags behind.
+const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What operations work on: everything of a store besides the index.
-pub trait Stage: Send + 'static {
-    /// Makes durable what the operations of this batch wrote outside the index.
-    fn flush(&mut self) -> Result<(), StoreError>;
+/// What operations work on: what a store holds in memory, and how it forgets.
+pub(crate) trait Stage: Send + 'static {
+    /// The files.
+    fn base(&self) -> &Arc<Base>;
 
     /// The batch is durable under this commit number: memory takes its effects.
     fn committed(&mut self, number: u64);
 
-    /// The batch has certainly not happened: what it did outside the index is undone or forgotten.
+    /// The batch has not happened: its effects are forgotten.
     fn abandoned(&mut self);
-
-    /// The outcome of a commit is unknown and the index was opened again: memory is rebuilt from the disk.
-    fn reload(&mut self) -> Result<(), StoreError>;
 
     /// Whether [`Self::settle`] has something to do.
     fn is_unsettled(&self) -> bool;
 
     /// Erases what is finished with: slots moved on, slab records overwritten.
     fn settle(&mut self) -> Result<(), StoreError>;
-
-    /// The actor has stopped: files and lock are let go.
-    fn close(&mut self);
 }
 
 /// Hands operations to the actor. Clones share it; the actor ends when the last one is gone.
-pub struct Committer<S> {
+pub(crate) struct Committer<S> {
     sender: mpsc::Sender<Order<S>>,
+}
+
+/// A [`Committer`] that does not keep its actor alive.
+pub(crate) struct WeakCommitter<S> {
+    sender: mpsc::WeakSender<Order<S>>,
+}
+
+impl<S> WeakCommitter<S> {
+    /// `None`: the actor has nobody left to work for.
+    pub(crate) fn upgrade(&self) -> Option<Committer<S>> {
+        Some(Committer {
+            sender: self.sender.upgrade()?,
+        })
+    }
 }
 
 enum Order<S> {
@@ -84,7 +96,7 @@ impl<S: Stage> Committer<S> {
     pub(crate) async fn run<T, F>(&self, apply: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnMut(&mut S, &WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&mut S, &Write<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let call = Call {
@@ -114,7 +126,7 @@ impl<S: Stage> Committer<S> {
 
 /// An operation on its way to the actor.
 trait Operation<S>: Send {
-    fn apply(&mut self, stage: &mut S, write: &WriteTransaction) -> Result<(), StoreError>;
+    fn apply(&mut self, stage: &mut S, write: &Write<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
@@ -127,9 +139,9 @@ struct Call<T, F> {
 impl<S, T, F> Operation<S> for Call<T, F>
 where
     T: Send,
-    F: FnMut(&mut S, &WriteTransaction) -> Result<T, StoreError> + Send,
+    F: FnMut(&mut S, &Write<'_>) -> Result<T, StoreError> + Send,
 {
-    fn apply(&mut self, stage: &mut S, write: &WriteTransaction) -> Result<(), StoreError> {
+    fn apply(&mut self, stage: &mut S, write: &Write<'_>) -> Result<(), StoreError> {
         self.result = Some((self.apply)(stage, write)?);
         Ok(())
     }
@@ -143,34 +155,36 @@ where
 }
 
 /// Owns the stage and commits. Runs on a thread of its own on a real host, since it blocks on the disk.
-pub struct Actor<S> {
+pub(crate) struct Actor<S> {
     stage: S,
-    index: Arc<Index>,
+    base: Arc<Base>,
     receiver: mpsc::Receiver<Order<S>>,
+    keeper: Orders,
     /// Those who wait for the end.
     stops: Vec<oneshot::Sender<()>>,
-    /// Set while index and memory may disagree with the disk.
-    broken: bool,
 }
 
-/// Makes the two ends of group commit.
-pub fn committer<S: Stage>(stage: S, index: Arc<Index>) -> (Committer<S>, Actor<S>) {
+/// Makes the two ends of group commit, and the keeper behind it.
+pub(crate) fn committer<S: Stage>(stage: S) -> (Committer<S>, Actor<S>, Keeper<S>) {
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    (
-        Committer { sender },
-        Actor {
-            stage,
-            index,
-            receiver,
-            stops: Vec::new(),
-            broken: false,
-        },
-    )
+    let weak = WeakCommitter {
+        sender: sender.downgrade(),
+    };
+    let base = Arc::clone(stage.base());
+    let (orders, keeper) = keeper::keeper(Arc::clone(&base), weak);
+    let actor = Actor {
+        stage,
+        base,
+        receiver,
+        keeper: orders,
+        stops: Vec::new(),
+    };
+    (Committer { sender }, actor, keeper)
 }
 
 impl<S: Stage> Actor<S> {
     /// Commits until every [`Committer`] is gone, then settles a last time.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut settle_at = None;
         loop {
             let first = match settle_at {
@@ -185,7 +199,16 @@ impl<S: Stage> Actor<S> {
                 },
             };
             match first {
-                Some(Order::Apply(first)) => self.commit(first),
+                Some(Order::Apply(first)) => {
+                    if self.base.is_overdue() {
+                        self.keeper.checkpoint(&self.base);
+                        self.keeper.wait(PATIENCE).await;
+                    }
+                    self.commit(first);
+                    if self.base.wants_checkpoint() {
+                        self.keeper.checkpoint(&self.base);
+                    }
+                }
                 Some(Order::Stop(reply)) => self.stop_after(reply),
                 None => break,
             }
@@ -194,7 +217,8 @@ impl<S: Stage> Actor<S> {
             }
         }
         let _ = self.settle();
-        self.stage.close();
+        self.keeper.close(&self.base).await;
+        self.base.close();
         for reply in self.stops {
             let _ = reply.send(());
         }
@@ -208,9 +232,6 @@ impl<S: Stage> Actor<S> {
 
     /// Returns when to try again, if it failed.
     fn settle(&mut self) -> Option<Instant> {
-        if !self.is_whole() {
-            return Some(after(RETRY_MS));
-        }
         match self.stage.settle() {
             Ok(()) => None,
             Err(error) => {
@@ -230,75 +251,58 @@ impl<S: Stage> Actor<S> {
                 Order::Stop(reply) => self.stop_after(reply),
             }
         }
+        if self.base.is_overdue() {
+            return answer_all(batch, Err(StoreError::Unavailable));
+        }
         while !batch.is_empty() {
-            if !self.is_whole() {
-                return answer_all(batch, Err(StoreError::Unavailable));
-            }
             batch = self.attempt(batch);
         }
     }
 
     /// Tries one commit. Returns the operations that are to be tried again without the one that failed.
-    fn attempt(&mut self, mut batch: Vec<Box<dyn Operation<S>>>) -> Vec<Box<dyn Operation<S>>> {
-        let write = match self.index.begin() {
+    fn attempt(&mut self, batch: Vec<Box<dyn Operation<S>>>) -> Vec<Box<dyn Operation<S>>> {
+        let base = Arc::clone(&self.base);
+        let write = match base.begin() {
             Ok(write) => write,
             Err(error) => {
-                self.broken = true;
                 answer_all(batch, Err(error));
                 return Vec::new();
             }
         };
         let mut applied = Vec::with_capacity(batch.len());
-        while !batch.is_empty() {
-            let mut operation = batch.remove(0);
+        let mut waiting = batch.into_iter();
+        while let Some(mut operation) = waiting.next() {
             match operation.apply(&mut self.stage, &write) {
                 Ok(()) => applied.push(operation),
                 Err(error) if error.is_refusal() => operation.answer(Err(error)),
                 Err(error) => {
-                    drop(write);
+                    base.abandon(write);
                     self.stage.abandoned();
-                    // After an I/O error redb takes nothing more until it is opened again.
-                    self.broken |= matches!(error, StoreError::Io(_));
                     operation.answer(Err(error));
-                    applied.append(&mut batch);
+                    applied.extend(waiting);
                     return applied;
                 }
             }
         }
-        if applied.is_empty() {
+        if write.is_empty() {
+            // Only answers about what is durable already; the stage may have something to remember all the same.
+            base.abandon(write);
+            self.stage.committed(base.index.commit_number());
+            answer_all(applied, Ok(()));
             return Vec::new();
         }
-        let outcome = match self.stage.flush() {
-            Err(error) => {
-                drop(write);
-                self.stage.abandoned();
-                Err(error)
+        let outcome = match base.commit(write) {
+            Ok(number) => {
+                self.stage.committed(number);
+                Ok(())
             }
-            Ok(()) => match Index::commit(write) {
-                Ok(number) => {
-                    self.stage.committed(number);
-                    Ok(())
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a commit failed; its outcome is unknown until the index is open again");
-                    self.broken = true;
-                    self.is_whole();
-                    Err(StoreError::Unknown)
-                }
-            },
+            Err(failed) => {
+                self.stage.abandoned();
+                Err(failed.into_error())
+            }
         };
         answer_all(applied, outcome);
         Vec::new()
-    }
-
-    /// Reopens what a failed commit broke. `false`: the disk still refuses.
-    fn is_whole(&mut self) -> bool {
-        if self.broken {
-            self.stage.abandoned();
-            let reopened = self.index.reopen().and_then(|()| self.stage.reload());
-            self.broken = reopened.is_err();
-        }
-        !self.broken
     }
 }
 

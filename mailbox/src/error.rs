@@ -25,6 +25,9 @@ pub enum StoreError {
     /// Bytes on the disk are not what was written, or a key that should open them does not.
     #[error("stored data does not open or contradicts itself")]
     Corrupt,
+    /// The files were written by another version of this program.
+    #[error("the store's files are of another format, made by another version of this program")]
+    Format,
     /// The slots are ahead of the database, so the database was restored from an older copy: the account is frozen.
     #[error("the database is older than its key slots: it was restored from a copy")]
     RestoredDatabase,

@@ -9,6 +9,7 @@
 //! [`commit`], which says what each failure leaves.
 
 pub(crate) mod base;
+pub(crate) mod bodies;
 pub mod commit;
 pub mod conformance;
 pub mod disk;
@@ -17,17 +18,20 @@ mod error;
 pub mod holder;
 pub mod holder_store;
 pub mod index;
+pub(crate) mod keeper;
 pub mod keyfile;
+pub mod log;
+pub(crate) mod overlay;
 pub mod relay;
 pub mod relay_store;
 pub mod request;
-pub mod segments;
 pub mod slab;
 pub mod slots;
 pub(crate) mod tables;
 pub(crate) mod used;
 pub mod vault;
 
+pub use base::Bounds;
 pub use entropy::Entropy;
 pub use error::StoreError;
 pub use holder_store::HolderStore;

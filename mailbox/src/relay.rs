@@ -3,11 +3,11 @@
 //! ```text
 //! lock                      held by the process that has the store open
 //! store.key, slots.key      keys of the vault and of the slots, each with its copy
-//! index.redb                rows (relay/rows.rs), sealed
+//! segment-NNNNNN            the log: bodies (messages of the spool, deposits) and changed rows, sealed
+//! index.redb                rows (relay/rows.rs) that the index took over from the log, sealed
 //! slots                     chain states of the accounts
 //! epochs                    epoch keys of the spool
 //! slab                      records that the spool's row keys are made from
-//! segment-NNNNNN            bodies: messages of the spool, deposits
 //! ```
 //!
 //! Reads go to the index and to what is live in memory; everything that writes goes through group commit ([`crate::commit`]).
@@ -23,7 +23,7 @@ use ledger::PriceList;
 use tokio::sync::watch;
 
 use crate::StoreError;
-use crate::base::Base;
+use crate::base::{Base, Bounds};
 use crate::commit::{Committer, committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
@@ -61,8 +61,8 @@ use stage::RelayStage;
 /// Bounds and switches of a relay's store.
 #[derive(Clone, Copy, Debug)]
 pub struct RelayConfig {
-    /// Usual size of a segment, in bytes.
-    pub segment_bytes: u64,
+    /// How much may be committed before the index takes it over.
+    pub bounds: Bounds,
     /// Most deposits that wait for one alias; more mail is answered [`StoreError::Busy`]. A bound on the account would
     /// make its aliases answer alike, and so show that they belong together.
     pub deposits_max: u64,
@@ -76,7 +76,7 @@ pub struct RelayConfig {
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            bounds: Bounds::LARGE,
             deposits_max: 10_000,
             spool_max: 100_000,
             keep_used_keys: false,
@@ -93,7 +93,7 @@ pub struct RelayFiles {
 
 /// What readers and the committer share.
 struct Shared {
-    base: Base,
+    base: Arc<Base>,
     config: RelayConfig,
     live: RwLock<Live>,
     deposit_bell: watch::Sender<u64>,
@@ -119,19 +119,21 @@ impl Shared {
 impl RelayFiles {
     /// Opens or makes the store in `folder` and brings slots and slab up to the database.
     ///
-    /// `spawn` is given the committer to run: on a real host by [`crate::commit::on_thread`].
+    /// `spawn` is given what is to run besides, the committer and the keeper: on a real host each by
+    /// [`crate::commit::on_thread`], since both block on the disk.
     /// Errors: [`StoreError::Locked`] if another process has it open, [`StoreError::Corrupt`] if a key file is lost.
     pub fn open(
         disk: Arc<dyn Disk>,
         folder: &Path,
         config: RelayConfig,
         entropy: Arc<dyn Entropy>,
-        spawn: impl FnOnce(Pin<Box<dyn Future<Output = ()> + Send>>),
+        mut spawn: impl FnMut(Pin<Box<dyn Future<Output = ()> + Send>>),
     ) -> Result<Self, StoreError> {
         let stage = load::open(disk, folder, config, entropy)?;
         let shared = Arc::clone(&stage.shared);
-        let (committer, actor) = committer(stage, Arc::clone(&shared.base.index));
+        let (committer, actor, keeper) = committer(stage);
         spawn(Box::pin(actor.run()));
+        spawn(Box::pin(keeper.run()));
         Ok(Self { shared, committer })
     }
 
@@ -230,12 +232,14 @@ impl RelayStore for RelayFiles {
             return Ok(Err(Refusal::NoDeposit));
         };
         if !free {
-            let pay = move |stage: &mut RelayStage, write: &_| stage.pay_inbound(write, account.0, index, day);
-            if let Err(refusal) = self.committer.run(pay).await? {
+            let paid = self
+                .committer
+                .run(move |stage, write| stage.pay_inbound(write, account.0, index, day));
+            if let Err(refusal) = paid.await? {
                 return Ok(Err(refusal));
             }
         }
-        let body = self.read_body(held.body)?;
+        let body = self.shared.base.read_body(held.body)?;
         Ok(body.map(|body| (held.kilobytes, body)).ok_or(Refusal::NoDeposit))
     }
 

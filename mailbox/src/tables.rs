@@ -1,97 +1,87 @@
-//! Tables of the index: keys in clear and in order, values sealed in the vault.
+//! Tables: rows of one type under keys of one type.
 
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
-use crate::vault::Vault;
-
-type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
+use crate::index::{Source, Write};
+use crate::overlay::{KEY_MAX, RowName};
+use crate::vault;
 
 /// A table whose rows are of type `R` under keys of type `K`.
 pub(crate) struct Table<K, R> {
-    name: &'static str,
+    /// Its own in the store; 0 is taken by the names of bodies.
+    number: u8,
     types: PhantomData<fn(K) -> R>,
 }
 
 impl<K: RowKey, R: Serialize + DeserializeOwned> Table<K, R> {
-    pub(crate) const fn new(name: &'static str) -> Self {
+    pub(crate) const fn new(number: u8) -> Self {
         Self {
-            name,
+            number,
             types: PhantomData,
         }
     }
 
-    pub(crate) fn get(&self, source: &impl Source, vault: &Vault, key: K) -> Result<Option<R>, StoreError> {
-        let key = key.to_bytes();
+    pub(crate) fn get(&self, source: &impl Source, key: K) -> Result<Option<R>, StoreError> {
         source
-            .get(self.definition(), &key)?
-            .map(|sealed| vault.open(self.name, &key, &sealed))
+            .row(&self.name(&key))?
+            .map(|plain| vault::decode(&plain))
             .transpose()
     }
 
-    pub(crate) fn put(&self, write: &WriteTransaction, vault: &Vault, key: K, row: &R) -> Result<(), StoreError> {
-        let key = key.to_bytes();
-        let sealed = vault.seal(self.name, &key, row);
-        write.open_table(self.definition())?.insert(&key[..], &sealed[..])?;
+    pub(crate) fn put(&self, write: &Write<'_>, key: K, row: &R) -> Result<(), StoreError> {
+        write.set(self.name(&key), Some(vault::encode(row).into()));
         Ok(())
     }
 
-    /// Returns whether the row was there.
-    pub(crate) fn remove(&self, write: &WriteTransaction, key: K) -> Result<bool, StoreError> {
-        Ok(write
-            .open_table(self.definition())?
-            .remove(&key.to_bytes()[..])?
-            .is_some())
+    pub(crate) fn remove(&self, write: &Write<'_>, key: K) -> Result<(), StoreError> {
+        write.set(self.name(&key), None);
+        Ok(())
     }
 
     /// Opens the rows from `first` to `last`, both included, in order, until `visit` breaks.
     pub(crate) fn scan(
         &self,
         source: &impl Source,
-        vault: &Vault,
         (first, last): (K, K),
         mut visit: impl FnMut(K, R) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        source.scan(
-            self.definition(),
-            &first.to_bytes(),
-            &last.to_bytes(),
-            &mut |key, sealed| {
-                let row = vault.open(self.name, key, sealed)?;
-                visit(K::from_bytes(key).ok_or(StoreError::Corrupt)?, row)
-            },
-        )
+        source.rows(self.name(&first), self.name(&last), &mut |name, plain| {
+            let key = K::from_bytes(name.key()).ok_or(StoreError::Corrupt)?;
+            visit(key, vault::decode(plain)?)
+        })
     }
 
     /// Key of the last row between `first` and `last`, both included.
-    pub(crate) fn last_key(&self, write: &WriteTransaction, (first, last): (K, K)) -> Result<Option<K>, StoreError> {
-        let table = write.open_table(self.definition())?;
-        let mut range = table.range::<&[u8]>(&first.to_bytes()[..]..=&last.to_bytes()[..])?;
-        match range.next_back() {
+    pub(crate) fn last_key(&self, source: &impl Source, (first, last): (K, K)) -> Result<Option<K>, StoreError> {
+        match source.last(self.name(&first), self.name(&last))? {
             None => Ok(None),
-            Some(row) => K::from_bytes(row?.0.value()).ok_or(StoreError::Corrupt).map(Some),
+            Some(name) => K::from_bytes(name.key()).ok_or(StoreError::Corrupt).map(Some),
         }
     }
 
-    fn definition(&self) -> Definition {
-        TableDefinition::new(self.name)
+    fn name(&self, key: &K) -> RowName {
+        let mut bytes = [0; KEY_MAX];
+        let length = key.write_to(&mut bytes);
+        RowName::new(self.number, &bytes[..length]).expect("no key is longer than the longest")
     }
 }
 
 /// A key as bytes in the order of the keys.
 pub(crate) trait RowKey: Sized {
-    fn to_bytes(&self) -> Vec<u8>;
+    /// Writes the key to the front of `out`; returns its length.
+    fn write_to(&self, out: &mut [u8; KEY_MAX]) -> usize;
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
 impl RowKey for u64 {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.to_be_bytes().to_vec()
+    fn write_to(&self, out: &mut [u8; KEY_MAX]) -> usize {
+        out[..8].copy_from_slice(&self.to_be_bytes());
+        8
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -100,8 +90,10 @@ impl RowKey for u64 {
 }
 
 impl RowKey for (u64, u64) {
-    fn to_bytes(&self) -> Vec<u8> {
-        [self.0.to_be_bytes(), self.1.to_be_bytes()].concat()
+    fn write_to(&self, out: &mut [u8; KEY_MAX]) -> usize {
+        out[..8].copy_from_slice(&self.0.to_be_bytes());
+        out[8..16].copy_from_slice(&self.1.to_be_bytes());
+        16
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -111,8 +103,9 @@ impl RowKey for (u64, u64) {
 }
 
 impl RowKey for [u8; 32] {
-    fn to_bytes(&self) -> Vec<u8> {
-        self.to_vec()
+    fn write_to(&self, out: &mut [u8; KEY_MAX]) -> usize {
+        *out = *self;
+        32
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -125,67 +118,11 @@ impl RowKey for [u8; 32] {
 pub(crate) struct Single;
 
 impl RowKey for Single {
-    fn to_bytes(&self) -> Vec<u8> {
-        Vec::new()
+    fn write_to(&self, _: &mut [u8; KEY_MAX]) -> usize {
+        0
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.is_empty().then_some(Single)
     }
-}
-
-/// A transaction that can be read from. A table that was never written reads as empty.
-pub(crate) trait Source {
-    fn get(&self, table: Definition, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
-    fn scan(&self, table: Definition, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
-}
-
-/// What a scan calls with each key and sealed row.
-type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'v;
-
-impl Source for ReadTransaction {
-    fn get(&self, table: Definition, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.open_table(table) {
-            Ok(table) => get(&table, key),
-            Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn scan(&self, table: Definition, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        match self.open_table(table) {
-            Ok(table) => scan(&table, first, last, visit),
-            Err(TableError::TableDoesNotExist(_)) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-impl Source for WriteTransaction {
-    fn get(&self, table: Definition, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        get(&self.open_table(table)?, key)
-    }
-
-    fn scan(&self, table: Definition, first: &[u8], last: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        scan(&self.open_table(table)?, first, last, visit)
-    }
-}
-
-fn get(table: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    Ok(table.get(key)?.map(|sealed| sealed.value().to_vec()))
-}
-
-fn scan(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    first: &[u8],
-    last: &[u8],
-    visit: &mut Visit<'_>,
-) -> Result<(), StoreError> {
-    for row in table.range::<&[u8]>(first..=last)? {
-        let (key, sealed) = row?;
-        if visit(key.value(), sealed.value())?.is_break() {
-            break;
-        }
-    }
-    Ok(())
 }

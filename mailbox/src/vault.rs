@@ -25,16 +25,14 @@ impl Vault {
         Self { key, entropy }
     }
 
-    /// Seals a row under `HE(store key, "row", table | 0 | record)`: moved to another row, it does not open.
-    pub fn seal<T: Serialize>(&self, table: &str, record: &[u8], row: &T) -> Vec<u8> {
-        let plain = Zeroizing::new(encode(row));
-        seal(&self.row_key(table, record), &plain, &*self.entropy)
+    /// Seals a row's bytes under `HE(store key, "store/row", name)`: moved to another row, they do not open.
+    pub fn seal_row(&self, name: &[u8], plain: &[u8]) -> Vec<u8> {
+        seal(&self.row_key(name), plain, &*self.entropy)
     }
 
-    /// Opens what [`Self::seal`] sealed for the same table and record.
-    pub fn open<T: DeserializeOwned>(&self, table: &str, record: &[u8], sealed: &[u8]) -> Result<T, StoreError> {
-        let plain = open(&self.row_key(table, record), sealed)?;
-        decode(&plain)
+    /// Opens what [`Self::seal_row`] sealed under the same name.
+    pub fn open_row(&self, name: &[u8], sealed: &[u8]) -> Result<Arc<[u8]>, StoreError> {
+        Ok(open(&self.row_key(name), sealed)?.as_slice().into())
     }
 
     /// A name for something that must not be stored itself: HKDF-Expand of one block, which is `HMAC-SHA256` under a key
@@ -49,12 +47,8 @@ impl Vault {
         kdf::he(&self.key, "store/derive", purpose.as_bytes())
     }
 
-    fn row_key(&self, table: &str, record: &[u8]) -> Secret<32> {
-        let mut context = Vec::with_capacity(table.len() + 1 + record.len());
-        context.extend_from_slice(table.as_bytes());
-        context.push(0);
-        context.extend_from_slice(record);
-        kdf::he(&self.key, "store/row", &context)
+    fn row_key(&self, name: &[u8]) -> Secret<32> {
+        kdf::he(&self.key, "store/row", name)
     }
 }
 
@@ -101,29 +95,22 @@ mod tests {
     use crate::entropy::SeededEntropy;
 
     #[test]
-    fn a_row_opens_in_its_own_place_only() {
+    fn a_row_opens_under_its_own_name_only() {
         let vault = Vault::new(Secret::new([1; 32]), Arc::new(SeededEntropy::new(1)));
-        let sealed = vault.seal("table", &[1, 2], &("content", 7u32));
+        let sealed = vault.seal_row(&[1, 2], b"content");
+        assert_eq!(vault.open_row(&[1, 2], &sealed).as_deref(), Ok(&b"content"[..]));
+        assert_eq!(vault.open_row(&[1, 3], &sealed), Err(StoreError::Corrupt));
+        assert_eq!(vault.open_row(&[1, 2], &sealed[1..]), Err(StoreError::Corrupt));
+    }
+
+    #[test]
+    fn a_row_of_another_version_or_length_does_not_decode() {
+        let encoded = encode(&("content", 7u32));
+        assert_eq!(decode::<(String, u32)>(&encoded), Ok(("content".to_owned(), 7)));
+        assert_eq!(decode::<String>(&encoded), Err(StoreError::Corrupt), "trailing bytes");
         assert_eq!(
-            vault.open::<(String, u32)>("table", &[1, 2], &sealed),
-            Ok(("content".to_owned(), 7))
-        );
-        assert_eq!(
-            vault.open::<(String, u32)>("table", &[1, 3], &sealed),
+            decode::<(String, u32)>(&[&[ROW_VERSION + 1], &encoded[1..]].concat()),
             Err(StoreError::Corrupt)
-        );
-        assert_eq!(
-            vault.open::<(String, u32)>("other", &[1, 2], &sealed),
-            Err(StoreError::Corrupt)
-        );
-        assert_eq!(
-            vault.open::<(String, u32)>("table", &[1, 2], &sealed[1..]),
-            Err(StoreError::Corrupt)
-        );
-        assert_eq!(
-            vault.open::<String>("table", &[1, 2], &sealed),
-            Err(StoreError::Corrupt),
-            "trailing bytes"
         );
     }
 

@@ -114,7 +114,11 @@ fn the_script() {
 async fn script(disk: Arc<dyn Disk>, folder: &Path) {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let config = RelayConfig {
-        segment_bytes: 1 << 20,
+        bounds: mailbox::Bounds {
+            segment_bytes: 256 << 10,
+            recent_bytes: 2 << 10,
+            tail_bytes: 512 << 10,
+        },
         ..RelayConfig::default()
     };
     let spawn = |actor| on_thread("store", actor).expect("a thread");

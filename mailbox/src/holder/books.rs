@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::index::View;
 use keypacks::Tag;
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
-use redb::ReadTransaction;
 
 use super::rows::{
     ALIASES, DEPOSITS, DepositRow, GAPS, GapRow, INBOX, InboxRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED,
@@ -16,7 +16,6 @@ use super::rows::{
 use super::shelf::Shelf;
 use crate::StoreError;
 use crate::holder_store::{Entry, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
-use crate::segments::Location;
 use crate::slab::RecordNumber;
 use crate::tables::Single;
 
@@ -112,32 +111,23 @@ pub(super) struct Gap {
     pub(super) row: GapRow,
 }
 
-/// What rows name outside the index: all else there is free.
-pub(super) struct Used {
-    pub(super) records: BTreeSet<RecordNumber>,
-    pub(super) bodies: Vec<Location>,
-}
-
 impl Books {
     /// Reads everything. The chains may lag: they are hashed forward to where the index stands.
+    /// Returns with them the records that rows name: all others are free.
     /// `versions`: of outbox and INBOX, above those that were ever shown.
     pub(super) fn load(
         shelf: &Shelf,
-        read: &ReadTransaction,
+        read: &View<'_>,
         link: &LinkChain,
         post: &BoxChain,
         versions: (u64, u64),
-    ) -> Result<(Self, Used), StoreError> {
-        let vault = &shelf.base.vault;
-        let state = STATE.get(read, vault, Single)?.ok_or(StoreError::Corrupt)?;
-        let aliases = ALIASES.get(read, vault, Single)?.unwrap_or_default();
-        let mut used = Used {
-            records: BTreeSet::new(),
-            bodies: Vec::new(),
-        };
+    ) -> Result<(Self, BTreeSet<RecordNumber>), StoreError> {
+        let state = STATE.get(read, Single)?.ok_or(StoreError::Corrupt)?;
+        let aliases = ALIASES.get(read, Single)?.unwrap_or_default();
+        let mut used = BTreeSet::new();
         let mut outbox = BTreeMap::new();
         for (number, record, entry) in shelf.all::<OutboxEntry>(read, &OUTBOX)? {
-            used.add(record, entry.body);
+            used.insert(record);
             outbox.insert(
                 number,
                 Arc::new(Row {
@@ -149,12 +139,12 @@ impl Books {
         }
         let mut deposits = BTreeMap::new();
         for (index, record, row) in shelf.all::<DepositRow>(read, &DEPOSITS)? {
-            used.add(record, None);
+            used.insert(record);
             deposits.insert(index, Arc::new(Deposit { record, row }));
         }
         let mut gaps = BTreeMap::new();
         for (index, record, row) in shelf.all::<GapRow>(read, &GAPS)? {
-            used.add(record, None);
+            used.insert(record);
             gaps.insert(index, Arc::new(Gap { record, row }));
         }
         let inbox = load_inbox(shelf, read, &state, versions.1, &mut used)?;
@@ -165,7 +155,7 @@ impl Books {
             outbox_version: versions.0,
             deposits: Arc::new(deposits),
             gaps: Arc::new(gaps),
-            unconfirmed: Arc::new(load_unconfirmed(shelf, read)?),
+            unconfirmed: Arc::new(load_unconfirmed(read)?),
             inbox: Arc::new(inbox),
             aliases: Arc::new(aliases),
             state,
@@ -262,13 +252,6 @@ impl Gap {
     }
 }
 
-impl Used {
-    fn add(&mut self, record: RecordNumber, body: Option<Location>) {
-        self.records.insert(record);
-        self.bodies.extend(body);
-    }
-}
-
 /// A copy of the chain, hashed forward.
 pub(super) fn link_at(chain: &LinkChain, index: u64) -> Result<LinkChain, StoreError> {
     let mut chain = LinkChain::from_state(chain.index(), chain.state().duplicate());
@@ -285,14 +268,14 @@ pub(super) fn post_at(chain: &BoxChain, index: u64) -> Result<BoxChain, StoreErr
 
 fn load_inbox(
     shelf: &Shelf,
-    read: &ReadTransaction,
+    read: &View<'_>,
     state: &State,
     version: u64,
-    used: &mut Used,
+    used: &mut BTreeSet<RecordNumber>,
 ) -> Result<Snapshot, StoreError> {
     let mut entries = Vec::new();
     for (uid, record, row) in shelf.all::<InboxRow>(read, &INBOX)? {
-        used.add(record, Some(row.body));
+        used.insert(record);
         let uid = u32::try_from(uid).map_err(|_| StoreError::Corrupt)?;
         entries.push(Entry {
             uid,
@@ -309,9 +292,9 @@ fn load_inbox(
     })
 }
 
-fn load_unconfirmed(shelf: &Shelf, read: &ReadTransaction) -> Result<BTreeMap<u64, UnconfirmedRow>, StoreError> {
+fn load_unconfirmed(read: &View<'_>) -> Result<BTreeMap<u64, UnconfirmedRow>, StoreError> {
     let mut unconfirmed = BTreeMap::new();
-    UNCONFIRMED.scan(read, &shelf.base.vault, (0, u64::MAX), |index, row| {
+    UNCONFIRMED.scan(read, (0, u64::MAX), |index, row| {
         unconfirmed.insert(index, row);
         Ok(ControlFlow::Continue(()))
     })?;

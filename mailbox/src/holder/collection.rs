@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::chain::BoxStep;
-use redb::WriteTransaction;
 
 use super::books::{Books, Deposit, Gap, post_at};
 use super::rows::{DEPOSITS, DepositRow, GAPS, GapRow, UNCONFIRMED, UnconfirmedRow};
@@ -50,7 +50,7 @@ impl HolderStage {
     /// Keeps the keys of opened wraps, and those of the indices passed over; moves the chain behind them all.
     pub(super) fn collected(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         deposits: &[PendingDeposit],
         next: u64,
     ) -> Result<(), StoreError> {
@@ -80,7 +80,7 @@ impl HolderStage {
     /// Puts the message into INBOX and finishes the key of its deposit. Told again, it names the same UID.
     pub(super) fn store_deposit(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         index: u64,
         message: &[u8],
         now: u64,
@@ -95,7 +95,7 @@ impl HolderStage {
             wrap_digest: deposit.row.wrap_digest,
             uid,
         };
-        UNCONFIRMED.put(write, &self.shelf.base.vault, index, &row)?;
+        UNCONFIRMED.put(write, index, &row)?;
         Arc::make_mut(&mut self.books.unconfirmed).insert(index, row);
         self.drop_deposit(write, index, &deposit)?;
         Ok(uid)
@@ -104,7 +104,7 @@ impl HolderStage {
     /// Gives a deposit up: never confirmed, its key kept for a while, the user told.
     pub(super) fn abandon_deposit(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         index: u64,
         notice: &[u8],
         now: u64,
@@ -128,7 +128,7 @@ impl HolderStage {
     }
 
     /// The relay was told: nothing more is to be said of these.
-    pub(super) fn confirmed(&mut self, write: &WriteTransaction, indices: &[u64]) -> Result<(), StoreError> {
+    pub(super) fn confirmed(&mut self, write: &Write<'_>, indices: &[u64]) -> Result<(), StoreError> {
         let unconfirmed = Arc::make_mut(&mut self.books.unconfirmed);
         for index in indices {
             if unconfirmed.remove(index).is_some() {
@@ -138,12 +138,7 @@ impl HolderStage {
         Ok(())
     }
 
-    fn keep_deposit(
-        &mut self,
-        write: &WriteTransaction,
-        index: u64,
-        deposit: &PendingDeposit,
-    ) -> Result<(), StoreError> {
+    fn keep_deposit(&mut self, write: &Write<'_>, index: u64, deposit: &PendingDeposit) -> Result<(), StoreError> {
         let key = self.shelf.fresh_key()?;
         let row = DepositRow {
             wrap_digest: deposit.wrap_digest,
@@ -168,7 +163,7 @@ impl HolderStage {
     /// Keeps the keys of the indices between `from` and `next` that nothing was collected of.
     fn keep_gaps(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         from: u64,
         next: u64,
         collected: &BTreeMap<u64, &PendingDeposit>,
@@ -198,7 +193,7 @@ impl HolderStage {
     }
 
     /// Ends what is kept longer than its time, and the oldest gaps beyond the bound.
-    fn drop_aged(&mut self, write: &WriteTransaction) -> Result<(), StoreError> {
+    fn drop_aged(&mut self, write: &Write<'_>) -> Result<(), StoreError> {
         let now = self.books.state.now;
         let is_aged = |since: u64| since.saturating_add(KEPT_SECONDS) <= now;
         let surplus = self.books.gaps.len().saturating_sub(GAPS_MAX);
@@ -221,7 +216,7 @@ impl HolderStage {
         Ok(())
     }
 
-    fn drop_gap(&mut self, write: &WriteTransaction, index: u64) -> Result<(), StoreError> {
+    fn drop_gap(&mut self, write: &Write<'_>, index: u64) -> Result<(), StoreError> {
         if let Some(record) = self.books.gaps.get(&index).map(|gap| gap.record) {
             self.shelf.remove(write, &GAPS, index, record)?;
             Arc::make_mut(&mut self.books.gaps).remove(&index);
@@ -229,7 +224,7 @@ impl HolderStage {
         Ok(())
     }
 
-    fn drop_deposit(&mut self, write: &WriteTransaction, index: u64, deposit: &Deposit) -> Result<(), StoreError> {
+    fn drop_deposit(&mut self, write: &Write<'_>, index: u64, deposit: &Deposit) -> Result<(), StoreError> {
         self.shelf.remove(write, &DEPOSITS, index, deposit.record)?;
         Arc::make_mut(&mut self.books.deposits).remove(&index);
         Ok(())

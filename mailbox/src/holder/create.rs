@@ -19,11 +19,10 @@ use super::header::{self, HEADER, read_block};
 use super::rows::{ALIASES, FACTS, FactsRow, STATE, State};
 use super::stage;
 use crate::StoreError;
-use crate::base::Base;
+use crate::base::{Base, Bounds};
 use crate::disk::{Disk, DiskFile};
 use crate::entropy::{Entropy, random};
 use crate::holder_store::{HolderAlias, LinkPosition, ValueMirror};
-use crate::index::Index;
 use crate::slots::SlotFile;
 use crate::tables::Single;
 
@@ -102,13 +101,12 @@ pub(super) fn create(
     remove_leftovers(&**disk, folder)?;
     let file_key = Secret::from_fn(|key| entropy.fill(key));
     let keys = Keys::of(&file_key);
-    let segment_bytes = options.segment_bytes;
     let base = Base::open(
         Arc::clone(disk),
         folder,
         lock,
         keys.store,
-        segment_bytes,
+        options.bounds,
         Arc::clone(entropy),
     )?;
     base.slab.set_used(&Default::default())?;
@@ -188,11 +186,11 @@ fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
         open: true,
     };
     let aliases = (0..).zip(&issue.aliases).map(alias).collect();
-    let write = base.index.begin()?;
-    STATE.put(&write, &base.vault, Single, &state)?;
-    FACTS.put(&write, &base.vault, Single, &facts)?;
-    ALIASES.put(&write, &base.vault, Single, &aliases)?;
-    Index::commit(write)
+    base.commit_now(|write| {
+        STATE.put(write, Single, &state)?;
+        FACTS.put(write, Single, &facts)?;
+        ALIASES.put(write, Single, &aliases)
+    })
 }
 
 /// `Ok(None)`: neither copy opens, as after [`overwrite_issue`].
@@ -233,11 +231,15 @@ fn check_same_pack(
     )?;
     let keys = Keys::of(&file_key);
     let lock = Base::lock(&**disk, folder)?;
-    let base = Base::open(Arc::clone(disk), folder, lock, keys.store, 0, Arc::clone(entropy))?;
-    let facts = base
-        .index
-        .read(|read| FACTS.get(read, &base.vault, Single))?
-        .ok_or(StoreError::Corrupt)?;
+    let base = Base::open(
+        Arc::clone(disk),
+        folder,
+        lock,
+        keys.store,
+        Bounds::SMALL,
+        Arc::clone(entropy),
+    )?;
+    let facts = FACTS.get(&base.view()?, Single)?.ok_or(StoreError::Corrupt)?;
     match issue {
         Some(issue) if issue.identifier.0 != facts.identifier => Err(InitError::OtherPack),
         _ => Ok(()),

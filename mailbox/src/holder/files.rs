@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::Secret;
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use ledger::PriceList;
-use redb::WriteTransaction;
 use tokio::sync::watch;
 
 use super::books::Books;
@@ -17,7 +17,7 @@ use super::rows::{ALIASES, FACTS, FactsRow};
 use super::shelf::Shelf;
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
-use crate::base::Base;
+use crate::base::{Base, Bounds};
 use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
@@ -35,8 +35,8 @@ const ALIASES_MAX: usize = 4_096;
 /// How a holder's store behaves. The default is right for all but tests.
 #[derive(Clone, Copy)]
 pub struct HolderOptions {
-    /// Size of a segment, in bytes.
-    pub segment_bytes: u64,
+    /// How much may be committed before the index takes it over.
+    pub bounds: Bounds,
     /// What a guess at the passphrase costs, for stores that are made.
     pub passphrase_cost: PassphraseCost,
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
@@ -47,7 +47,7 @@ pub struct HolderOptions {
 impl Default for HolderOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            bounds: Bounds::SMALL,
             passphrase_cost: PassphraseCost::DEFAULT,
             keep_used_keys: false,
         }
@@ -80,7 +80,7 @@ impl HolderFiles {
 
     /// Opens a store. Takes as long as the passphrase costs.
     ///
-    /// The future is the committing actor, which must run for operations to be answered: on a thread of its own
+    /// The future is the committing actor and its keeper, which must run for operations to be answered: on a thread of its own
     /// ([`commit::on_thread`]), since it blocks on the disk, or within a simulation. It ends when the last clone of
     /// the store is gone.
     pub fn open(
@@ -98,23 +98,16 @@ impl HolderFiles {
             folder,
             lock,
             keys.store,
-            options.segment_bytes,
+            options.bounds,
             Arc::clone(entropy),
         )?;
         let shelf = Arc::new(Shelf::new(base));
         let mut slots = create::open_slots(&**disk, folder, keys.slots, entropy)?;
-        let commit = shelf.base.index.commit_number()?;
+        let commit = shelf.base.index.commit_number();
         let (link, post) = stage::read_slot(&mut slots, commit)?;
-        let (books, used) = shelf
-            .base
-            .index
-            .read(|read| Books::load(&shelf, read, &link, &post, (1, 1)))?;
-        shelf.base.segments.set_used(used.bodies)?;
-        shelf.base.slab.set_used(&used.records)?;
-        let facts = shelf
-            .base
-            .index
-            .read(|read| FACTS.get(read, &shelf.base.vault, Single))?;
+        let (books, used) = Books::load(&shelf, &shelf.base.view()?, &link, &post, (1, 1))?;
+        shelf.base.slab.set_used(&used)?;
+        let facts = FACTS.get(&shelf.base.view()?, Single)?;
         let facts = Arc::new(facts.ok_or(StoreError::Corrupt)?.into());
         let used = match options.keep_used_keys {
             true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
@@ -122,7 +115,10 @@ impl HolderFiles {
         };
         let shown = Arc::new(Shown::new(books));
         let stage = HolderStage::new(Arc::clone(&shelf), Arc::clone(&shown), slots, commit, used)?;
-        let (committer, actor) = commit::committer(stage, Arc::clone(&shelf.base.index));
+        let (committer, actor, keeper) = commit::committer(stage);
+        let both = async move {
+            tokio::join!(actor.run(), keeper.run());
+        };
         Ok((
             Self {
                 shelf,
@@ -130,7 +126,7 @@ impl HolderFiles {
                 committer,
                 facts,
             },
-            actor.run(),
+            both,
         ))
     }
 
@@ -145,7 +141,7 @@ impl HolderFiles {
 
     async fn run<T: Send + 'static>(
         &self,
-        apply: impl FnMut(&mut HolderStage, &WriteTransaction) -> Result<T, StoreError> + Send + 'static,
+        apply: impl FnMut(&mut HolderStage, &Write<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.committer.run(apply).await
     }
@@ -258,8 +254,7 @@ impl HolderStore for HolderFiles {
 
     async fn cancel(&self, row: u64) -> Result<bool, StoreError> {
         let outcome = self.run(move |stage, write| stage.cancel(write, row)).await;
-        // After an unknown outcome the rows were read again, and count as sent.
-        if outcome.is_err_and(|error| error != StoreError::Unknown)
+        if outcome.is_err()
             && let Some(row) = self.books().outbox.get(&row)
         {
             row.hold.withdraw_cancel();
@@ -372,14 +367,14 @@ impl HolderStore for HolderFiles {
 }
 
 impl HolderStage {
-    fn put_alias(&mut self, write: &WriteTransaction, alias: &HolderAlias) -> Result<(), StoreError> {
+    fn put_alias(&mut self, write: &Write<'_>, alias: &HolderAlias) -> Result<(), StoreError> {
         let mut aliases = self.books.aliases.to_vec();
         match aliases.iter().position(|known| known.address == alias.address) {
             Some(position) => aliases[position] = alias.clone(),
             None if aliases.len() >= ALIASES_MAX => return Err(StoreError::Busy),
             None => aliases.push(alias.clone()),
         }
-        ALIASES.put(write, &self.shelf.base.vault, Single, &aliases)?;
+        ALIASES.put(write, Single, &aliases)?;
         self.books.aliases = Arc::new(aliases);
         Ok(())
     }
@@ -387,7 +382,7 @@ impl HolderStage {
     /// `None` leaves the prices as they were last heard.
     fn put_value(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         value: ValueMirror,
         prices: Option<PriceList>,
     ) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use redb::WriteTransaction;
+use crate::index::Write;
 
 use super::message_id::message_id;
 use super::rows::{INBOX, InboxRow, MESSAGE_IDS};
@@ -16,7 +16,7 @@ impl HolderStage {
     /// Stores a message under the next UID. A refusal comes before the first write of the index.
     pub(super) fn append(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         message: &[u8],
         flags: Flags,
         internal_date: u64,
@@ -24,7 +24,7 @@ impl HolderStage {
         let size = u32::try_from(message.len()).map_err(|_| StoreError::Invalid)?;
         let uid = self.books.state.uid_next;
         let uid_next = uid.checked_add(1).ok_or(StoreError::Busy)?;
-        let (key, body) = self.shelf.put_body(message)?;
+        let (key, body) = self.shelf.put_body(write, message)?;
         self.shelf.put(
             write,
             &INBOX,
@@ -38,7 +38,7 @@ impl HolderStage {
             },
         )?;
         if let Some(id) = message_id(message) {
-            MESSAGE_IDS.put(write, &self.shelf.base.vault, name_of(&self.shelf, id), &())?;
+            MESSAGE_IDS.put(write, name_of(&self.shelf, id), &())?;
         }
         self.books.state.uid_next = uid_next;
         self.put_state(write)?;
@@ -57,7 +57,7 @@ impl HolderStage {
     /// Changes flags of those messages that are there.
     pub(super) fn change_flags(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         uids: &[u32],
         change: FlagChange,
     ) -> Result<(), StoreError> {
@@ -85,7 +85,7 @@ impl HolderStage {
     }
 
     /// Removes those messages that are there, and finishes their keys. Returns them.
-    pub(super) fn expunge(&mut self, write: &WriteTransaction, uids: &[u32]) -> Result<Vec<u32>, StoreError> {
+    pub(super) fn expunge(&mut self, write: &Write<'_>, uids: &[u32]) -> Result<Vec<u32>, StoreError> {
         let wanted: BTreeSet<u32> = uids.iter().copied().collect();
         let there = self.books.inbox.entries.iter().map(|entry| entry.uid);
         let removed: Vec<u32> = there.filter(|uid| wanted.contains(uid)).collect();
@@ -99,7 +99,7 @@ impl HolderStage {
                 .row::<InboxRow>(write, &INBOX, number)?
                 .ok_or(StoreError::Corrupt)?;
             self.shelf.remove(write, &INBOX, number, key.record)?;
-            self.shelf.base.segments.release(row.body);
+            self.shelf.base.release_body(write, row.body)?;
         }
         let inbox = Arc::make_mut(&mut self.books.inbox);
         inbox.entries.retain(|entry| !wanted.contains(&entry.uid));
@@ -121,10 +121,7 @@ impl FlagChange {
 impl Shelf {
     /// Text of a message as of the last commit.
     pub(super) fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = self
-            .base
-            .index
-            .read(|read| self.row::<InboxRow>(read, &INBOX, u64::from(uid)))?;
+        let row = self.row::<InboxRow>(&self.base.view()?, &INBOX, u64::from(uid))?;
         let Some((key, row)) = row else { return Ok(None) };
         let mut text = self.body(&key, row.body)?;
         Ok(Some(std::mem::take(&mut *text)))
@@ -133,10 +130,7 @@ impl Shelf {
     /// Whether a message of this id is or was there.
     pub(super) fn knows_message_id(&self, id: &str) -> Result<bool, StoreError> {
         let name = name_of(self, id.as_bytes());
-        let known = self
-            .base
-            .index
-            .read(|read| MESSAGE_IDS.get(read, &self.base.vault, name))?;
+        let known = MESSAGE_IDS.get(&self.base.view()?, name)?;
         Ok(known.is_some())
     }
 }

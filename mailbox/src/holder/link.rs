@@ -1,7 +1,7 @@
 //! Positions of the link chain (`docs/PROTOCOL.md` section 8).
 
+use crate::index::Write;
 use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep};
-use redb::WriteTransaction;
 
 use super::books::Books;
 use super::stage::HolderStage;
@@ -19,7 +19,7 @@ impl Books {
 
 impl HolderStage {
     /// `h = index`, so that no cell 3 is ever sealed below it again; `base` follows.
-    pub(super) fn reserve_link(&mut self, write: &WriteTransaction, index: u64) -> Result<(), StoreError> {
+    pub(super) fn reserve_link(&mut self, write: &Write<'_>, index: u64) -> Result<(), StoreError> {
         if !may_try(&self.books.state.link, index) {
             return Err(StoreError::Invalid);
         }
@@ -28,12 +28,7 @@ impl HolderStage {
     }
 
     /// The link of `index` stands; the relay has burned everything up to it.
-    pub(super) fn link_answered(
-        &mut self,
-        write: &WriteTransaction,
-        index: u64,
-        token: [u8; 16],
-    ) -> Result<(), StoreError> {
+    pub(super) fn link_answered(&mut self, write: &Write<'_>, index: u64, token: [u8; 16]) -> Result<(), StoreError> {
         let link = &mut self.books.state.link;
         if link.held < Some(index) {
             return Err(StoreError::Invalid);
@@ -45,7 +40,7 @@ impl HolderStage {
 
     /// `base = max(h, answered + 1)`. Of `p`, the relay's lowest live index, nothing is kept: an index below it is met
     /// with silence, so the one that is reserved next is at least `p`.
-    fn move_base(&mut self, write: &WriteTransaction, to: u64) -> Result<(), StoreError> {
+    fn move_base(&mut self, write: &Write<'_>, to: u64) -> Result<(), StoreError> {
         self.books.state.link.base = self.books.state.link.base.max(to);
         self.books.follow_link()?;
         self.put_state(write)

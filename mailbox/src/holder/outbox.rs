@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::deposit::{class_bytes, is_class};
 use keypacks::kdf;
 use ledger::PriceList;
-use redb::WriteTransaction;
 
 use super::books::{Books, Hold, Row};
 use super::rows::{OUTBOX, OutboxEntry};
@@ -51,7 +51,7 @@ impl Books {
 
 impl HolderStage {
     /// Takes mail in. What contradicts itself is the caller's mistake and refused before anything is written.
-    pub(super) fn enqueue(&mut self, write: &WriteTransaction, order: &OutboxOrder) -> Result<u64, StoreError> {
+    pub(super) fn enqueue(&mut self, write: &Write<'_>, order: &OutboxOrder) -> Result<u64, StoreError> {
         let coherent = is_class(order.kilobytes)
             && order.body.len() == class_bytes(order.kilobytes)
             && order.length as usize <= order.body.len()
@@ -68,7 +68,7 @@ impl HolderStage {
             length: order.length,
             body: kdf::hash(&[&order.body]),
         };
-        let (key, body) = self.shelf.put_body(&order.body)?;
+        let (key, body) = self.shelf.put_body(write, &order.body)?;
         let entry = OutboxEntry {
             change: self.number(operation),
             state: OutboxState::Queued,
@@ -84,7 +84,7 @@ impl HolderStage {
     /// Takes a change in that is not mail.
     pub(super) fn enqueue_change(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         operation: &Operation,
         label: &str,
         now: u64,
@@ -107,7 +107,7 @@ impl HolderStage {
     }
 
     /// Numbers stay above what the relay has answered: a restored copy of this store does not use one again.
-    pub(super) fn raise_seq(&mut self, write: &WriteTransaction, highest: u64) -> Result<(), StoreError> {
+    pub(super) fn raise_seq(&mut self, write: &Write<'_>, highest: u64) -> Result<(), StoreError> {
         // No account gets near: a relay that says so lies, and would leave no numbers to go on with.
         const SEQ_MAX: u64 = u64::MAX >> 1;
         if highest > SEQ_MAX {
@@ -123,7 +123,7 @@ impl HolderStage {
     /// Records an answer. A row that is not waiting for one is left as it is: its answer was recorded before.
     pub(super) fn answered(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         number: u64,
         answer: &Answer,
         notice: Option<&[u8]>,
@@ -177,7 +177,7 @@ impl HolderStage {
     /// Gives held rows that the balance covers new numbers, names and prices, in their order.
     pub(super) fn release_held(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         prices: &PriceList,
         balance: u64,
     ) -> Result<usize, StoreError> {
@@ -212,7 +212,7 @@ impl HolderStage {
     }
 
     /// Drops a row that is not under way.
-    pub(super) fn cancel(&mut self, write: &WriteTransaction, number: u64) -> Result<bool, StoreError> {
+    pub(super) fn cancel(&mut self, write: &Write<'_>, number: u64) -> Result<bool, StoreError> {
         let Some(row) = self.books.outbox.get(&number).cloned() else {
             return Ok(false);
         };
@@ -245,7 +245,7 @@ impl HolderStage {
         }
     }
 
-    fn insert_row(&mut self, write: &WriteTransaction, entry: OutboxEntry, key: &RowKey) -> Result<u64, StoreError> {
+    fn insert_row(&mut self, write: &Write<'_>, entry: OutboxEntry, key: &RowKey) -> Result<u64, StoreError> {
         let number = self.books.state.next_row;
         self.books.state.next_row += 1;
         self.put_row(write, number, entry, key)?;
@@ -253,13 +253,7 @@ impl HolderStage {
         Ok(number)
     }
 
-    fn put_row(
-        &mut self,
-        write: &WriteTransaction,
-        number: u64,
-        entry: OutboxEntry,
-        key: &RowKey,
-    ) -> Result<(), StoreError> {
+    fn put_row(&mut self, write: &Write<'_>, number: u64, entry: OutboxEntry, key: &RowKey) -> Result<(), StoreError> {
         self.shelf.put(write, &OUTBOX, number, key, &entry)?;
         let row = Row {
             record: key.record,
@@ -271,10 +265,10 @@ impl HolderStage {
         Ok(())
     }
 
-    fn drop_row(&mut self, write: &WriteTransaction, number: u64, row: &Row) -> Result<(), StoreError> {
+    fn drop_row(&mut self, write: &Write<'_>, number: u64, row: &Row) -> Result<(), StoreError> {
         self.shelf.remove(write, &OUTBOX, number, row.record)?;
         if let Some(body) = row.entry.body {
-            self.shelf.base.segments.release(body);
+            self.shelf.base.release_body(write, body)?;
         }
         Arc::make_mut(&mut self.books.outbox).remove(&number);
         self.books.outbox_version += 1;

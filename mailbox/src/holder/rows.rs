@@ -5,28 +5,28 @@ use ledger::PriceList;
 use serde::{Deserialize, Serialize};
 
 use super::shelf::Rows;
+use crate::bodies::BodyName;
 use crate::holder_store::{Flags, HolderAlias, LinkPosition, OutboxState, ValueMirror};
 use crate::request::Change;
-use crate::segments::Location;
 use crate::tables::{Single, Table};
 
 /// Sealed under the store key alone.
-pub(super) const STATE: Table<Single, State> = Table::new("state");
-pub(super) const FACTS: Table<Single, FactsRow> = Table::new("facts");
-pub(super) const ALIASES: Table<Single, Vec<HolderAlias>> = Table::new("aliases");
+pub(super) const STATE: Table<Single, State> = Table::new(1);
+pub(super) const FACTS: Table<Single, FactsRow> = Table::new(2);
+pub(super) const ALIASES: Table<Single, Vec<HolderAlias>> = Table::new(3);
 /// By post index: stored, the relay not yet told.
-pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new("unconfirmed");
+pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.
-pub(super) const MESSAGE_IDS: Table<[u8; 32], ()> = Table::new("message-ids");
+pub(super) const MESSAGE_IDS: Table<[u8; 32], ()> = Table::new(9);
 
 /// [`OutboxEntry`] by row number.
-pub(super) const OUTBOX: Rows = Table::new("outbox");
+pub(super) const OUTBOX: Rows = Table::new(5);
 /// [`DepositRow`] by post index: collected, body still to come.
-pub(super) const DEPOSITS: Rows = Table::new("deposits");
+pub(super) const DEPOSITS: Rows = Table::new(6);
 /// [`GapRow`] by post index: passed over, in case that its wrap still comes.
-pub(super) const GAPS: Rows = Table::new("gaps");
+pub(super) const GAPS: Rows = Table::new(7);
 /// [`InboxRow`] by UID.
-pub(super) const INBOX: Rows = Table::new("inbox");
+pub(super) const INBOX: Rows = Table::new(8);
 
 /// Counters, positions and mirrors: all that changes with a commit and is not a row.
 #[derive(Clone, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub(super) struct OutboxEntry {
     /// UTC second at which it was taken in.
     pub(super) taken: u64,
     /// The padded payload, of mail that may still be sent.
-    pub(super) body: Option<Location>,
+    pub(super) body: Option<BodyName>,
 }
 
 /// A collected deposit.
@@ -110,7 +110,7 @@ pub(super) struct InboxRow {
     pub(super) flags: Flags,
     pub(super) size: u32,
     pub(super) internal_date: u64,
-    pub(super) body: Location,
+    pub(super) body: BodyName,
 }
 
 /// A secret as a field of a sealed row; what lies on the way is wiped.

@@ -8,18 +8,20 @@
 //! What has no end of its own (positions, value, aliases) is sealed under the store key alone and overwritten.
 
 use keypacks::{Secret, kdf};
-use redb::WriteTransaction;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
 use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::base::Base;
+use crate::bodies::BodyName;
 use crate::entropy::random;
-use crate::segments::Location;
+use crate::index::{Source, Write};
 use crate::slab::RecordNumber;
-use crate::tables::{Source, Table};
+use crate::tables::Table;
 use crate::vault;
 
 /// A row as the index holds it.
@@ -34,7 +36,7 @@ pub(super) type Rows = Table<u64, Filed>;
 
 /// The files, and how what ends is sealed in them. Readers and the committing actor share it.
 pub(super) struct Shelf {
-    pub(super) base: Base,
+    pub(super) base: Arc<Base>,
     /// Outer key of all slab records: the slab alone opens nothing.
     outer: Secret<32>,
 }
@@ -48,7 +50,10 @@ pub(super) struct RowKey {
 impl Shelf {
     pub(super) fn new(base: Base) -> Self {
         let outer = base.vault.derive("holder/rows");
-        Self { base, outer }
+        Self {
+            base: Arc::new(base),
+            outer,
+        }
     }
 
     /// A row key that was never used, for the commit under way.
@@ -69,11 +74,11 @@ impl Shelf {
     }
 
     /// Writes a body under a fresh key. A refusal (the disk is full) leaves nothing behind.
-    pub(super) fn put_body(&self, bytes: &[u8]) -> Result<(RowKey, Location), StoreError> {
+    pub(super) fn put_body(&self, write: &Write<'_>, bytes: &[u8]) -> Result<(RowKey, BodyName), StoreError> {
         let key = self.fresh_key()?;
         let sealed = vault::seal_once(&body_key(&key), bytes, &*self.base.entropy);
-        match self.base.segments.append(&sealed) {
-            Ok(location) => Ok((key, location)),
+        match self.base.put_body(write, &sealed, 1) {
+            Ok(name) => Ok((key, name)),
             Err(error) => {
                 self.base.slab.finish(key.record);
                 Err(error)
@@ -81,15 +86,16 @@ impl Shelf {
         }
     }
 
-    /// Reads a body back.
-    pub(super) fn body(&self, key: &RowKey, location: Location) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        vault::open(&body_key(key), &self.base.segments.read(location)?)
+    /// Reads a body back; `NoRow`: it is gone.
+    pub(super) fn body(&self, key: &RowKey, name: BodyName) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let sealed = self.base.read_body(name)?.ok_or(StoreError::NoRow)?;
+        vault::open(&body_key(key), &sealed)
     }
 
     /// Writes a row, in place of what was there under the same number.
     pub(super) fn put<T: Serialize>(
         &self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         rows: &Rows,
         number: u64,
         key: &RowKey,
@@ -99,7 +105,6 @@ impl Shelf {
         let sealed = vault::seal(&key.key, &plain, &*self.base.entropy);
         rows.put(
             write,
-            &self.base.vault,
             number,
             &Filed {
                 record: key.record,
@@ -111,7 +116,7 @@ impl Shelf {
     /// Drops a row and finishes its key.
     pub(super) fn remove(
         &self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         rows: &Rows,
         number: u64,
         record: RecordNumber,
@@ -128,9 +133,7 @@ impl Shelf {
         rows: &Rows,
         number: u64,
     ) -> Result<Option<(RowKey, T)>, StoreError> {
-        rows.get(source, &self.base.vault, number)?
-            .map(|filed| self.open(&filed))
-            .transpose()
+        rows.get(source, number)?.map(|filed| self.open(&filed)).transpose()
     }
 
     /// All rows of a table, in order of their numbers.
@@ -140,7 +143,7 @@ impl Shelf {
         rows: &Rows,
     ) -> Result<Vec<(u64, RecordNumber, T)>, StoreError> {
         let mut all = Vec::new();
-        rows.scan(source, &self.base.vault, (0, u64::MAX), |number, filed| {
+        rows.scan(source, (0, u64::MAX), |number, filed| {
             let (key, row) = self.open(&filed)?;
             all.push((number, key.record, row));
             Ok(ControlFlow::Continue(()))

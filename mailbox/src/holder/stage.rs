@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::index::Write;
 use keypacks::Secret;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
-use redb::WriteTransaction;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -12,6 +12,7 @@ use super::books::Books;
 use super::rows::STATE;
 use super::shelf::Shelf;
 use crate::StoreError;
+use crate::base::Base;
 use crate::commit::Stage;
 use crate::slots::{SlotFile, SlotUpdate};
 use crate::tables::Single;
@@ -95,8 +96,8 @@ impl HolderStage {
     }
 
     /// Writes the counters, positions and mirrors as the operation under way leaves them.
-    pub(super) fn put_state(&self, write: &WriteTransaction) -> Result<(), StoreError> {
-        STATE.put(write, &self.shelf.base.vault, Single, &self.books.state)
+    pub(super) fn put_state(&self, write: &Write<'_>) -> Result<(), StoreError> {
+        STATE.put(write, Single, &self.books.state)
     }
 
     /// Notes a time that an operation told.
@@ -122,13 +123,12 @@ impl HolderStage {
 }
 
 impl Stage for HolderStage {
-    fn flush(&mut self) -> Result<(), StoreError> {
-        self.shelf.base.segments.sync()
+    fn base(&self) -> &Arc<Base> {
+        &self.shelf.base
     }
 
     fn committed(&mut self, number: u64) {
         self.commit = number;
-        self.shelf.base.committed();
         if let Some(used) = &mut self.used {
             let before = self.shown.books();
             used.note_link(&before.link, self.books.link.index());
@@ -138,22 +138,7 @@ impl Stage for HolderStage {
     }
 
     fn abandoned(&mut self) {
-        self.shelf.base.abandoned();
         self.books = Books::clone(&self.shown.books());
-    }
-
-    fn reload(&mut self) -> Result<(), StoreError> {
-        let before = self.shown.books();
-        let versions = (before.outbox_version + 1, before.inbox.version + 1);
-        let index = Arc::clone(&self.shelf.base.index);
-        self.commit = index.commit_number()?;
-        let load = |read: &_| Books::load(&self.shelf, read, &before.link, &before.post, versions);
-        let (books, used) = index.read(load)?;
-        self.shelf.base.segments.set_used(used.bodies)?;
-        self.shelf.base.slab.set_used(&used.records)?;
-        self.books = books;
-        self.shown.replace(Arc::new(self.books.clone()));
-        Ok(())
     }
 
     fn is_unsettled(&self) -> bool {
@@ -168,10 +153,6 @@ impl Stage for HolderStage {
             self.write_slot()?;
         }
         self.shelf.base.slab.erase()
-    }
-
-    fn close(&mut self) {
-        self.shelf.base.close();
     }
 }
 

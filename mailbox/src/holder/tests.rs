@@ -46,7 +46,11 @@ fn issue(identifier: u8) -> Issue {
 
 fn options() -> HolderOptions {
     HolderOptions {
-        segment_bytes: 1 << 20,
+        bounds: crate::Bounds {
+            segment_bytes: 1 << 20,
+            recent_bytes: 16 << 10,
+            tail_bytes: 1 << 20,
+        },
         passphrase_cost: PassphraseCost::LEAST,
         ..HolderOptions::default()
     }

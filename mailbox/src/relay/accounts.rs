@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD};
 use keypacks::pack::Identifier;
 use keypacks::{Secret, Tag};
 use ledger::{AccountKey, Kind, LedgerError, PriceList, StatementEntry, Transfer};
-use redb::WriteTransaction;
 
 use super::books::{balance, charge, store_error};
 use super::chains::Chains;
@@ -17,21 +17,22 @@ use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
 use crate::entropy::random;
+use crate::index::Source;
 use crate::relay_store::{Account, BurnOrder, Burned, IssueOrder, Issued, StatementRow, TagHit};
 use crate::request::Answer;
 use crate::slots::SlotUpdate;
-use crate::tables::{Single, Source};
+use crate::tables::Single;
 
 impl RelayStage {
     /// The slot is durable before the commit that makes the account: a crash between leaves a slot without account,
     /// which the next issue overwrites.
-    pub(super) fn issue(&mut self, write: &WriteTransaction, order: &IssueOrder) -> Result<Issued, StoreError> {
+    pub(super) fn issue(&mut self, write: &Write<'_>, order: &IssueOrder) -> Result<Issued, StoreError> {
         if order.link_keys < LINK_KEYS_MIN {
             return Err(StoreError::Invalid);
         }
         let shared = Arc::clone(&self.shared);
         let (vault, entropy) = (&shared.base.vault, &*shared.base.entropy);
-        let mut settings = SETTINGS.get(write, vault, Single)?.unwrap_or_default();
+        let mut settings = SETTINGS.get(write, Single)?.unwrap_or_default();
         let account = settings.next_account;
         let root = Secret::from_fn(|root| entropy.fill(root));
         let identifier = Identifier(random(entropy));
@@ -44,12 +45,12 @@ impl RelayStage {
 
         let row = new_account(&identifier, order);
         self.put_account(write, account, &row)?;
-        IDENTIFIERS.put(write, vault, vault.name("identifier", &identifier.0), &account)?;
+        IDENTIFIERS.put(write, vault.name("identifier", &identifier.0), &account)?;
         settings.next_account += 1;
         if order.operator {
             settings.operator = Some(account);
         }
-        SETTINGS.put(write, vault, Single, &settings)?;
+        SETTINGS.put(write, Single, &settings)?;
         if order.credit > 0 {
             let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
             ledger::post(&mut self.books(write), transfer).map_err(store_error)?;
@@ -70,7 +71,7 @@ impl RelayStage {
 
     pub(super) fn top_up(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         identifier: &Identifier,
         amount: u64,
         id: [u8; 16],
@@ -87,12 +88,10 @@ impl RelayStage {
             LedgerError::Conflict | LedgerError::Overflow => StoreError::Invalid,
             error => store_error(error),
         })?;
-        Ok(Some(
-            balance(write, &shared.base.vault, AccountKey::Holder(account))?.available(),
-        ))
+        Ok(Some(balance(write, AccountKey::Holder(account))?.available()))
     }
 
-    pub(super) fn burn(&mut self, write: &WriteTransaction, order: &BurnOrder) -> Result<Option<Burned>, StoreError> {
+    pub(super) fn burn(&mut self, write: &Write<'_>, order: &BurnOrder) -> Result<Option<Burned>, StoreError> {
         let mut row = self.account(write, order.account.0)?;
         // The tag table reaches no further than the look-ahead: an index beyond it was not found there.
         let live = row.link_base..row.link_base.saturating_add(LINK_LOOK_AHEAD).min(row.link_keys);
@@ -104,7 +103,7 @@ impl RelayStage {
         self.put_account(write, order.account.0, &row)?;
 
         let shared = Arc::clone(&self.shared);
-        let value = balance(write, &shared.base.vault, AccountKey::Holder(order.account.0))?.available();
+        let value = balance(write, AccountKey::Holder(order.account.0))?.available();
         let price = shared.live().prices.key.min(value);
         if price > 0 {
             let entry = (order.account.0, price);
@@ -131,9 +130,8 @@ impl RelayStage {
     }
 
     /// Puts a price list in force, unless it is already.
-    pub(super) fn set_prices(&mut self, write: &WriteTransaction, wanted: PriceList) -> Result<PriceList, StoreError> {
-        let vault = &self.shared.base.vault;
-        let mut settings = SETTINGS.get(write, vault, Single)?.unwrap_or_default();
+    pub(super) fn set_prices(&mut self, write: &Write<'_>, wanted: PriceList) -> Result<PriceList, StoreError> {
+        let mut settings = SETTINGS.get(write, Single)?.unwrap_or_default();
         let before = settings.prices;
         if before.version > 0
             && (PriceList {
@@ -147,7 +145,7 @@ impl RelayStage {
             version: before.version + 1,
             ..wanted
         };
-        SETTINGS.put(write, vault, Single, &settings)?;
+        SETTINGS.put(write, Single, &settings)?;
         self.batch.effects.push(Effect::Prices(settings.prices));
         Ok(settings.prices)
     }
@@ -187,7 +185,7 @@ fn new_account(identifier: &Identifier, order: &IssueOrder) -> AccountRow {
 
 fn account_of(source: &impl Source, shared: &Shared, identifier: &Identifier) -> Result<Option<u64>, StoreError> {
     let vault = &shared.base.vault;
-    IDENTIFIERS.get(source, vault, vault.name("identifier", &identifier.0))
+    IDENTIFIERS.get(source, vault.name("identifier", &identifier.0))
 }
 
 impl RelayFiles {
@@ -205,15 +203,14 @@ impl RelayFiles {
 
     pub(super) fn read_balance(&self, account: Account) -> Result<Answer, StoreError> {
         let base = &self.shared.base;
-        base.index.read(|read| {
-            let row = ACCOUNTS.get(read, &base.vault, account.0)?.ok_or(StoreError::NoRow)?;
-            let value = balance(read, &base.vault, AccountKey::Holder(account.0))?;
-            Ok(Answer::Balance {
-                balance: value.available(),
-                keys: row.link_keys - row.link_base,
-                credits: value.credits,
-                debits: value.debits,
-            })
+        let read = &base.view()?;
+        let row = ACCOUNTS.get(read, account.0)?.ok_or(StoreError::NoRow)?;
+        let value = balance(read, AccountKey::Holder(account.0))?;
+        Ok(Answer::Balance {
+            balance: value.available(),
+            keys: row.link_keys - row.link_base,
+            credits: value.credits,
+            debits: value.debits,
         })
     }
 
@@ -223,31 +220,30 @@ impl RelayFiles {
         most: usize,
     ) -> Result<Option<Vec<StatementRow>>, StoreError> {
         let base = &self.shared.base;
-        base.index.read(|read| {
-            let Some(account) = account_of(read, &self.shared, identifier)? else {
-                return Ok(None);
-            };
-            let mut rows = Vec::new();
-            JOURNAL.scan(read, &base.vault, all_of(account), |_, transfer| {
-                if rows.len() == most {
-                    return Ok(ControlFlow::Break(()));
-                }
-                let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
-                let StatementEntry {
-                    day,
-                    kind,
-                    credit,
-                    debit,
-                } = entry;
-                rows.push(StatementRow {
-                    day,
-                    kind: kind.name().to_owned(),
-                    credit,
-                    debit,
-                });
-                Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(Some(rows))
-        })
+        let read = &base.snapshot()?;
+        let Some(account) = account_of(read, &self.shared, identifier)? else {
+            return Ok(None);
+        };
+        let mut rows = Vec::new();
+        JOURNAL.scan(read, all_of(account), |_, transfer| {
+            if rows.len() == most {
+                return Ok(ControlFlow::Break(()));
+            }
+            let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
+            let StatementEntry {
+                day,
+                kind,
+                credit,
+                debit,
+            } = entry;
+            rows.push(StatementRow {
+                day,
+                kind: kind.name().to_owned(),
+                credit,
+                debit,
+            });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Some(rows))
     }
 }

@@ -1,6 +1,6 @@
 //! Aliases: addresses under which mail comes in, kept as names under a key only.
 
-use redb::WriteTransaction;
+use crate::index::Write;
 
 use super::live::Effect;
 use super::rows::{ALIASES, AccountRow, AliasRow};
@@ -21,7 +21,7 @@ impl RelayStage {
     /// Opens an alias, or one that the account had closed. The refusal, if any, is final for its change.
     pub(super) fn open_alias(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         row: &mut AccountRow,
         address: &str,
@@ -30,7 +30,7 @@ impl RelayStage {
             return Ok(Err(Refusal::AliasTaken));
         }
         let name = self.shared.alias_name(address);
-        let number = match ALIASES.get(write, &self.shared.base.vault, name)? {
+        let number = match ALIASES.get(write, name)? {
             Some(alias) if alias.account != account || alias.open => return Ok(Err(Refusal::AliasTaken)),
             Some(alias) => alias.number,
             None if row.alias_next == ALIASES_MAX => return Ok(Err(Refusal::AliasLimit)),
@@ -54,12 +54,12 @@ impl RelayStage {
     /// Closes an alias of the account.
     pub(super) fn close_alias(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         address: &str,
     ) -> Result<Result<(), Refusal>, StoreError> {
         let name = self.shared.alias_name(address);
-        match ALIASES.get(write, &self.shared.base.vault, name)? {
+        match ALIASES.get(write, name)? {
             Some(alias) if alias.account == account && alias.open => {
                 self.put_alias(write, name, AliasRow { open: false, ..alias })?;
                 Ok(Ok(()))
@@ -68,8 +68,8 @@ impl RelayStage {
         }
     }
 
-    fn put_alias(&mut self, write: &WriteTransaction, name: [u8; 32], row: AliasRow) -> Result<(), StoreError> {
-        ALIASES.put(write, &self.shared.base.vault, name, &row)?;
+    fn put_alias(&mut self, write: &Write<'_>, name: [u8; 32], row: AliasRow) -> Result<(), StoreError> {
+        ALIASES.put(write, name, &row)?;
         self.batch.effects.push(Effect::Alias { name, row });
         Ok(())
     }

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use crate::index::View;
 use ledger::{AccountKey, Balance, StatementEntry, fold};
-use redb::ReadTransaction;
 
 use super::RelayFiles;
 use super::books::balance;
-use super::rows::{ACCOUNTS, ALIASES, ANSWERS, BALANCES, BODIES, DEPOSITS, JOURNAL, SPOOL};
+use super::rows::{ACCOUNTS, ALIASES, ANSWERS, BALANCES, DEPOSITS, JOURNAL, SPOOL};
 use crate::StoreError;
+use crate::bodies::BODIES;
+use crate::log::Location;
 use crate::relay_store::{Audit, Totals};
 use crate::request::UNACKNOWLEDGED_MAX;
-use crate::segments::Location;
-use crate::vault::Vault;
 
 const ALL: (u64, u64) = (0, u64::MAX);
 const ALL_PAIRS: ((u64, u64), (u64, u64)) = ((0, 0), (u64::MAX, u64::MAX));
@@ -21,10 +21,11 @@ const ALL_PAIRS: ((u64, u64), (u64, u64)) = ((0, 0), (u64::MAX, u64::MAX));
 impl RelayFiles {
     pub(super) fn read_totals(&self) -> Result<Totals, StoreError> {
         let base = &self.shared.base;
-        let (issue, revenue) = base.index.read(|read| {
-            let side = |account| balance(read, &base.vault, account);
-            Ok((side(AccountKey::Issue)?, side(AccountKey::Revenue)?))
-        })?;
+        let (issue, revenue) = {
+            let view = base.view()?;
+            let side = |account| balance(&view, account);
+            (side(AccountKey::Issue)?, side(AccountKey::Revenue)?)
+        };
         let live = self.shared.live();
         Ok(Totals {
             accounts: live.accounts.len() as u64,
@@ -41,10 +42,10 @@ impl RelayFiles {
     /// Reads the whole index at one moment. What memory knows is compared only if nothing was committed meanwhile.
     pub(super) fn run_audit(&self) -> Result<Audit, StoreError> {
         let base = &self.shared.base;
-        let before = base.index.commit_number()?;
-        let mut auditor = base.index.read(|read| Auditor::recompute(read, &base.vault))?;
+        let before = base.index.commit_number();
+        let mut auditor = Auditor::recompute(&base.snapshot()?)?;
         let kept = self.read_totals()?;
-        if base.index.commit_number()? == before && kept != auditor.totals {
+        if base.index.commit_number() == before && kept != auditor.totals {
             auditor.finding("the totals as kept differ from those recomputed");
         }
         Ok(Audit {
@@ -67,13 +68,13 @@ struct Auditor {
 }
 
 impl Auditor {
-    fn recompute(read: &ReadTransaction, vault: &Vault) -> Result<Self, StoreError> {
+    fn recompute(read: &View<'_>) -> Result<Self, StoreError> {
         let mut auditor = Self::default();
-        auditor.journal(read, vault)?;
-        auditor.balances(read, vault)?;
-        auditor.mail(read, vault)?;
-        auditor.bodies(read, vault)?;
-        auditor.accounts(read, vault)?;
+        auditor.journal(read)?;
+        auditor.balances(read)?;
+        auditor.mail(read)?;
+        auditor.bodies(read)?;
+        auditor.accounts(read)?;
         Ok(auditor)
     }
 
@@ -81,8 +82,8 @@ impl Auditor {
         self.findings.push(words.to_owned());
     }
 
-    fn journal(&mut self, read: &ReadTransaction, vault: &Vault) -> Result<(), StoreError> {
-        JOURNAL.scan(read, vault, ALL_PAIRS, |(holder, _), transfer| {
+    fn journal(&mut self, read: &View<'_>) -> Result<(), StoreError> {
+        JOURNAL.scan(read, ALL_PAIRS, |(holder, _), transfer| {
             if ![transfer.debit, transfer.credit].contains(&AccountKey::Holder(holder)) {
                 self.finding("a posting stands in another account's journal");
             }
@@ -97,17 +98,12 @@ impl Auditor {
         })
     }
 
-    fn balances(&mut self, read: &ReadTransaction, vault: &Vault) -> Result<(), StoreError> {
+    fn balances(&mut self, read: &View<'_>) -> Result<(), StoreError> {
         let mut kept = BTreeMap::new();
-        BALANCES.scan(
-            read,
-            vault,
-            (AccountKey::Holder(0), AccountKey::Issue),
-            |account, balance| {
-                kept.insert(account, balance);
-                Ok(ControlFlow::Continue(()))
-            },
-        )?;
+        BALANCES.scan(read, (AccountKey::Holder(0), AccountKey::Issue), |account, balance| {
+            kept.insert(account, balance);
+            Ok(ControlFlow::Continue(()))
+        })?;
         if kept != self.journal {
             self.finding("a balance differs from the sum of its postings");
         }
@@ -131,13 +127,13 @@ impl Auditor {
         Ok(())
     }
 
-    fn mail(&mut self, read: &ReadTransaction, vault: &Vault) -> Result<(), StoreError> {
-        SPOOL.scan(read, vault, ALL, |_, row| {
+    fn mail(&mut self, read: &View<'_>) -> Result<(), StoreError> {
+        SPOOL.scan(read, ALL, |_, row| {
             self.totals.queued += 1;
             *self.references.entry(row.body).or_default() += 1;
             Ok(ControlFlow::Continue(()))
         })?;
-        DEPOSITS.scan(read, vault, ALL_PAIRS, |(account, _), row| {
+        DEPOSITS.scan(read, ALL_PAIRS, |(account, _), row| {
             if let Some(held) = row.held {
                 self.totals.deposits += 1;
                 *self.deposits.entry(account).or_default() += 1;
@@ -145,20 +141,20 @@ impl Auditor {
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        ANSWERS.scan(read, vault, ALL_PAIRS, |(account, seq), _| {
+        ANSWERS.scan(read, ALL_PAIRS, |(account, seq), _| {
             self.answers.entry(account).or_default().push(seq);
             Ok(ControlFlow::Continue(()))
         })?;
-        ALIASES.scan(read, vault, ([0; 32], [255; 32]), |_, row| {
+        ALIASES.scan(read, ([0; 32], [255; 32]), |_, row| {
             self.totals.aliases += u64::from(row.open);
             Ok(ControlFlow::Continue(()))
         })
     }
 
-    fn bodies(&mut self, read: &ReadTransaction, vault: &Vault) -> Result<(), StoreError> {
+    fn bodies(&mut self, read: &View<'_>) -> Result<(), StoreError> {
         let mut places: Vec<Location> = Vec::new();
         let mut kept = BTreeMap::new();
-        BODIES.scan(read, vault, ALL, |body, row| {
+        BODIES.scan(read, ALL, |body, row| {
             kept.insert(body, row.references);
             places.push(row.location);
             Ok(ControlFlow::Continue(()))
@@ -176,9 +172,9 @@ impl Auditor {
         Ok(())
     }
 
-    fn accounts(&mut self, read: &ReadTransaction, vault: &Vault) -> Result<(), StoreError> {
+    fn accounts(&mut self, read: &View<'_>) -> Result<(), StoreError> {
         let (mut deposits, mut answers) = (std::mem::take(&mut self.deposits), std::mem::take(&mut self.answers));
-        ACCOUNTS.scan(read, vault, ALL, |account, row| {
+        ACCOUNTS.scan(read, ALL, |account, row| {
             self.totals.accounts += 1;
             let kept = answers.remove(&account).unwrap_or_default();
             let within = kept.iter().all(|seq| *seq > row.seq_floor && *seq <= row.seq_highest);

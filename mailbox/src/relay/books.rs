@@ -1,17 +1,17 @@
 //! The ledger inside one write transaction of the relay's index.
 
+use crate::index::Write;
 use ledger::{AccountKey, Accounts, Balance, Kind, LedgerError, Transfer, TransferId};
-use redb::WriteTransaction;
 
 use super::rows::{BALANCES, JOURNAL, TRANSFERS, all_of};
 use crate::StoreError;
 use crate::entropy::random;
-use crate::tables::Source;
+use crate::index::Source;
 use crate::vault::Vault;
 
 /// Accounts and journal of one transaction.
 pub(super) struct Books<'t> {
-    pub(super) write: &'t WriteTransaction,
+    pub(super) write: &'t Write<'t>,
     pub(super) vault: &'t Vault,
 }
 
@@ -19,20 +19,17 @@ impl Accounts for Books<'_> {
     type Error = StoreError;
 
     fn load(&self, account: AccountKey) -> Result<Balance, StoreError> {
-        balance(self.write, self.vault, account)
+        balance(self.write, account)
     }
 
     fn store(&mut self, account: AccountKey, balance: Balance) -> Result<(), StoreError> {
-        BALANCES.put(self.write, self.vault, account, &balance)
+        BALANCES.put(self.write, account, &balance)
     }
 
     fn seen(&self, id: &TransferId) -> Result<Option<Transfer>, StoreError> {
-        match TRANSFERS.get(self.write, self.vault, self.vault.name("transfer", id))? {
+        match TRANSFERS.get(self.write, self.vault.name("transfer", id))? {
             None => Ok(None),
-            Some(key) => JOURNAL
-                .get(self.write, self.vault, key)?
-                .ok_or(StoreError::Corrupt)
-                .map(Some),
+            Some(key) => JOURNAL.get(self.write, key)?.ok_or(StoreError::Corrupt).map(Some),
         }
     }
 
@@ -45,22 +42,17 @@ impl Accounts for Books<'_> {
         let count = JOURNAL
             .last_key(self.write, all_of(holder))?
             .map_or(0, |(_, last)| last + 1);
-        JOURNAL.put(self.write, self.vault, (holder, count), transfer)?;
+        JOURNAL.put(self.write, (holder, count), transfer)?;
         if transfer.kind == Kind::TopUp {
-            TRANSFERS.put(
-                self.write,
-                self.vault,
-                self.vault.name("transfer", &transfer.id),
-                &(holder, count),
-            )?;
+            TRANSFERS.put(self.write, self.vault.name("transfer", &transfer.id), &(holder, count))?;
         }
         Ok(())
     }
 }
 
 /// Both sides of an account.
-pub(super) fn balance(source: &impl Source, vault: &Vault, account: AccountKey) -> Result<Balance, StoreError> {
-    Ok(BALANCES.get(source, vault, account)?.unwrap_or_default())
+pub(super) fn balance(source: &impl Source, account: AccountKey) -> Result<Balance, StoreError> {
+    Ok(BALANCES.get(source, account)?.unwrap_or_default())
 }
 
 /// Posts a charge that the caller knows to be covered.

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::Secret;
 use keypacks::deposit::class_for;
 use ledger::{AccountKey, Kind};
-use redb::WriteTransaction;
 use zeroize::Zeroize;
 
 use super::RelayFiles;
@@ -88,13 +88,14 @@ impl RelayFiles {
 
     pub(super) fn answer_before(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer> {
         let base = &self.shared.base;
-        let read = base.index.read(|read| {
-            let row = ACCOUNTS.get(read, &base.vault, account.0)?.ok_or(StoreError::NoRow)?;
-            let kept = ANSWERS.get(read, &base.vault, (account.0, change.seq))?;
-            Ok(row.answered(kept, change, digest))
-        });
+        let answered = || {
+            let view = base.view()?;
+            let row = ACCOUNTS.get(&view, account.0)?.ok_or(StoreError::NoRow)?;
+            let kept = ANSWERS.get(&view, (account.0, change.seq))?;
+            Ok::<_, StoreError>(row.answered(kept, change, digest))
+        };
         // A failed read decides nothing: the commit that follows reads again and reports it.
-        read.ok().flatten()
+        answered().ok().flatten()
     }
 }
 
@@ -119,14 +120,12 @@ impl AccountRow {
 
 impl RelayStage {
     /// Checks in the order floor and number, room, value; then writes. Refusals of the store come before any write.
-    pub(super) fn execute(&mut self, write: &WriteTransaction, order: &Execution) -> Result<Answer, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let vault = &shared.base.vault;
+    pub(super) fn execute(&mut self, write: &Write<'_>, order: &Execution) -> Result<Answer, StoreError> {
         let Execution {
             account, ref change, ..
         } = *order;
         let mut row = self.account(write, account)?;
-        let kept = ANSWERS.get(write, vault, (account, change.seq))?;
+        let kept = ANSWERS.get(write, (account, change.seq))?;
         if let Some(answer) = row.answered(kept, change, &order.digest) {
             return Ok(answer);
         }
@@ -145,26 +144,21 @@ impl RelayStage {
             answer: verdict.clone(),
             day: order.day,
         };
-        ANSWERS.put(write, vault, (account, change.seq), &kept)?;
+        ANSWERS.put(write, (account, change.seq), &kept)?;
         row.answers += 1;
         row.seq_highest = row.seq_highest.max(change.seq);
         self.put_account(write, account, &row)?;
         Ok(verdict)
     }
 
-    fn carry_out(
-        &mut self,
-        write: &WriteTransaction,
-        order: &Execution,
-        row: &mut AccountRow,
-    ) -> Result<Verdict, StoreError> {
+    fn carry_out(&mut self, write: &Write<'_>, order: &Execution, row: &mut AccountRow) -> Result<Verdict, StoreError> {
         let Execution {
             account, ref change, ..
         } = *order;
         let seq = change.seq;
         let refuse = |refusal| Ok(Verdict::Kept(Answer::Refused { seq, refusal }));
         let shared = Arc::clone(&self.shared);
-        let value = balance(write, &shared.base.vault, AccountKey::Holder(account))?.available();
+        let value = balance(write, AccountKey::Holder(account))?.available();
         let acknowledged = change.acknowledged.min(seq - 1).min(row.seq_highest);
         let settled = self.answers_up_to(write, account, row, acknowledged)?;
         if row.answers - settled.len() as u64 >= UNACKNOWLEDGED_MAX {
@@ -178,7 +172,8 @@ impl RelayStage {
                 if shared.live().queue.len() + self.batch.queued + sealed.recipients.len() > shared.config.spool_max {
                     return Ok(Verdict::Passing(Refusal::Busy));
                 }
-                Some((sealed, shared.base.segments.append(&sealed.body)?))
+                let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");
+                Some((sealed, shared.base.put_body(write, &sealed.body, references)?))
             }
             _ => None,
         };
@@ -187,7 +182,7 @@ impl RelayStage {
         row.drop_answers(write, account, &settled, acknowledged)?;
         match &order.action {
             Action::Spool(sealed) => {
-                let Some((sealed, location)) = spooled else {
+                let Some((sealed, body)) = spooled else {
                     return refuse(Refusal::Value {
                         shortfall: sealed.price - value,
                     });
@@ -200,7 +195,7 @@ impl RelayStage {
                     Kind::Message,
                     order.day,
                 )?;
-                self.spool(write, account, sealed, location, order.now)?;
+                self.spool(write, account, sealed, body, order.now)?;
                 return Ok(Verdict::Kept(Answer::Done {
                     seq,
                     debited: sealed.price,
@@ -229,7 +224,7 @@ impl RelayStage {
     /// Numbers of the kept answers above the floor and up to `end`.
     fn answers_up_to(
         &self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         row: &AccountRow,
         end: u64,
@@ -237,7 +232,7 @@ impl RelayStage {
         let mut numbers = Vec::new();
         if end > row.seq_floor {
             let range = ((account, row.seq_floor + 1), (account, end));
-            ANSWERS.scan(write, &self.shared.base.vault, range, |(_, seq), _| {
+            ANSWERS.scan(write, range, |(_, seq), _| {
                 numbers.push(seq);
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -246,7 +241,7 @@ impl RelayStage {
     }
 
     /// Drops answers up to `end`, aged out: changes up to there are never executed again.
-    pub(super) fn age_answers(&mut self, write: &WriteTransaction, account: u64, end: u64) -> Result<(), StoreError> {
+    pub(super) fn age_answers(&mut self, write: &Write<'_>, account: u64, end: u64) -> Result<(), StoreError> {
         let mut row = self.account(write, account)?;
         let aged = self.answers_up_to(write, account, &row, end)?;
         row.drop_answers(write, account, &aged, end)?;
@@ -256,13 +251,7 @@ impl RelayStage {
 
 impl AccountRow {
     /// Raises the floor and drops the answers at or below it.
-    fn drop_answers(
-        &mut self,
-        write: &WriteTransaction,
-        account: u64,
-        numbers: &[u64],
-        floor: u64,
-    ) -> Result<(), StoreError> {
+    fn drop_answers(&mut self, write: &Write<'_>, account: u64, numbers: &[u64], floor: u64) -> Result<(), StoreError> {
         for seq in numbers {
             ANSWERS.remove(write, (account, *seq))?;
         }

@@ -3,21 +3,20 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::deposit::{WrapFields, class_bytes, is_class, seal_wrap, sealed_capacity, wrap_digest};
 use keypacks::kdf;
 use ledger::{AccountKey, Kind};
-use redb::WriteTransaction;
 
 use super::RelayFiles;
 use super::books::{balance, charge};
 use super::live::Effect;
-use super::rows::{ACCOUNTS, BODIES, BodyRow, DEPOSITS, DepositRow, HeldDeposit, WAITING};
+use super::rows::{ACCOUNTS, DEPOSITS, DepositRow, HeldDeposit, WAITING};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::entropy::random;
 use crate::relay_store::{Account, DepositOrder};
 use crate::request::{COLLECT_MAX, COLLECT_STEP_MAX, Collected, RECIPIENTS_MAX, Refusal};
-use crate::segments::Location;
 
 /// A checked order with the digest of its body.
 pub(super) struct Deposit {
@@ -50,12 +49,7 @@ pub(super) enum Quota {
 
 impl RelayStage {
     /// Stores one body and a wrap for each recipient, under the next post key of each.
-    pub(super) fn deposit(
-        &mut self,
-        write: &WriteTransaction,
-        deposit: &Deposit,
-        quota: Quota,
-    ) -> Result<(), StoreError> {
+    pub(super) fn deposit(&mut self, write: &Write<'_>, deposit: &Deposit, quota: Quota) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let order = &deposit.order;
         for (account, alias) in &order.recipients {
@@ -66,9 +60,8 @@ impl RelayStage {
                 return Err(StoreError::Busy);
             }
         }
-        let location = shared.base.segments.append(&order.body)?;
         let references = u32::try_from(order.recipients.len()).expect("at most RECIPIENTS_MAX");
-        let body = self.put_body(write, location, references)?;
+        let body = shared.base.put_body(write, &order.body, references)?;
         for (account, alias) in &order.recipients {
             let mut row = self.account(write, account.0)?;
             let step = self.take_post(account.0, row.post_next)?;
@@ -92,7 +85,7 @@ impl RelayStage {
                 day: order.day,
                 held: Some(held),
             };
-            DEPOSITS.put(write, &shared.base.vault, (account.0, row.post_next), &deposit)?;
+            DEPOSITS.put(write, (account.0, row.post_next), &deposit)?;
             let waiting = self.waiting(write, account.0, *alias)?;
             self.put_waiting(write, account.0, *alias, waiting + 1)?;
             row.post_next += 1;
@@ -110,15 +103,14 @@ impl RelayStage {
     /// Debits the inbound price of a deposit, once.
     pub(super) fn pay_inbound(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         index: u64,
         day: u32,
     ) -> Result<Result<(), Refusal>, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let vault = &shared.base.vault;
         self.account(write, account)?;
-        let Some(mut row) = DEPOSITS.get(write, vault, (account, index))? else {
+        let Some(mut row) = DEPOSITS.get(write, (account, index))? else {
             return Ok(Err(Refusal::NoDeposit));
         };
         let Some(held) = row.held.as_mut() else {
@@ -132,7 +124,7 @@ impl RelayStage {
         if held.paid || price == 0 {
             return Ok(Ok(()));
         }
-        let value = balance(write, vault, AccountKey::Holder(account))?.available();
+        let value = balance(write, AccountKey::Holder(account))?.available();
         if price > value {
             return Ok(Err(Refusal::Value {
                 shortfall: price - value,
@@ -146,22 +138,21 @@ impl RelayStage {
             day,
         )?;
         held.paid = true;
-        DEPOSITS.put(write, vault, (account, index), &row)?;
+        DEPOSITS.put(write, (account, index), &row)?;
         Ok(Ok(()))
     }
 
     /// Deletes deposits whose digest matches.
     pub(super) fn confirm(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         deposits: &[(u64, [u8; 32])],
     ) -> Result<u16, StoreError> {
-        let shared = Arc::clone(&self.shared);
         let mut row = self.account(write, account)?;
         let mut deleted = 0;
         for (index, digest) in deposits {
-            let deposit = DEPOSITS.get(write, &shared.base.vault, (account, *index))?;
+            let deposit = DEPOSITS.get(write, (account, *index))?;
             let Some(held) = deposit.and_then(|deposit| deposit.held) else {
                 continue;
             };
@@ -185,17 +176,15 @@ impl RelayStage {
     /// Turns a deposit that outlived retention into its tombstone. `false`: it is gone already.
     pub(super) fn expire(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         (account, index): (u64, u64),
         day: u32,
     ) -> Result<bool, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        let vault = &shared.base.vault;
-        let Some(DepositRow { held: Some(held), .. }) = DEPOSITS.get(write, vault, (account, index))? else {
+        let Some(DepositRow { held: Some(held), .. }) = DEPOSITS.get(write, (account, index))? else {
             return Ok(false);
         };
-        let mut row = ACCOUNTS.get(write, vault, account)?.ok_or(StoreError::Corrupt)?;
-        DEPOSITS.put(write, vault, (account, index), &DepositRow { day, held: None })?;
+        let mut row = ACCOUNTS.get(write, account)?.ok_or(StoreError::Corrupt)?;
+        DEPOSITS.put(write, (account, index), &DepositRow { day, held: None })?;
         self.no_longer_waits(write, account, &held)?;
         row.deposits -= 1;
         self.put_account(write, account, &row)?;
@@ -207,59 +196,25 @@ impl RelayStage {
     }
 
     /// Deposits that wait for one alias.
-    fn waiting(&self, write: &WriteTransaction, account: u64, alias: u32) -> Result<u64, StoreError> {
-        let waiting = WAITING.get(write, &self.shared.base.vault, (account, alias.into()))?;
+    fn waiting(&self, write: &Write<'_>, account: u64, alias: u32) -> Result<u64, StoreError> {
+        let waiting = WAITING.get(write, (account, alias.into()))?;
         Ok(waiting.unwrap_or_default())
     }
 
-    fn put_waiting(&self, write: &WriteTransaction, account: u64, alias: u32, count: u64) -> Result<(), StoreError> {
+    fn put_waiting(&self, write: &Write<'_>, account: u64, alias: u32, count: u64) -> Result<(), StoreError> {
         let key = (account, alias.into());
         match count {
             0 => WAITING.remove(write, key).map(|_| ()),
-            some => WAITING.put(write, &self.shared.base.vault, key, &some),
+            some => WAITING.put(write, key, &some),
         }
     }
 
     /// Takes a deposit that is gone out of its alias's count, and lets its body go.
-    fn no_longer_waits(
-        &mut self,
-        write: &WriteTransaction,
-        account: u64,
-        held: &HeldDeposit,
-    ) -> Result<(), StoreError> {
+    fn no_longer_waits(&mut self, write: &Write<'_>, account: u64, held: &HeldDeposit) -> Result<(), StoreError> {
         let waiting = self.waiting(write, account, held.alias)?;
         let left = waiting.checked_sub(1).ok_or(StoreError::Corrupt)?;
         self.put_waiting(write, account, held.alias, left)?;
-        self.release_body(write, held.body)
-    }
-
-    /// Names a body that was appended in this batch.
-    pub(super) fn put_body(
-        &mut self,
-        write: &WriteTransaction,
-        location: Location,
-        references: u32,
-    ) -> Result<u64, StoreError> {
-        let base = &self.shared.base;
-        let body = u64::from_le_bytes(random(&*base.entropy));
-        if BODIES.get(write, &base.vault, body)?.is_some() {
-            return Err(StoreError::Corrupt);
-        }
-        BODIES.put(write, &base.vault, body, &BodyRow { location, references })?;
-        Ok(body)
-    }
-
-    /// Drops one reference to a body; with the last one its space is free.
-    pub(super) fn release_body(&mut self, write: &WriteTransaction, body: u64) -> Result<(), StoreError> {
-        let base = &self.shared.base;
-        let mut row = BODIES.get(write, &base.vault, body)?.ok_or(StoreError::Corrupt)?;
-        row.references -= 1;
-        if row.references > 0 {
-            return BODIES.put(write, &base.vault, body, &row);
-        }
-        BODIES.remove(write, body)?;
-        base.segments.release(row.location);
-        Ok(())
+        self.shared.base.release_body(write, held.body)
     }
 }
 
@@ -272,56 +227,36 @@ impl RelayFiles {
     ) -> Result<(Vec<Collected>, u64, bool), StoreError> {
         let base = &self.shared.base;
         let most = usize::from(most.min(COLLECT_MAX));
-        base.index.read(|read| {
-            let end = ACCOUNTS
-                .get(read, &base.vault, account.0)?
-                .ok_or(StoreError::NoRow)?
-                .post_next;
-            let limit = from.saturating_add(COLLECT_STEP_MAX).min(end);
-            let (mut collected, mut next, mut more) = (Vec::new(), limit.max(from), false);
-            if from >= end {
-                return Ok((collected, from, false));
+        let read = &base.view()?;
+        let end = ACCOUNTS.get(read, account.0)?.ok_or(StoreError::NoRow)?.post_next;
+        let limit = from.saturating_add(COLLECT_STEP_MAX).min(end);
+        let (mut collected, mut next, mut more) = (Vec::new(), limit.max(from), false);
+        if from >= end {
+            return Ok((collected, from, false));
+        }
+        DEPOSITS.scan(read, ((account.0, from), (account.0, u64::MAX)), |(_, index), row| {
+            if collected.len() == most || index >= limit {
+                next = index.min(limit);
+                more = true;
+                return Ok(ControlFlow::Break(()));
             }
-            DEPOSITS.scan(
-                read,
-                &base.vault,
-                ((account.0, from), (account.0, u64::MAX)),
-                |(_, index), row| {
-                    if collected.len() == most || index >= limit {
-                        next = index.min(limit);
-                        more = true;
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    collected.push(match row.held {
-                        Some(held) => Collected::Wrap { index, wrap: held.wrap },
-                        None => Collected::Expired { index },
-                    });
-                    Ok(ControlFlow::Continue(()))
-                },
-            )?;
-            Ok((collected, next, more))
-        })
+            collected.push(match row.held {
+                Some(held) => Collected::Wrap { index, wrap: held.wrap },
+                None => Collected::Expired { index },
+            });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((collected, next, more))
     }
 
     /// A deposit that is there, if it is paid for or free.
     pub(super) fn read_deposit(&self, account: Account, index: u64) -> Result<Option<(HeldDeposit, bool)>, StoreError> {
         let base = &self.shared.base;
-        let row = base
-            .index
-            .read(|read| DEPOSITS.get(read, &base.vault, (account.0, index)))?;
+        let row = DEPOSITS.get(&base.view()?, (account.0, index))?;
         let prices = self.shared.live().prices;
         Ok(row.and_then(|row| row.held).map(|held| {
             let free = held.paid || prices.inbound_price(held.kilobytes) == Some(0);
             (held, free)
         }))
-    }
-
-    /// A body, as long as its row stands: the row is read again afterwards, since freed space is used again.
-    pub(super) fn read_body(&self, body: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let base = &self.shared.base;
-        let row = || base.index.read(|read| BODIES.get(read, &base.vault, body));
-        let Some(before) = row()? else { return Ok(None) };
-        let bytes = base.segments.read(before.location)?;
-        Ok(row()?.map(|_| bytes))
     }
 }

@@ -8,8 +8,8 @@
 //! body; when that is durable, the slot is written without the old key. A crash in between leaves both, and the
 //! next upkeep goes on.
 
+use crate::index::Write;
 use keypacks::Secret;
-use redb::WriteTransaction;
 use zeroize::Zeroizing;
 
 use super::live::{Effect, Epoch, Epochs, Queued};
@@ -112,11 +112,10 @@ impl RelayStage {
     }
 
     /// Seals the private parts of deliveries again under the current epoch. Returns how many were there.
-    pub(super) fn rewrap(&mut self, write: &WriteTransaction, ids: &[u64]) -> Result<u64, StoreError> {
+    pub(super) fn rewrap(&mut self, write: &Write<'_>, ids: &[u64]) -> Result<u64, StoreError> {
         let mut count = 0;
         for &id in ids {
-            let vault = &self.shared.base.vault;
-            let Some(mut row) = SPOOL.get(write, vault, id)? else {
+            let Some(mut row) = SPOOL.get(write, id)? else {
                 continue;
             };
             let record = self.shared.base.slab.read(row.record)?;
@@ -129,7 +128,7 @@ impl RelayStage {
             let private = vault::open(&old, &row.private)?;
             row.private = vault::seal(&new, &private, &*self.shared.base.entropy);
             row.epoch = number;
-            SPOOL.put(write, vault, id, &row)?;
+            SPOOL.put(write, id, &row)?;
             self.batch.effects.push(Effect::Queued {
                 id,
                 queued: queued(&row),

@@ -1,16 +1,16 @@
-//! Opening the relay's store, and rebuilding its memory from the disk.
+//! Opening the relay's store, and building its memory from the disk.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
-use redb::ReadTransaction;
+use crate::index::View;
 use tokio::sync::watch;
 
 use super::chains::{self, Chains};
 use super::live::{Epochs, Live, LiveAccount};
-use super::rows::{ACCOUNTS, ALIASES, AccountRow, BODIES, SETTINGS, SPOOL};
+use super::rows::{ACCOUNTS, ALIASES, AccountRow, SETTINGS, SPOOL};
 use super::stage::{Batch, RelayStage};
 use super::{RelayConfig, Shared, epochs};
 use crate::StoreError;
@@ -48,11 +48,11 @@ pub(super) fn open(
         folder,
         lock,
         store_key,
-        config.segment_bytes,
+        config.bounds,
         Arc::clone(&entropy),
     )?;
     let shared = Arc::new(Shared {
-        base,
+        base: Arc::new(base),
         config,
         live: RwLock::new(Live::default()),
         deposit_bell: watch::Sender::new(0),
@@ -69,14 +69,14 @@ pub(super) fn open(
         used,
         batch,
     };
-    reload(&mut stage)?;
+    load(&mut stage)?;
     Ok(stage)
 }
 
-/// Rebuilds memory, hashes slots forward to the database, erases what a crash left.
-pub(super) fn reload(stage: &mut RelayStage) -> Result<(), StoreError> {
+/// Builds memory, hashes slots forward to the database, erases what a crash left.
+fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     let shared = Arc::clone(&stage.shared);
-    stage.commit = shared.base.index.commit_number()?;
+    stage.commit = shared.base.index.commit_number();
     let epochs = epochs::load(&mut stage.epochs, stage.commit, &*shared.base.entropy)?;
     let mut loader = Loader {
         shared: &shared,
@@ -84,7 +84,7 @@ pub(super) fn reload(stage: &mut RelayStage) -> Result<(), StoreError> {
         commit: stage.commit,
         lagging: BTreeSet::new(),
     };
-    let live = shared.base.index.read(|read| loader.live(read, epochs))?;
+    let live = loader.live(&shared.base.view()?, epochs)?;
     stage.lagging = loader.lagging;
     let frozen = live
         .accounts
@@ -109,16 +109,15 @@ struct Loader<'l> {
 }
 
 impl Loader<'_> {
-    fn live(&mut self, read: &ReadTransaction, epochs: Epochs) -> Result<Live, StoreError> {
-        let vault = &self.shared.base.vault;
-        let settings = SETTINGS.get(read, vault, Single)?.unwrap_or_default();
+    fn live(&mut self, read: &View<'_>, epochs: Epochs) -> Result<Live, StoreError> {
+        let settings = SETTINGS.get(read, Single)?.unwrap_or_default();
         let mut live = Live {
             operator: settings.operator,
             prices: settings.prices,
             epochs,
             ..Live::default()
         };
-        ACCOUNTS.scan(read, vault, (0, u64::MAX), |account, row| {
+        ACCOUNTS.scan(read, (0, u64::MAX), |account, row| {
             let chains = self.chains(account, &row)?;
             let waiting = row.deposits;
             live.accounts.insert(
@@ -133,19 +132,18 @@ impl Loader<'_> {
             live.add_tags(account);
             Ok(ControlFlow::Continue(()))
         })?;
-        ALIASES.scan(read, vault, ([0; 32], [255; 32]), |name, row| {
+        ALIASES.scan(read, ([0; 32], [255; 32]), |name, row| {
             live.put_alias(name, row);
             Ok(ControlFlow::Continue(()))
         })?;
         self.spool(read, &mut live)?;
-        self.bodies(read)?;
         Ok(live)
     }
 
-    fn spool(&mut self, read: &ReadTransaction, live: &mut Live) -> Result<(), StoreError> {
+    fn spool(&mut self, read: &View<'_>, live: &mut Live) -> Result<(), StoreError> {
         let base = &self.shared.base;
         let (mut records, mut lost) = (BTreeSet::new(), 0);
-        SPOOL.scan(read, &base.vault, (0, u64::MAX), |id, row| {
+        SPOOL.scan(read, (0, u64::MAX), |id, row| {
             records.insert(row.record);
             // A database restored beside newer slots: the delivery cannot be opened any more.
             match live.epochs.key(row.epoch) {
@@ -161,16 +159,6 @@ impl Loader<'_> {
             );
         }
         base.slab.set_used(&records)
-    }
-
-    fn bodies(&mut self, read: &ReadTransaction) -> Result<(), StoreError> {
-        let base = &self.shared.base;
-        let mut used = Vec::new();
-        BODIES.scan(read, &base.vault, (0, u64::MAX), |_, row| {
-            used.push(row.location);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        base.segments.set_used(used)
     }
 
     /// The chains of an account at the database's indices. `None`: the slot contradicts the database.

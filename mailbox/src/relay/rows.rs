@@ -8,33 +8,31 @@
 use ledger::{AccountKey, Balance, PriceList, Transfer};
 use serde::{Deserialize, Serialize};
 
+use crate::bodies::BodyName;
+use crate::overlay::KEY_MAX;
 use crate::request::Answer;
-use crate::segments::Location;
 use crate::slab::RecordNumber;
 use crate::tables::{RowKey, Single, Table};
 
-pub(super) const SETTINGS: Table<Single, SettingsRow> = Table::new("settings");
-pub(super) const ACCOUNTS: Table<u64, AccountRow> = Table::new("accounts");
+pub(super) const SETTINGS: Table<Single, SettingsRow> = Table::new(1);
+pub(super) const ACCOUNTS: Table<u64, AccountRow> = Table::new(2);
 /// Account by the name of its identifier.
-pub(super) const IDENTIFIERS: Table<[u8; 32], u64> = Table::new("identifiers");
-pub(super) const BALANCES: Table<AccountKey, Balance> = Table::new("balances");
+pub(super) const IDENTIFIERS: Table<[u8; 32], u64> = Table::new(3);
+pub(super) const BALANCES: Table<AccountKey, Balance> = Table::new(4);
 /// Transfers by holder and count.
-pub(super) const JOURNAL: Table<(u64, u64), Transfer> = Table::new("journal");
+pub(super) const JOURNAL: Table<(u64, u64), Transfer> = Table::new(5);
 /// Journal key by the name of a transfer's id, for those that may come again.
-pub(super) const TRANSFERS: Table<[u8; 32], (u64, u64)> = Table::new("transfers");
+pub(super) const TRANSFERS: Table<[u8; 32], (u64, u64)> = Table::new(6);
 /// Answers by account and number of the change.
-pub(super) const ANSWERS: Table<(u64, u64), AnswerRow> = Table::new("answers");
+pub(super) const ANSWERS: Table<(u64, u64), AnswerRow> = Table::new(7);
 /// Aliases by the name of their address.
-pub(super) const ALIASES: Table<[u8; 32], AliasRow> = Table::new("aliases");
+pub(super) const ALIASES: Table<[u8; 32], AliasRow> = Table::new(8);
 /// Deposits by account and post index.
-pub(super) const DEPOSITS: Table<(u64, u64), DepositRow> = Table::new("deposits");
+pub(super) const DEPOSITS: Table<(u64, u64), DepositRow> = Table::new(9);
 /// Deposits that wait, by account and number of the alias.
-pub(super) const WAITING: Table<(u64, u64), u64> = Table::new("waiting");
+pub(super) const WAITING: Table<(u64, u64), u64> = Table::new(10);
 /// Deliveries by their random name.
-pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new("spool");
-/// Bodies by a random name.
-pub(super) const BODIES: Table<u64, BodyRow> = Table::new("bodies");
-
+pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new(11);
 /// All rows of one account in a table under `(account, n)`.
 pub(super) fn all_of(account: u64) -> ((u64, u64), (u64, u64)) {
     ((account, 0), (account, u64::MAX))
@@ -104,7 +102,7 @@ pub(super) struct HeldDeposit {
     pub(super) wrap: Vec<u8>,
     /// Number of the alias that it counts for.
     pub(super) alias: u32,
-    pub(super) body: u64,
+    pub(super) body: BodyName,
     pub(super) kilobytes: u32,
     /// Whether the inbound price was debited.
     pub(super) paid: bool,
@@ -119,7 +117,7 @@ pub(super) struct SpoolRow {
     /// UTC second of acceptance, in steps of `ACCEPTED_STEP_S`.
     pub(super) accepted: u64,
     pub(super) kilobytes: u32,
-    pub(super) body: u64,
+    pub(super) body: BodyName,
     /// Number of the epoch whose key, with the slab record, opens the private part.
     pub(super) epoch: u64,
     pub(super) record: RecordNumber,
@@ -144,20 +142,16 @@ impl Drop for PrivateRow {
     }
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
-pub(super) struct BodyRow {
-    pub(super) location: Location,
-    /// Rows that name it.
-    pub(super) references: u32,
-}
-
 impl RowKey for AccountKey {
-    fn to_bytes(&self) -> Vec<u8> {
-        match self {
-            AccountKey::Holder(number) => [&[0], &number.to_be_bytes()[..]].concat(),
-            AccountKey::Revenue => vec![1],
-            AccountKey::Issue => vec![2],
-        }
+    fn write_to(&self, out: &mut [u8; KEY_MAX]) -> usize {
+        out[0] = match self {
+            AccountKey::Holder(_) => 0,
+            AccountKey::Revenue => 1,
+            AccountKey::Issue => 2,
+        };
+        let AccountKey::Holder(number) = self else { return 1 };
+        out[1..9].copy_from_slice(&number.to_be_bytes());
+        9
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use redb::WriteTransaction;
+use crate::index::Write;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::RelayFiles;
@@ -17,9 +17,9 @@ use super::live::Effect;
 use super::rows::{PrivateRow, SPOOL, SpoolRow};
 use super::stage::RelayStage;
 use crate::StoreError;
+use crate::bodies::BodyName;
 use crate::entropy::random;
 use crate::relay_store::{Account, Delivery, DeliveryId, QueueRow};
-use crate::segments::Location;
 use crate::vault::{self, slab_key};
 
 /// How coarse the time of acceptance is kept, in seconds.
@@ -33,19 +33,17 @@ pub(super) enum Ending {
 }
 
 impl RelayStage {
-    /// Queues a message whose body was appended in this batch, for all its recipients.
+    /// Queues a message whose body was written in this batch, for all its recipients.
     pub(super) fn spool(
         &mut self,
-        write: &WriteTransaction,
+        write: &Write<'_>,
         account: u64,
         sealed: &Sealed,
-        location: Location,
+        body: BodyName,
         now: u64,
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let base = &shared.base;
-        let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");
-        let body = self.put_body(write, location, references)?;
         for recipient in &sealed.recipients {
             let private = PrivateRow {
                 account,
@@ -70,7 +68,7 @@ impl RelayStage {
                 private: vault::seal(&key, &plain, &*base.entropy),
             };
             let id = u64::from_le_bytes(random(&*base.entropy));
-            SPOOL.put(write, &base.vault, id, &row)?;
+            SPOOL.put(write, id, &row)?;
             self.batch.effects.push(Effect::Queued {
                 id,
                 queued: queued(&row),
@@ -81,15 +79,15 @@ impl RelayStage {
     }
 
     /// Records how a try ended. A delivery that is gone already stays so.
-    pub(super) fn finish(&mut self, write: &WriteTransaction, id: u64, ending: &Ending) -> Result<(), StoreError> {
+    pub(super) fn finish(&mut self, write: &Write<'_>, id: u64, ending: &Ending) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        let Some(mut row) = SPOOL.get(write, &shared.base.vault, id)? else {
+        let Some(mut row) = SPOOL.get(write, id)? else {
             return Ok(());
         };
         if let Ending::Retry { at } = ending {
             row.attempts = row.attempts.saturating_add(1);
             row.due = *at;
-            SPOOL.put(write, &shared.base.vault, id, &row)?;
+            SPOOL.put(write, id, &row)?;
             self.batch.effects.push(Effect::Queued {
                 id,
                 queued: queued(&row),
@@ -101,7 +99,7 @@ impl RelayStage {
             self.deposit(write, report, Quota::Waived)?;
         }
         SPOOL.remove(write, id)?;
-        self.release_body(write, row.body)?;
+        shared.base.release_body(write, row.body)?;
         shared.base.slab.finish(row.record);
         self.batch.effects.push(Effect::Finished { id });
         Ok(())
@@ -118,7 +116,7 @@ impl RelayFiles {
         let Some((row, mut private)) = opened else {
             return Ok(None);
         };
-        let Some(body) = self.read_body(row.body)? else {
+        let Some(body) = self.shared.base.read_body(row.body)? else {
             return Ok(None);
         };
         let body_key = keypacks::Secret::new(private.body_key);
@@ -136,7 +134,7 @@ impl RelayFiles {
 
     fn open_delivery(&self, id: DeliveryId) -> Result<Option<(SpoolRow, PrivateRow)>, StoreError> {
         let base = &self.shared.base;
-        let read = || base.index.read(|read| SPOOL.get(read, &base.vault, id.0));
+        let read = || SPOOL.get(&base.view()?, id.0);
         let Some(row) = read()? else { return Ok(None) };
         let record = base.slab.read(row.record)?;
         let key = {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::index::Write;
 use keypacks::chain::{BoxChain, BoxStep};
-use redb::WriteTransaction;
 
 use super::Shared;
 use super::books::Books;
@@ -12,6 +12,7 @@ use super::chains::duplicate_post;
 use super::live::{Effect, Live, LiveAccount};
 use super::rows::{ACCOUNTS, AccountRow};
 use crate::StoreError;
+use crate::base::Base;
 use crate::commit::Stage;
 use crate::slots::{SlotFile, SlotUpdate};
 use crate::used::UsedKeys;
@@ -42,26 +43,19 @@ pub(super) struct Batch {
 
 impl RelayStage {
     /// An account's row. `NoRow`: there is none. `RestoredDatabase`: it is frozen.
-    pub(super) fn account(&self, write: &WriteTransaction, account: u64) -> Result<AccountRow, StoreError> {
-        let row = ACCOUNTS
-            .get(write, &self.shared.base.vault, account)?
-            .ok_or(StoreError::NoRow)?;
+    pub(super) fn account(&self, write: &Write<'_>, account: u64) -> Result<AccountRow, StoreError> {
+        let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::NoRow)?;
         match self.shared.live().accounts.get(&account) {
             Some(LiveAccount { chains: None, .. }) => Err(StoreError::RestoredDatabase),
             _ => Ok(row),
         }
     }
 
-    pub(super) fn put_account(
-        &self,
-        write: &WriteTransaction,
-        account: u64,
-        row: &AccountRow,
-    ) -> Result<(), StoreError> {
-        ACCOUNTS.put(write, &self.shared.base.vault, account, row)
+    pub(super) fn put_account(&self, write: &Write<'_>, account: u64, row: &AccountRow) -> Result<(), StoreError> {
+        ACCOUNTS.put(write, account, row)
     }
 
-    pub(super) fn books<'t>(&'t self, write: &'t WriteTransaction) -> Books<'t> {
+    pub(super) fn books<'t>(&'t self, write: &'t Write<'t>) -> Books<'t> {
         Books {
             write,
             vault: &self.shared.base.vault,
@@ -125,13 +119,12 @@ impl RelayStage {
 }
 
 impl Stage for RelayStage {
-    fn flush(&mut self) -> Result<(), StoreError> {
-        self.shared.base.segments.sync()
+    fn base(&self) -> &Arc<Base> {
+        &self.shared.base
     }
 
     fn committed(&mut self, number: u64) {
         self.commit = number;
-        self.shared.base.committed();
         let Batch {
             mut effects,
             posts,
@@ -162,12 +155,7 @@ impl Stage for RelayStage {
     }
 
     fn abandoned(&mut self) {
-        self.shared.base.abandoned();
         self.batch = Batch::default();
-    }
-
-    fn reload(&mut self) -> Result<(), StoreError> {
-        super::load::reload(self)
     }
 
     fn is_unsettled(&self) -> bool {
@@ -180,9 +168,5 @@ impl Stage for RelayStage {
             used.write()?;
         }
         self.shared.base.slab.erase()
-    }
-
-    fn close(&mut self) {
-        self.shared.base.close();
     }
 }

@@ -57,16 +57,14 @@ impl RelayFiles {
     async fn expire_deposits(&self, day: u32, retention_days: u32) -> Result<u64, StoreError> {
         let base = &self.shared.base;
         let (mut old, mut forgotten) = (Vec::new(), Vec::new());
-        base.index.read(|read| {
-            DEPOSITS.scan(read, &base.vault, ((0, 0), (u64::MAX, u64::MAX)), |key, row| {
-                let age = day.saturating_sub(row.day);
-                match row.held {
-                    Some(_) if age > retention_days => old.push(key),
-                    None if age > TOMBSTONE_DAYS => forgotten.push(key),
-                    _ => {}
-                }
-                Ok(ControlFlow::Continue(()))
-            })
+        DEPOSITS.scan(&base.snapshot()?, ((0, 0), (u64::MAX, u64::MAX)), |key, row| {
+            let age = day.saturating_sub(row.day);
+            match row.held {
+                Some(_) if age > retention_days => old.push(key),
+                None if age > TOMBSTONE_DAYS => forgotten.push(key),
+                _ => {}
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
         let mut expired = 0;
         for slice in old.chunks(SLICE) {
@@ -98,22 +96,19 @@ impl RelayFiles {
     async fn age_answers(&self, day: u32) -> Result<(), StoreError> {
         let base = &self.shared.base;
         let mut aged: Vec<(u64, u64)> = Vec::new();
-        base.index.read(|read| {
-            ANSWERS.scan(
-                read,
-                &base.vault,
-                ((0, 0), (u64::MAX, u64::MAX)),
-                |(account, seq), row| {
-                    if day.saturating_sub(row.day) > ANSWER_DAYS {
-                        match aged.last_mut() {
-                            Some((last, end)) if *last == account => *end = seq,
-                            _ => aged.push((account, seq)),
-                        }
+        ANSWERS.scan(
+            &base.snapshot()?,
+            ((0, 0), (u64::MAX, u64::MAX)),
+            |(account, seq), row| {
+                if day.saturating_sub(row.day) > ANSWER_DAYS {
+                    match aged.last_mut() {
+                        Some((last, end)) if *last == account => *end = seq,
+                        _ => aged.push((account, seq)),
                     }
-                    Ok(ControlFlow::Continue(()))
-                },
-            )
-        })?;
+                }
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         for (account, end) in aged {
             // A frozen account keeps its answers.
             match self

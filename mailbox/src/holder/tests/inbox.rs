@@ -97,8 +97,12 @@ fn inbox_keeps_uids_for_ever_and_forgets_what_is_expunged() {
             .expect("nothing to do");
         assert_eq!(store.inbox().version, version + 1);
         let secret = {
-            let read = |read: &_| store.shelf.row::<InboxRow>(read, &INBOX, 3);
-            let (key, _) = store.shelf.base.index.read(read).expect("readable").expect("there");
+            let view = store.shelf.base.view().expect("open");
+            let (key, _) = store
+                .shelf
+                .row::<InboxRow>(&view, &INBOX, 3)
+                .expect("readable")
+                .expect("there");
             store.shelf.base.slab.read(key.record).expect("taken")
         };
         assert_eq!(store.expunge(vec![3, 9]).await, Ok(vec![3]));

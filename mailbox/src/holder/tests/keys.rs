@@ -117,7 +117,24 @@ fn an_index_restored_without_its_slots_is_refused() {
         running.store.reserve_link(0).await.expect("the first");
         running.store.link_answered(0, [1; 16]).await.expect("reserved");
         running.stop().await;
-        disk.restore_file(&before, Path::new("/holder/index.redb"));
+        let folder = Path::new("/holder");
+        let is_database = |path: &Path| !["slots", "slab", "header"].iter().any(|name| path.ends_with(name));
+        for path in disk
+            .list(folder)
+            .expect("there")
+            .iter()
+            .filter(|path| is_database(path))
+        {
+            disk.remove(path).expect("there");
+        }
+        for path in before
+            .list(folder)
+            .expect("there")
+            .iter()
+            .filter(|path| is_database(path))
+        {
+            disk.restore_file(&before, path);
+        }
         assert_eq!(Running::open(&disk, 3).err(), Some(StoreError::RestoredDatabase));
     });
 }

@@ -206,11 +206,8 @@ impl Life {
 /// The slab records of all rows.
 fn live_secrets(running: &Running) -> BTreeSet<[u8; 32]> {
     let (shelf, books) = (&running.store.shelf, running.store.books());
-    let inbox = shelf
-        .base
-        .index
-        .read(|read| shelf.all::<InboxRow>(read, &INBOX))
-        .expect("readable");
+    let view = shelf.base.view().expect("open");
+    let inbox = shelf.all::<InboxRow>(&view, &INBOX).expect("readable");
     let records = inbox.into_iter().map(|(_, record, _)| record);
     let records = records.chain(books.outbox.values().map(|row| row.record));
     let records = records.chain(books.deposits.values().map(|deposit| deposit.record));

@@ -79,11 +79,9 @@ fn nothing_of_a_message_is_on_the_disk_in_clear_and_its_row_key_ends_with_it() {
             assert!(!files.holds(canary));
         }
         let base = &store.shared.base;
-        let row = base
-            .index
-            .read(|read| rows::SPOOL.get(read, &base.vault, id.0))
-            .expect("readable")
-            .expect("queued");
+        let view = base.view().expect("open");
+        let row = rows::SPOOL.get(&view, id.0).expect("readable").expect("queued");
+        drop(view);
         let record = base.slab.read(row.record).expect("readable");
         assert!(files.holds(record.expose()));
         store.finish(id, Outcome::Delivered).await.expect("recorded");

@@ -1,0 +1,87 @@
+//! Bodies by random names: rows that say where each lies and how many other rows need it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::StoreError;
+use crate::base::Base;
+use crate::entropy::random;
+use crate::index::{Source, Write};
+use crate::log::Location;
+use crate::tables::Table;
+
+/// Where bodies are, by name.
+pub(crate) const BODIES: Table<u64, BodyRow> = Table::new(0);
+
+/// Name of a body.
+pub(crate) type BodyName = u64;
+
+/// A body that is kept.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct BodyRow {
+    pub(crate) location: Location,
+    /// Rows that name it.
+    pub(crate) references: u32,
+}
+
+impl Base {
+    /// Writes a body with the batch under way, to be named by so many rows.
+    pub(crate) fn put_body(&self, write: &Write<'_>, bytes: &[u8], references: u32) -> Result<BodyName, StoreError> {
+        let name = u64::from_le_bytes(random(&*self.entropy));
+        if BODIES.get(write, name)?.is_some() {
+            return Err(StoreError::Corrupt);
+        }
+        let location = self.log.append(name, bytes)?;
+        BODIES.put(write, name, &BodyRow { location, references })?;
+        Ok(name)
+    }
+
+    /// Drops one reference to a body; with the last one its space is free.
+    pub(crate) fn release_body(&self, write: &Write<'_>, name: BodyName) -> Result<(), StoreError> {
+        let mut row = BODIES.get(write, name)?.ok_or(StoreError::Corrupt)?;
+        row.references = row.references.checked_sub(1).ok_or(StoreError::Corrupt)?;
+        if row.references > 0 {
+            return BODIES.put(write, name, &row);
+        }
+        BODIES.remove(write, name)?;
+        self.log.release(row.location);
+        Ok(())
+    }
+
+    /// A body, unless it is gone. Its row is read again afterwards: it may be moved, and freed space is used again.
+    pub(crate) fn read_body(&self, name: BodyName) -> Result<Option<Vec<u8>>, StoreError> {
+        let place =
+            || -> Result<Option<Location>, StoreError> { Ok(BODIES.get(&self.view()?, name)?.map(|row| row.location)) };
+        let mut before = place()?;
+        while let Some(location) = before {
+            let bytes = self.log.read(location);
+            let after = place()?;
+            if after == before {
+                return bytes.map(Some);
+            }
+            before = after;
+        }
+        Ok(None)
+    }
+
+    /// Whether a body lies at this place.
+    pub(crate) fn is_at(&self, source: &impl Source, name: BodyName, location: Location) -> Result<bool, StoreError> {
+        Ok(BODIES.get(source, name)?.is_some_and(|row| row.location == location))
+    }
+
+    /// Writes a body to the end of the log and lets its old place go, if it still lies there.
+    pub(crate) fn move_body(
+        &self,
+        write: &Write<'_>,
+        name: BodyName,
+        from: Location,
+        bytes: &[u8],
+    ) -> Result<bool, StoreError> {
+        let Some(row) = BODIES.get(write, name)?.filter(|row| row.location == from) else {
+            return Ok(false);
+        };
+        let location = self.log.append(name, bytes)?;
+        BODIES.put(write, name, &BodyRow { location, ..row })?;
+        self.log.release(from);
+        Ok(true)
+    }
+}

@@ -1,0 +1,568 @@
+//! The log: bodies and row changes of a batch in one record, durable with one write and one sync.
+//!
+//! ```text
+//! segment-000004 (kept for its bodies) | segment-000007 | segment-000005, the head | spare
+//!                                                ^ checkpoint: the index holds everything before
+//! ```
+//!
+//! Segments are files of one size that were written with zeros beforehand, so that a sync moves no metadata. Records
+//! follow each other; a segment names the place where the log left the one before ([`record`]). Bodies stay where they
+//! were written, and the index names them; a segment whose bodies are all released becomes a spare again.
+//!
+//! What may go wrong, and what then holds:
+//!
+//! | event | effect |
+//! |---|---|
+//! | power fails within a write | the record does not open, or its bodies do not match: the log ends before it |
+//! | a write or sync fails | the head is left; the next segment says where, which voids what may have been written |
+//! | the process dies before that | the record may count after all: its outcome is told as unknown |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use keypacks::Secret;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::StoreError;
+use crate::disk::{Disk, DiskFile, RESERVE_BYTES};
+use crate::entropy::Entropy;
+use crate::overlay::Overlay;
+
+mod record;
+mod replay;
+
+pub use record::fuzz;
+use record::{BLOCK, Contents, FRAME, Frame, SegmentHeader};
+pub(crate) use record::{Placed, Position};
+
+/// A body of at least this length is written at once, from where it lies; smaller ones are gathered first.
+const DIRECT_BYTES: usize = 256 << 10;
+/// Room that a batch should find before a new segment is begun for it, as a part of a segment.
+const MARGIN: u64 = 16;
+/// Spare segments that are kept ready.
+const SPARES: usize = 2;
+/// How far a body may be moved to make room: segments with more than this share of living bytes are left alone.
+const SWEEP_BELOW: f64 = 0.5;
+
+/// Where a body lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Location {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Offset in it, in bytes.
+    pub offset: u64,
+    /// Length of the body, in bytes.
+    pub length: u32,
+}
+
+/// The log of one store.
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    key: Secret<32>,
+    entropy: Arc<dyn Entropy>,
+    segment_bytes: u64,
+    state: Mutex<State>,
+    /// Rung when a spare was taken.
+    short: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<u32, Segment>,
+    /// Segments that are ready to be begun.
+    spares: VecDeque<(u32, Arc<dyn DiskFile>)>,
+    /// Where the next record goes. `None`: a segment is to be begun first.
+    head: Option<Position>,
+    /// Something behind the end may have reached the disk, and must not count.
+    is_uncertain: bool,
+    /// End of the log.
+    end: Position,
+    ordinal: u64,
+    commit: u64,
+    /// Ordinal of the segment up to which the index holds everything: a restart reads it and those after it.
+    checkpoint: u64,
+    /// Written since the checkpoint, in bytes.
+    tail: u64,
+    batch: Option<Batch>,
+}
+
+struct Segment {
+    file: Arc<dyn DiskFile>,
+    /// When it was begun, as a count of segments.
+    ordinal: u64,
+    /// End of its records.
+    end: u64,
+    /// Bytes of bodies that live.
+    live: u64,
+    /// Cannot be swept: a record of it does not open.
+    unreadable: bool,
+}
+
+/// A record on its way to the disk.
+struct Batch {
+    file: Arc<dyn DiskFile>,
+    place: Position,
+    /// Where the frame stands in the first part, which begins with the segment's header if this record begins a segment.
+    frame_at: usize,
+    /// Where the record ends so far.
+    at: u64,
+    /// What is not written yet, each part where it goes.
+    gathered: Vec<(u64, Vec<u8>)>,
+    bodies: Vec<Placed>,
+    released: Vec<Location>,
+    digest: Xxh3,
+}
+
+/// What the index keeps of a segment.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct SegmentRow {
+    number: u32,
+    ordinal: u64,
+    end: u64,
+    live: u64,
+}
+
+/// What the index keeps of the log: everything before this place is in the index.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub(crate) commit: u64,
+    pub(crate) position: Position,
+    /// Of the segment of that place.
+    ordinal: u64,
+    segments: Vec<SegmentRow>,
+}
+
+impl CommitFailed {
+    pub(crate) fn into_error(self) -> StoreError {
+        match self {
+            Self::Voided(error) => error,
+            Self::Unknown => StoreError::Unknown,
+        }
+    }
+}
+
+/// How a commit failed.
+pub(crate) enum CommitFailed {
+    /// It has not happened and never will have.
+    Voided(StoreError),
+    /// It may have reached the disk.
+    Unknown,
+}
+
+impl Log {
+    /// Begins a record, in the head or in a new segment. The one before must have been committed or abandoned.
+    pub(crate) fn begin(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        debug_assert!(state.batch.is_none());
+        if state.is_uncertain {
+            self.make_certain(&mut state)?;
+        }
+        let wanted = self.segment_bytes / MARGIN;
+        let has_room = |position: &Position| position.offset + wanted <= self.segment_bytes;
+        let (place, header) = match state.head.filter(has_room) {
+            Some(place) => (place, Vec::new()),
+            None => {
+                let header = self.next_segment(&mut state)?;
+                (header.first_record(), header.encode())
+            }
+        };
+        let file = Arc::clone(&state.files.get(&place.segment).ok_or(StoreError::Corrupt)?.file);
+        state.batch = Some(Batch::new(file, place, header));
+        Ok(())
+    }
+
+    /// Adds a body to the record under way. It can be read once the record is committed.
+    pub(crate) fn append(&self, name: u64, body: &[u8]) -> Result<Location, StoreError> {
+        let length = u32::try_from(body.len()).map_err(|_| StoreError::Invalid)?;
+        if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + u64::from(length) {
+            return Err(StoreError::Full);
+        }
+        let mut state = self.state();
+        let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
+        let direct = body.len() >= DIRECT_BYTES;
+        if direct {
+            batch.at = batch.at.next_multiple_of(BLOCK);
+        }
+        let location = Location {
+            segment: batch.place.segment,
+            offset: batch.at,
+            length,
+        };
+        batch.bodies.push(Placed { name, location });
+        batch.digest.update(body);
+        batch.at += u64::from(length);
+        if direct {
+            batch.at = batch.at.next_multiple_of(BLOCK);
+            batch.gathered.push((batch.at, Vec::new()));
+            let file = Arc::clone(&batch.file);
+            drop(state);
+            file.write_at(location.offset, body)?;
+        } else {
+            batch.gather(body);
+        }
+        Ok(location)
+    }
+
+    /// Lets a body go with the record under way.
+    pub(crate) fn release(&self, location: Location) {
+        if let Some(batch) = self.state().batch.as_mut() {
+            batch.released.push(location);
+        }
+    }
+
+    /// Completes the record with these rows and makes it durable. Returns the number of the commit.
+    pub(crate) fn commit(&self, rows: &Overlay) -> Result<u64, CommitFailed> {
+        let (mut batch, commit) = {
+            let mut state = self.state();
+            let batch = state.batch.take();
+            let commit = state.commit + 1;
+            (batch.ok_or(CommitFailed::Voided(StoreError::Unavailable))?, commit)
+        };
+        let end = batch.complete(commit, rows, &self.key, &*self.entropy);
+        if let Err(error) = batch.write() {
+            return Err(self.leave_head(error.into()));
+        }
+        let mut state = self.state();
+        state.commit = commit;
+        state.tail += end - batch.place.offset;
+        state.end = Position {
+            segment: batch.place.segment,
+            offset: end,
+        };
+        state.head = Some(state.end);
+        state.account(&batch.bodies, &batch.released);
+        let end = state.end;
+        if let Some(segment) = state.files.get_mut(&end.segment) {
+            segment.end = end.offset;
+        }
+        Ok(commit)
+    }
+
+    /// Gives up the record under way before anything of it but bodies was written.
+    pub(crate) fn abandon(&self) {
+        self.state().batch = None;
+    }
+
+    /// After a failure to write: what is behind the end of the log must never count.
+    fn leave_head(&self, error: StoreError) -> CommitFailed {
+        tracing::error!(%error, "a commit failed; the log goes on in another segment");
+        let mut state = self.state();
+        (state.head, state.is_uncertain) = (None, true);
+        match self.make_certain(&mut state) {
+            Ok(()) => CommitFailed::Voided(error),
+            Err(_) => CommitFailed::Unknown,
+        }
+    }
+
+    /// Begins a segment at the end of the log, which voids what was written behind it. Nothing is committed before that is
+    /// durable, so that a disk which refuses is tried with one segment and not with one for each attempt.
+    fn make_certain(&self, state: &mut State) -> Result<(), StoreError> {
+        let header = self.next_segment(state)?;
+        let segment = state.files.get(&header.number).ok_or(StoreError::Corrupt)?;
+        let written = segment.file.write_at(0, &header.encode());
+        match written.and_then(|()| segment.file.sync()) {
+            Ok(()) => {
+                // The end of the log stays where it is until a record stands here.
+                (state.head, state.is_uncertain) = (Some(header.first_record()), false);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(segment) = state.files.remove(&header.number) {
+                    state.spares.push_front((header.number, segment.file));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes a spare, or makes a file that grows as it is written: slower, but at once.
+    fn next_segment(&self, state: &mut State) -> Result<SegmentHeader, StoreError> {
+        let (number, file) = match state.spares.pop_front() {
+            Some(spare) => spare,
+            None => {
+                let number = self.free_number(state)?;
+                let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
+                self.disk.sync_dir(&self.folder)?;
+                (number, file)
+            }
+        };
+        self.short.notify_one();
+        state.ordinal += 1;
+        let ordinal = state.ordinal;
+        state.files.insert(
+            number,
+            Segment {
+                file,
+                ordinal,
+                end: BLOCK,
+                live: 0,
+                unreadable: false,
+            },
+        );
+        Ok(SegmentHeader {
+            number,
+            ordinal,
+            previous: state.end,
+            commit: state.commit,
+        })
+    }
+
+    fn free_number(&self, state: &State) -> Result<u32, StoreError> {
+        let taken = state.files.keys().chain(state.spares.iter().map(|(number, _)| number));
+        taken
+            .max()
+            .map_or(Some(1), |last| last.checked_add(1))
+            .ok_or(StoreError::Corrupt)
+    }
+
+    /// Reads a body. Its space may have been given to something else since its row was read: whoever asks looks again
+    /// afterwards whether the row still says so.
+    pub(crate) fn read(&self, location: Location) -> Result<Vec<u8>, StoreError> {
+        let file = {
+            let state = self.state();
+            Arc::clone(&state.files.get(&location.segment).ok_or(StoreError::Corrupt)?.file)
+        };
+        let mut body = vec![0; location.length as usize];
+        file.read_at(location.offset, &mut body)?;
+        Ok(body)
+    }
+
+    /// What the index has to keep if it takes over everything up to here.
+    pub(crate) fn mark(&self) -> Mark {
+        let state = self.state();
+        let row = |(number, segment): (&u32, &Segment)| SegmentRow {
+            number: *number,
+            ordinal: segment.ordinal,
+            end: segment.end,
+            live: segment.live,
+        };
+        Mark {
+            commit: state.commit,
+            position: state.end,
+            ordinal: state.files.get(&state.end.segment).map_or(0, |segment| segment.ordinal),
+            segments: state.files.iter().map(row).collect(),
+        }
+    }
+
+    /// Written since the index last took over, in bytes.
+    pub(crate) fn tail_bytes(&self) -> u64 {
+        self.state().tail
+    }
+
+    /// The index holds everything up to this mark.
+    pub(crate) fn checkpointed(&self, mark: &Mark, tail: u64) {
+        let mut state = self.state();
+        state.checkpoint = mark.ordinal;
+        state.tail = state.tail.saturating_sub(tail);
+    }
+
+    /// Makes spares of what nobody needs any more, and of new files where there are too few; removes what is too much.
+    pub(crate) fn make_spares(&self) -> Result<(), StoreError> {
+        loop {
+            let (number, file, count) = {
+                let mut state = self.state();
+                let Some(number) = state.finished() else { break };
+                let segment = state.files.remove(&number).ok_or(StoreError::Corrupt)?;
+                (number, segment.file, state.spares.len())
+            };
+            if count >= SPARES || file.len()? != self.segment_bytes {
+                self.disk.remove(&self.path(number))?;
+                continue;
+            }
+            // Under a new number: the header and the records in it name the old one and are void.
+            let fresh = self.free_number(&self.state())?;
+            drop(file);
+            self.disk.rename(&self.path(number), &self.path(fresh))?;
+            self.disk.sync_dir(&self.folder)?;
+            let file = self.disk.open(&self.path(fresh), false)?.into();
+            self.state().spares.push_back((fresh, file));
+        }
+        while self.state().spares.len() < SPARES {
+            if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + 2 * self.segment_bytes {
+                return Err(StoreError::Full);
+            }
+            let number = self.free_number(&self.state())?;
+            let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
+            file.allocate(self.segment_bytes)?;
+            self.disk.sync_dir(&self.folder)?;
+            self.state().spares.push_back((number, file));
+        }
+        Ok(())
+    }
+
+    /// A segment whose living bodies are worth moving, as long as less than half of the log lives.
+    pub(crate) fn sparse(&self) -> Option<u32> {
+        let state = self.state();
+        let closed = || {
+            let closed = |(_, segment): &(&u32, &Segment)| {
+                segment.ordinal < state.checkpoint && !segment.unreadable && segment.end > BLOCK
+            };
+            state.files.iter().filter(closed)
+        };
+        let (used, live) = closed().fold((0, 0), |(used, live), (_, segment)| {
+            (used + segment.end, live + segment.live)
+        });
+        if live as f64 > used as f64 * SWEEP_BELOW {
+            return None;
+        }
+        let share = |segment: &Segment| segment.live as f64 / segment.end as f64;
+        closed()
+            .filter(|(_, segment)| segment.live > 0)
+            .min_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
+            .map(|(number, _)| *number)
+    }
+
+    /// Bodies of this segment were moved; if some still count as living, they are not looked for again.
+    pub(crate) fn swept(&self, number: u32) {
+        if let Some(segment) = self.state().files.get_mut(&number) {
+            segment.unreadable = segment.live > 0;
+        }
+    }
+
+    /// Returns when a spare has been taken.
+    pub(crate) async fn runs_short(&self) {
+        self.short.notified().await;
+    }
+
+    /// All bodies that were ever written to a closed segment.
+    pub(crate) fn bodies_of(&self, number: u32) -> Result<Vec<Placed>, StoreError> {
+        let (file, end) = {
+            let state = self.state();
+            let segment = state.files.get(&number).ok_or(StoreError::NoRow)?;
+            (Arc::clone(&segment.file), segment.end)
+        };
+        let mut bodies = Vec::new();
+        let mut place = Position {
+            segment: number,
+            offset: BLOCK,
+        };
+        while place.offset < end {
+            let Some(record) = record::read(&*file, &self.key, place, false)? else {
+                if let Some(segment) = self.state().files.get_mut(&number) {
+                    segment.unreadable = true;
+                }
+                return Err(StoreError::Corrupt);
+            };
+            place.offset += record.room;
+            bodies.extend(record.contents.bodies);
+        }
+        Ok(bodies)
+    }
+
+    /// Bytes taken on the disk, spares included.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        let state = self.state();
+        let files = state.files.values().map(|segment| &segment.file);
+        files
+            .chain(state.spares.iter().map(|(_, file)| file))
+            .map(|file| file.len().unwrap_or_default())
+            .sum()
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        path_of(&self.folder, number)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+impl State {
+    /// Counts bodies in and out.
+    fn account(&mut self, placed: &[Placed], released: &[Location]) {
+        for Placed { location, .. } in placed {
+            if let Some(segment) = self.files.get_mut(&location.segment) {
+                segment.live += u64::from(location.length);
+            }
+        }
+        for location in released {
+            if let Some(segment) = self.files.get_mut(&location.segment) {
+                segment.live = segment.live.saturating_sub(u64::from(location.length));
+            }
+        }
+    }
+
+    /// A segment that no restart reads and no row names.
+    fn finished(&self) -> Option<u32> {
+        let finished = |(_, segment): &(&u32, &Segment)| segment.live == 0 && segment.ordinal < self.checkpoint;
+        self.files.iter().find(finished).map(|(number, _)| *number)
+    }
+}
+
+impl Batch {
+    /// `header`: the block before the record, if it begins a segment.
+    fn new(file: Arc<dyn DiskFile>, place: Position, header: Vec<u8>) -> Self {
+        let frame_at = header.len();
+        let mut first = header;
+        first.resize(frame_at + FRAME, 0);
+        Self {
+            file,
+            place,
+            frame_at,
+            at: place.offset + FRAME as u64,
+            gathered: vec![(place.offset - frame_at as u64, first)],
+            bodies: Vec::new(),
+            released: Vec::new(),
+            digest: Xxh3::new(),
+        }
+    }
+
+    fn gather(&mut self, bytes: &[u8]) {
+        let (_, last) = self
+            .gathered
+            .last_mut()
+            .expect("the first part is there from the start");
+        last.extend_from_slice(bytes);
+    }
+
+    /// Adds changes, padding and frame. Returns where the record ends.
+    fn complete(&mut self, commit: u64, rows: &Overlay, key: &Secret<32>, entropy: &dyn Entropy) -> u64 {
+        let changes_at = self.at - self.place.offset;
+        let contents = Contents {
+            commit,
+            place: self.place,
+            changes_at,
+            bodies: std::mem::take(&mut self.bodies),
+            released: std::mem::take(&mut self.released),
+            digest: self.digest.digest(),
+        };
+        let changes = record::seal(key, &contents, rows, entropy);
+        (self.bodies, self.released) = (contents.bodies, contents.released);
+        let frame = Frame {
+            commit,
+            changes_at,
+            changes_length: changes.len() as u64,
+        };
+        self.gather(&changes);
+        let end = self.place.offset + frame.room();
+        let (at, last) = self.gathered.last_mut().expect("as above");
+        last.resize(usize::try_from(end - *at).expect("it is in memory"), 0);
+        let frame_at = self.frame_at;
+        self.gathered[0].1[frame_at..][..FRAME].copy_from_slice(&frame.encode());
+        end
+    }
+
+    fn write(&self) -> std::io::Result<()> {
+        for (at, part) in self.gathered.iter().filter(|(_, part)| !part.is_empty()) {
+            self.file.write_at(*at, part)?;
+        }
+        self.file.sync()
+    }
+}
+
+fn path_of(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("segment-{number:06}"))
+}
+
+fn number_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix("segment-")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

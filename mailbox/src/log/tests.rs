@@ -1,0 +1,188 @@
+//! The log alone: what a crash or a failure leaves of it.
+
+use super::*;
+use crate::disk::MemoryDisk;
+use crate::entropy::SeededEntropy;
+use crate::overlay::RowName;
+
+const FOLDER: &str = "/l";
+const SEGMENT: u64 = 64 << 10;
+
+fn open_from(disk: &MemoryDisk, mark: &Mark) -> Result<(Log, replay::Replayed), StoreError> {
+    disk.create_dir_all(Path::new(FOLDER)).expect("made");
+    let entropy = Arc::new(SeededEntropy::new(disk.operations()));
+    Log::open(
+        Arc::new(disk.clone()),
+        Path::new(FOLDER),
+        Secret::new([9; 32]),
+        SEGMENT,
+        mark,
+        entropy,
+    )
+}
+
+fn open(disk: &MemoryDisk) -> (Log, replay::Replayed) {
+    open_from(disk, &Mark::default()).expect("opened")
+}
+
+fn rows(key: u64) -> Overlay {
+    let mut rows = Overlay::default();
+    let name = RowName::new(1, &key.to_be_bytes()).expect("short");
+    rows.set(name, Some(key.to_le_bytes().as_slice().into()));
+    rows
+}
+
+fn keys(rows: &Overlay) -> Vec<u64> {
+    let key = |(name, _): (&RowName, &crate::overlay::Value)| {
+        u64::from_be_bytes(name.key().try_into().expect("as it was written"))
+    };
+    rows.iter().map(key).collect()
+}
+
+/// Commits one row and one body.
+fn put(log: &Log, key: u64, body: &[u8]) -> Result<Location, CommitFailed> {
+    log.begin().map_err(CommitFailed::Voided)?;
+    match log.append(key, body) {
+        Ok(location) => log.commit(&rows(key)).map(|_| location),
+        Err(error) => {
+            log.abandon();
+            Err(CommitFailed::Voided(error))
+        }
+    }
+}
+
+#[test]
+fn what_was_committed_is_read_again_in_order_over_many_segments() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let bodies: Vec<_> = (0..90u64)
+        .map(|key| vec![u8::try_from(key).expect("small"); 100 + 97 * usize::try_from(key).expect("small")])
+        .collect();
+    let places: Vec<_> = (0..90)
+        .map(|key| put(&log, key, &bodies[key as usize]).ok().expect("committed"))
+        .collect();
+    assert!(places.last().expect("many").segment > 3);
+    drop(log);
+    disk.crash(1);
+    let (again, replayed) = open(&disk);
+    assert_eq!((replayed.commit, keys(&replayed.rows)), (90, (0..90).collect()));
+    for (place, body) in places.iter().zip(&bodies) {
+        assert_eq!(again.read(*place).as_ref(), Ok(body));
+    }
+    assert!(put(&again, 90, b"").is_ok());
+    drop(again);
+    assert_eq!(open(&disk).1.commit, 91);
+}
+
+#[test]
+fn a_large_body_is_written_from_where_it_lies_and_found_again() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    log.begin().expect("room");
+    let bodies = [
+        vec![1; 700],
+        vec![2; DIRECT_BYTES + 5],
+        vec![3; 900],
+        vec![4; DIRECT_BYTES],
+    ];
+    let places: Vec<_> = (1..)
+        .zip(&bodies)
+        .map(|(name, body)| log.append(name, body).expect("room"))
+        .collect();
+    assert!(log.commit(&rows(1)).is_ok());
+    drop(log);
+    disk.crash(2);
+    let (again, replayed) = open(&disk);
+    assert_eq!(replayed.commit, 1);
+    for (place, body) in places.iter().zip(&bodies) {
+        assert_eq!(again.read(*place).as_ref(), Ok(body));
+    }
+}
+
+#[test]
+fn a_record_whose_body_was_torn_never_was() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    assert!(put(&log, 1, &[1; 3_000]).is_ok());
+    let place = put(&log, 2, &[2; 3_000]).ok().expect("committed");
+    drop(log);
+    let file = disk
+        .open(&path_of(Path::new(FOLDER), place.segment), false)
+        .expect("there");
+    file.write_at(place.offset + 2_999, &[9]).expect("written");
+    assert_eq!(keys(&open(&disk).1.rows), [1]);
+}
+
+#[test]
+fn wherever_a_write_fails_the_failed_commit_never_comes_back() {
+    for (nth, seed) in (0..6).flat_map(|nth| (0..4).map(move |seed| (nth, seed))) {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk);
+        assert!(put(&log, 1, &[1; 2_000]).is_ok());
+        disk.fail_nth(nth);
+        let mut expected = vec![1];
+        for key in 2..6 {
+            match put(&log, key, &vec![2; DIRECT_BYTES]) {
+                Ok(_) => expected.push(key),
+                Err(CommitFailed::Voided(_)) => {}
+                Err(CommitFailed::Unknown) => panic!("one failure leaves a way to be certain"),
+            }
+        }
+        drop(log);
+        disk.crash(seed);
+        let (log, replayed) = open(&disk);
+        assert_eq!(keys(&replayed.rows), expected, "failure {nth} seed {seed}");
+        assert!(put(&log, 9, b"").is_ok());
+        drop(log);
+        disk.crash(seed);
+        expected.push(9);
+        assert_eq!(keys(&open(&disk).1.rows), expected, "failure {nth} seed {seed}");
+    }
+}
+
+#[test]
+fn a_log_goes_on_where_the_index_left_it_and_keeps_what_lives() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let kept = put(&log, 1, &[7; 5_000]).ok().expect("committed");
+    for key in 2..40 {
+        assert!(put(&log, key, &[1; 5_000]).is_ok());
+    }
+    let mark = log.mark();
+    log.checkpointed(&mark, log.tail_bytes());
+    assert!(put(&log, 40, &[1; 5_000]).is_ok());
+    drop(log);
+    disk.crash(3);
+    let (log, replayed) = open_from(&disk, &mark).expect("opened");
+    assert_eq!((replayed.commit, keys(&replayed.rows)), (40, vec![40]));
+    assert_eq!(log.read(kept), Ok(vec![7; 5_000]));
+    // Everything in the first segment but the body that is kept goes, and the segment stays for it.
+    log.make_spares().expect("room");
+    assert_eq!(log.read(kept), Ok(vec![7; 5_000]));
+    drop(log);
+    disk.remove(&path_of(Path::new(FOLDER), kept.segment)).expect("there");
+    assert_eq!(open_from(&disk, &mark).err(), Some(StoreError::Corrupt));
+}
+
+#[test]
+fn a_finished_segment_becomes_a_spare_whose_old_records_are_void() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let mut mark = Mark::default();
+    for round in 0..30u64 {
+        for key in 0..10 {
+            let body = put(&log, 10 * round + key, &[1; 5_000]).ok().expect("committed");
+            log.begin().expect("room");
+            log.release(body);
+            assert!(log.commit(&Overlay::default()).is_ok());
+        }
+        mark = log.mark();
+        log.checkpointed(&mark, log.tail_bytes());
+        log.make_spares().expect("room");
+    }
+    assert!(log.bytes() <= 5 * SEGMENT, "{} bytes", log.bytes());
+    assert!(put(&log, 1_000, b"last").is_ok());
+    drop(log);
+    disk.crash(5);
+    assert_eq!(keys(&open_from(&disk, &mark).expect("opened").1.rows), [1_000]);
+}
