@@ -99,9 +99,7 @@ impl<S: RelayStore> Commands for Operator<S> {
                 let store = store.clone();
                 // It walks the whole book.
                 let audit = self.relay.host.compute(move || store.audit()).await;
-                let audit = audit
-                    .ok_or("the audit did not finish")?
-                    .map_err(sentence)?;
+                let audit = audit.ok_or("the audit did not finish")?.map_err(sentence)?;
                 Ok(json!({ "totals": audit.totals, "findings": audit.findings }))
             }
             Command::Queue => {

@@ -244,11 +244,7 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
         let rebuilt = if room.num_permits() <= INLINE_BYTES_MAX {
             rebuilding()
         } else {
-            bridge
-                .host
-                .compute(rebuilding)
-                .await
-                .unwrap_or(Err(replies::TRY_LATER))
+            bridge.host.compute(rebuilding).await.unwrap_or(Err(replies::TRY_LATER))
         };
         let reply = match rebuilt {
             Ok(rebuilt) => take_in(&bridge, &alias, recipients, rebuilt).await,
