@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -39,7 +40,7 @@ class Bench:
         self.folder = Path(tempfile.mkdtemp(prefix="postern-compare-", dir=options.folder))
         # Postfix, Dovecot and PostgreSQL leave root behind and must reach their folders.
         self.folder.chmod(0o755)
-        self.rows, self._open, self._names = [], [], 0
+        self.rows, self.generators, self._open, self._names = [], {}, [], 0
 
     def extent(self, whole, quick, smoke):
         """How much of something is asked for."""
@@ -91,6 +92,10 @@ class Bench:
         own, theirs = map(side_of, self.interleave(ours_once, peer_once))
         self.add(Row(scenario, unit, own, theirs, floor, goal))
 
+    def spent(self, generator, seconds, messages):
+        """Enters what a load generator cost: it takes the same processors."""
+        self.generators.setdefault(generator, []).append(seconds / max(messages, 1) * 1e6)
+
     def add(self, row):
         self.rows.append(row)
         print(table([row]).splitlines()[-1], flush=True)
@@ -131,8 +136,8 @@ def accept(bench):
         def work():
             load = smtp(bench, server, recipients, sessions, size)
             result = load.go()
-            load.close()
-            return result["accepted"], result["seconds"]
+            bench.spent("smtpload", load.close(), load.accepted)
+            return load.accepted, result["seconds"]
 
         return costed(pid, work)
 
@@ -163,9 +168,9 @@ def relaying(bench):
     def until_taken(sink, load):
         def work():
             taken, start = sink.wait(0), time.monotonic()
-            accepted = load.go()["accepted"]
-            sink.wait(taken + accepted)
-            return accepted, time.monotonic() - start
+            load.go()
+            sink.wait(taken + load.accepted)
+            return load.accepted, time.monotonic() - start
 
         return work
 
@@ -173,7 +178,7 @@ def relaying(bench):
         words = ["--relay", relay.link, "--data", relay.data, "--sessions", sessions, "--seconds", bench.seconds]
         load = Load("linkload", *words)
         result = costed(relay.pid, until_taken(own_sink, load))
-        load.close()
+        bench.spent("linkload", load.close(), load.accepted)
         return result
 
     def beside(sessions):
@@ -264,6 +269,9 @@ def imap(bench):
     appended = [side_of([(result["rate"],)]) for result, _ in filled]
     bench.add(Row("imap: APPEND of 4 KiB, 16 connections, one run", "msg/s", *appended))
     idle = bench.extent(90, 90, 10)
+    # What earlier sessions gave back to the allocator would be taken first, and not be seen.
+    bridge.stop()
+    bridge.start()
     theirs = idle_imap(dovecot.pid, memory, theirs, idle) if dovecot else None
     own_memory = idle_imap(bridge.pid, resident, own, idle)
     bench.add(bound(f"memory: idle IMAP connection with {messages:,} selected, of {idle}", own_memory, theirs, 50, 20))
@@ -378,7 +386,12 @@ def links(bench):
     def once():
         words = ["--relay", relay.link, "--data", relay.data, "--sessions", busy, "--seconds", bench.seconds]
         load = Load("linkload", *words)
-        result = costed(relay.pid, lambda: (lambda ended: (ended["accepted"], ended["seconds"]))(load.go()))
+
+        def work():
+            seconds = load.go()["seconds"]
+            return load.accepted, seconds
+
+        result = costed(relay.pid, work)
         load.close()
         return result
 
@@ -442,6 +455,8 @@ def main():
     # 10,000 links are 10,000 descriptors at each end.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # As an exception, so that peers do not outlive the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench, started = Bench(options), time.monotonic()
     facts = machine(bench.folder, BINARIES)
     print("\n".join(facts), flush=True)
@@ -455,6 +470,8 @@ def main():
         shutil.rmtree(bench.folder, ignore_errors=True)
     print(f"\nMedian and range of {bench.runs} runs of {bench.seconds:g} s each, {time.monotonic() - started:.0f} s in all.\n")
     print(table(bench.rows))
+    for name, costs in bench.generators.items():
+        print(f"\n{name} takes {min(costs):.0f} to {max(costs):.0f} µs of the same processors for each message.")
     if options.json:
         rows = [{"scenario": row.scenario, "unit": row.unit, **row.raw()} for row in bench.rows]
         options.json.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")

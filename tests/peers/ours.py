@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -66,17 +67,22 @@ class Load:
         line = self.popen.stdout.readline()
         if not line:
             raise AssertionError(f"{self.popen.args[0]} ended with {self.popen.wait()}")
-        return {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", line)}
+        words = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", line)}
+        self.accepted = int(words.get("accepted", 0))
+        return words
 
     def end(self):
         """Ends one that holds its connections."""
-        self.popen.kill()
+        os.kill(self.popen.pid, signal.SIGKILL)
         self.close()
 
     def close(self):
-        self.popen.wait()
+        """Waits for its end; returns the processor seconds that it took, connecting included."""
+        _, status, usage = os.wait4(self.popen.pid, 0)
+        self.popen.returncode = os.waitstatus_to_exitcode(status)
         self.popen.stdin.close()
         self.popen.stdout.close()
+        return usage.ru_utime + usage.ru_stime
 
 
 class Sink:
@@ -95,7 +101,7 @@ class Sink:
     def wait(self, count, seconds=120):
         """Waits until it has taken so many in all, and says how many it has."""
         self._counter.settimeout(seconds)
-        self._lines.write(f"{int(count)}\n")
+        self._lines.write(f"{count}\n")
         self._lines.flush()
         return int(self._lines.readline())
 

@@ -10,6 +10,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,10 +29,13 @@ def missing():
 
 
 def run(*command, **options):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")
-    return done.stdout
+    """Runs a command to its end. Through a file, not a pipe: a daemon that it leaves behind would hold the pipe open."""
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run([str(word) for word in command], stdout=said, stderr=subprocess.STDOUT, **options)
+        said.seek(0)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(map(str, command))}: {said.read()}")
+        return said.read()
 
 
 def wait_for_port(port, what):
@@ -42,6 +46,15 @@ def wait_for_port(port, what):
         except OSError:
             time.sleep(0.05)
     raise RuntimeError(f"{what} does not answer at port {port}")
+
+
+def process_id(path):
+    """What a daemon wrote as its first word; it may be written after the port is open."""
+    for _ in range(200):
+        if path.exists() and (words := path.read_text().split()):
+            return int(words[0])
+        time.sleep(0.05)
+    raise RuntimeError(f"no process wrote {path}")
 
 
 class Postfix:
@@ -104,7 +117,7 @@ default_process_limit = 200
         (folder / "etc/master.cf").write_text(f"127.0.0.1:{port} inet n - n - - smtpd{self.SERVICES}")
         run("postfix", "-c", folder / "etc", "start")
         wait_for_port(port, "Postfix")
-        self.pid = int((folder / "queue/pid/master.pid").read_text())
+        self.pid = process_id(folder / "queue/pid/master.pid")
 
     def queued(self):
         """Messages that it still has."""
@@ -129,7 +142,7 @@ class Dovecot:
     USER = "box"
 
     def __init__(self, folder, port):
-        self.folder = folder
+        self.folder, self.port = folder, port
         for name in ("run", "mail"):
             (folder / name).mkdir(parents=True)
         shutil.chown(folder / "mail", NOBODY.pw_uid, NOBODY.pw_gid)
@@ -170,7 +183,7 @@ service imap-login {{
 """)
         run("dovecot", "-c", folder / "conf")
         wait_for_port(port, "Dovecot")
-        self.pid = int((folder / "run/master.pid").read_text())
+        self.pid = process_id(folder / "run/master.pid")
 
     def stop(self):
         run("doveadm", "-c", self.folder / "conf", "stop")
@@ -189,7 +202,7 @@ class Postgres:
         self._run("pg_ctl", "-D", folder / "data", "-w", "-l", folder / "log", "-o", options, "start")
         self._sql("create table kept (id bigserial primary key, value bytea not null)")
         self._sql("alter table kept alter value set storage external")
-        self.pid = int((folder / "data/postmaster.pid").read_text().split()[0])
+        self.pid = process_id(folder / "data/postmaster.pid")
 
     def _run(self, program, *words):
         user = [] if os.geteuid() else ["runuser", "-u", "postgres", "--"]
