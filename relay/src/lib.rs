@@ -171,14 +171,18 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     Ok(())
 }
 
-/// Opens the store, whose commits run on a thread of their own, as they block on the disk.
+/// Opens the store, whose actors run on threads of their own, as they block on the disk.
 fn open(config: &RelayConfig, host: &Host) -> Result<RelayFiles, StoreError> {
     let settings = mailbox::relay::RelayConfig {
         keep_used_keys: config.keep_used_keys,
         ..Default::default()
     };
     let mut started = Ok(());
-    let spawn = |actor| started = host.workers.actor("commit", actor);
+    let spawn = |actor| {
+        if started.is_ok() {
+            started = host.workers.actor("store", actor);
+        }
+    };
     let store = RelayFiles::open(host.disk.clone(), &config.data, settings, host.entropy.clone(), spawn)?;
     started?;
     if store.frozen() > 0 {
