@@ -193,11 +193,10 @@ def store_accepts(program, folder, callers, seconds):
     return rate, cost / (rate * (time.monotonic() - started)) if rate else 0.0
 
 
-def example(target):
-    """The store's example, built if it is not there."""
-    program = target / "examples" / "accept"
-    if not program.exists():
-        words = ["build", "--release", "--locked", "-p", "mailbox", "--example", "accept"]
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(target.parent)}
+def example(binaries):
+    """The store's example, brought up to date where the binaries lie in a build folder."""
+    if (binaries.parent / "CACHEDIR.TAG").exists():
+        words = ["build", "--release", "--locked", "--quiet", "-p", "mailbox", "--example", "accept"]
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(binaries.resolve().parent)}
         subprocess.run(["cargo", *words], cwd=ROOT, check=True, env=environment)
-    return program
+    return binaries / "examples" / "accept"
