@@ -6,163 +6,76 @@ operation of the disk find the narrow ones.
 """
 
 import random
-import re
-import smtplib
-import threading
 import time
-from collections import Counter
 
-import figures
-from clients import Inbox, deliver, message, submit
-from harness import OUTSIDE, Hazard, World, by_extent, word
+from harness import World, by_extent
 from processes import wait_until
-
-# What a pack is worth here: the load of the long form would use an ordinary one up, and then nothing is sent any more.
-VALUE = 10**13
+from traffic import KEYS, PRICES, VALUE, Judged, Traffic, spread, start_and_serve
 
 FILES = ["segment", "index", "slots", "slab"]
 POINTS = [f"{file}.write:{{}}:{moment}" for file in FILES for moment in ("before", "torn", "after")]
 POINTS += [f"{file}.sync:{{}}:{moment}" for file in FILES for moment in ("before", "after")]
+# Deaths between two judgements: a judgement takes longer than a death.
+DEATHS_PER_JUDGEMENT = 25
 
 
-class Load:
-    """Mail both ways without end, and a note of every acknowledgement."""
+class Crash(Judged):
+    @staticmethod
+    def make():
+        return World(keys=KEYS, value=VALUE, prices=PRICES)
 
-    def __init__(self, world):
-        self.world = world
-        self.sent, self.unsure, self.received = [], [], []
-        self._going = threading.Event()
-        ways = [lambda: self._send(world.a), lambda: self._send(world.b), self._receive]
-        self._threads = [threading.Thread(target=self._keep, args=(way,), daemon=True) for way in ways]
-
-    def __enter__(self):
-        self._going.set()
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._going.clear()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _keep(self, way):
-        while self._going.is_set():
-            try:
-                way()
-            except OSError:
-                time.sleep(0.05)
-            time.sleep(0.02)
-
-    def _send(self, holder):
-        token = word("out")
-        try:
-            submit(holder, OUTSIDE, message(holder.alias, OUTSIDE, token))
-            self.sent.append(token)
-        except smtplib.SMTPResponseException:
-            raise
-        except OSError:
-            self.unsure.append(token)
-            raise
-
-    def _receive(self):
-        token = word("in")
-        deliver(self.world.relay.mx, OUTSIDE, self.world.a.alias, message(OUTSIDE, self.world.a.alias, token))
-        self.received.append(token)
-
-
-class Crash(Hazard):
-    def setUp(self):
-        self.relay, self.sink = self.world.relay, self.world.sink
-        self.kills = []
-
-    def kill(self, victim):
-        self.kills.append(time.time())
-        victim.kill()
-
-    def judge(self, load):
-        """Everything acknowledged is there once, and everything that was taken is paid once."""
-        self.assertGreater(len(load.sent), 0)
-        self.assertGreater(len(load.received), 0)
-        self.world.relink()
-        wait_until(lambda: all(self.sink.with_word(token) for token in load.sent), 120, "all that was acknowledged")
-        statuses = [bridge.settled(120) for bridge in self.world.bridges]
-        wait_until(lambda: not self.relay.queue(), 120, "an empty queue")
-        self._judge_inbox(load)
-        self._judge_duplicates()
-        self._judge_money(statuses)
-
-    def _judge_inbox(self, load):
-        """Every acknowledged message is in INBOX, and none twice, acknowledged or not."""
-        inbox = self.world.__dict__.setdefault("inbox_of_a", Inbox(self.world.a))
-
-        def tokens():
-            return Counter(re.findall(rb"Subject: (in\w+)", b"".join(inbox.refresh().values())))
-
-        expected = {token.encode() for token in load.received}
-        wait_until(lambda: expected <= set(tokens()), 60, "all acknowledged mail in INBOX")
-        self.assertEqual({token: times for token, times in tokens().items() if times > 1}, {})
-
-    def _judge_duplicates(self):
-        """Twice at the recipient only where the sender died after the dot, and then the same octets."""
-        by_subject = {}
-        for delivery in self.sink.offered:
-            subject = next(line for line in delivery.content.split(b"\r\n") if line.startswith(b"Subject:"))
-            by_subject.setdefault(subject, []).append(delivery)
-        for deliveries in by_subject.values():
-            self.assertEqual(len({delivery.content for delivery in deliveries}), 1, "duplicates differ")
-            for delivery in deliveries[:-1]:
-                killed = any(abs(kill - delivery.at) < 2 for kill in self.kills)
-                self.assertTrue(killed, "a duplicate without a kill at its final dot")
-
-    def _judge_money(self, statuses):
-        taken = len({delivery.content for delivery in self.sink.delivered})
-        prices = self.relay.prices
-        totals = self.relay.audit()["totals"]
-        self.assertEqual(totals["credits"] - totals["debits"], totals["balances"])
-        self.assertEqual(totals["balances"], sum(status["balance"] for status in statuses))
-        for_keys = totals["debits"] - taken * figures.price(prices, 1)
-        self.assertEqual(for_keys % prices["key"], 0, "something but keys and messages was debited")
-        keys_used = sum(5_000 - status["keys"] for status in statuses)
-        self.assertTrue(0 <= for_keys // prices["key"] <= keys_used, "messages are not debited once each")
+    def died(self, victim):
+        if victim is self.relay:
+            self.breaks.append(time.time())
 
 
 class RandomInstants(Crash):
     def test_nothing_is_lost_or_paid_twice_by_kills_at_random_instants(self):
         seed = random.randrange(1 << 32)
-        draw = random.Random(seed)
-        with self.subTest(seed=seed):
-            with Load(self.world) as load:
-                for _ in range(by_extent(20, 100)):
-                    time.sleep(draw.uniform(0.1, 1.0))
-                    victim = draw.choice([self.relay, self.relay, self.world.a, self.world.b])
-                    self.kill(victim)
-                    victim.start()
-                time.sleep(1)
-            self.judge(load)
+        draw, waits = random.Random(seed), {"relay": [], "bridge": []}
+        print(f"       seed {seed}")
+        acknowledged = 0
+        for _ in range(by_extent(4, 40)):
+            with Traffic(self.world, links=2) as traffic:
+                for number in range(DEATHS_PER_JUDGEMENT):
+                    time.sleep(draw.uniform(0.05, 0.7))
+                    victim = self.relay if number % 2 else draw.choice(self.world.bridges)
+                    victim.kill()
+                    self.died(victim)
+                    seconds, token = start_and_serve(victim, self.world.a.alias)
+                    waits["relay" if token else "bridge"].append(seconds)
+                    if token:
+                        traffic.received["a"].append(token)
+                time.sleep(0.5)
+            self.judge(traffic)
+            acknowledged += traffic.acknowledged
+        print(f"       {acknowledged} acknowledged; start to first request served:")
+        for name, seconds in waits.items():
+            print(f"       {name}: {spread(seconds)}")
 
 
 class EveryOperation(Crash):
-    @staticmethod
-    def make():
-        return World(value=VALUE)
-
     def test_a_kill_at_each_named_disk_operation_loses_nothing(self):
         draw = random.Random()
-        for point in POINTS:
-            for victim in (self.relay, self.world.a):
-                for count in by_extent([draw.randrange(2, 12)], [1, 3, draw.randrange(4, 60)]):
-                    with self.subTest(point=point.format(count), victim=victim.name):
-                        self.die_at(victim, point.format(count))
+        deaths = [
+            (victim, point.format(count))
+            for point in POINTS
+            for victim in (self.relay, self.world.a)
+            for count in by_extent([draw.randrange(2, 12)], [1, 3, draw.randrange(4, 60)])
+        ]
+        for first in range(0, len(deaths), DEATHS_PER_JUDGEMENT):
+            group = deaths[first : first + DEATHS_PER_JUDGEMENT]
+            with self.subTest(points=[f"{victim.name} {point}" for victim, point in group]):
+                with Traffic(self.world) as traffic:
+                    for victim, point in group:
+                        self.die_at(victim, point)
+                self.judge(traffic)
 
     def die_at(self, victim, point):
-        """Runs `victim` under load until it dies at `point`, starts it again and judges."""
+        """Runs `victim` under load until it dies at `point`, and starts it again."""
         victim.stop()
-        with Load(self.world) as load:
-            victim.start("--kill-at", point, wait=False)
-            wait_until(lambda: not victim.process.running, 30, f"the end at {point}")
-            self.kills.append(time.time())
-            self.assertEqual(victim.process.wait(), -9)
-            victim.start()
-            time.sleep(1)
-        self.judge(load)
+        victim.start("--kill-at", point, wait=False)
+        wait_until(lambda: not victim.process.running, 30, f"the end of {victim.name} at {point}")
+        self.died(victim)
+        self.assertEqual(victim.process.wait(), -9)
+        victim.start()

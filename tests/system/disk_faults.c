@@ -1,6 +1,7 @@
 /* What a disk can do to a program, done at the border of libc: the system tests preload this into a program.
  *
- * The first byte of the file DISK_FAULTS says what happens below the folder DISK_FAULTS_UNDER, from now on:
+ * The first byte of the file DISK_FAULTS says what happens to files whose path begins with
+ * DISK_FAULTS_UNDER, from now on:
  *   l  lie: a sync succeeds and does nothing
  *   r  read-only: what would change anything fails with EROFS, as after a remount
  *   e  error: what would change anything, and every sync, fails with EIO

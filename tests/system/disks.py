@@ -140,12 +140,12 @@ needs_faults = unittest.skipIf(why_no_faults(), f"not run: {why_no_faults()}")
 
 
 class Faults:
-    """Faults of all files below a folder, for programs that are started with `environment`."""
+    """Faults of all files whose path begins with `under`, for programs that are started with `environment`."""
 
     READ_ONLY, ERROR, LIE, NONE = b"r", b"e", b"l", b"-"
 
     def __init__(self, folder, under):
-        library, self._control = folder / "disk_faults.so", folder / "disk_faults"
+        library, self._control = folder / "faults.so", folder / "faults"
         run("cc", "-shared", "-fPIC", "-O1", "-o", library, Path(__file__).with_name("disk_faults.c"))
         self._control.write_bytes(Faults.NONE)
         self.environment = {
@@ -161,13 +161,17 @@ class Faults:
 
 
 class OwnDisks(World):
-    """A world in which the relay and the holder `a` have a disk each."""
+    """A world in which the relay and the holder `a` have a disk each, mounted with `options`."""
 
-    mebibytes, options = 1024, "errors=continue"
+    MEBIBYTES = 1024
+
+    def __init__(self, options="errors=continue", **settings):
+        self._options = options
+        super().__init__(**settings)
 
     def prepare(self):
-        sizes = {"relay": self.mebibytes, "a": self.mebibytes}
-        self.disks = {name: LoopDisk(self.folder.path / name, size, self.options) for name, size in sizes.items()}
+        folder = self.folder.path
+        self.disks = {name: LoopDisk(folder / name, self.MEBIBYTES, self._options) for name in ("relay", "a")}
 
     def close(self):
         for process in (*self.bridges, self.relay):

@@ -104,7 +104,7 @@ class SyncsThatLie(unittest.TestCase):
     def test_a_cut_loses_the_mail_of_a_relay_whose_syncs_do_nothing_and_of_no_other(self):
         self.world.a.stop()
         relay = self.world.relay
-        faults = Faults(self.world.folder.path, relay.data)
+        faults = Faults(self.world.folder.path, f"{relay.data}/")
         self.assertEqual(self.lost_of(40), 0)
         relay.stop()
         # What lies in the kernel is written now, so that the lie costs the new mail and not the accounts.

@@ -32,7 +32,14 @@ ORDER = [
     "bad_input",
     "wire",
     "crash",
+    "power_cuts.RandomInstants",
+    "power_cuts.SyncsThatLie",
+    "power_cuts.issued",
+    "bad_disk.Full",
+    "bad_disk.FoundDamaged",
+    "bad_disk.PassingAt",
     "resources",
+    "soak",
 ]
 
 

@@ -42,10 +42,12 @@ class Traffic:
             ways += [lambda holder=holder: self._send(holder), lambda holder=holder: self._receive(holder)]
         if links:
             ways.append(lambda: self._load_links(links))
-        self._threads = [threading.Thread(target=self._keep, args=(way,), daemon=True) for way in ways]
+        self._ways, self._threads = ways, []
 
     def __enter__(self):
+        """Begins, or goes on after a pause."""
         self._going.set()
+        self._threads = [threading.Thread(target=self._keep, args=(way,), daemon=True) for way in self._ways]
         for thread in self._threads:
             thread.start()
         return self
@@ -104,7 +106,10 @@ class Traffic:
 
 
 class Judged(Hazard):
-    """A system that is broken under load. `breaks` are the moments at which the relay's process died or lost its disk."""
+    """A system that is broken under load.
+
+    `breaks` are the moments at which the relay's process died; they belong to the world, as what its sink keeps does.
+    """
 
     @staticmethod
     def make():
@@ -112,7 +117,7 @@ class Judged(Hazard):
 
     def setUp(self):
         self.relay, self.sink = self.world.relay, self.world.sink
-        self.breaks = []
+        self.breaks = self.world.__dict__.setdefault("breaks", [])
 
     def judge(self, *traffics):
         """Everything acknowledged is there once, and everything that was taken is paid once."""
@@ -151,9 +156,16 @@ class Judged(Hazard):
             for delivery in deliveries[:-1]:
                 excuse = [at for at in self.breaks if -0.5 < at - delivery.at < DOT_TO_RECORD_S]
                 if delivery.answered:
-                    self.assertTrue(excuse, f"a duplicate without a break at its final dot: {delivery.at}")
+                    self.assertTrue(excuse, f"no break at the final dot of a duplicate: {self._story(deliveries)}")
                     excused[min(excuse, key=lambda at: abs(at - delivery.at))] += 1
         self.assertLessEqual(max(excused.values(), default=0), DELIVERIES_AT_ONCE)
+
+    def _story(self, deliveries):
+        """When these copies came, and the breaks about them, in seconds from the first."""
+        first = deliveries[0].at
+        copies = [f"{delivery.at - first:.2f}" for delivery in deliveries]
+        breaks = [f"{at - first:.2f}" for at in self.breaks if abs(at - first) < 60]
+        return f"copies at {copies}, breaks at {breaks}"
 
     def _judge_inboxes(self, traffics):
         """Every acknowledged message is in INBOX, and none twice, acknowledged or not."""
