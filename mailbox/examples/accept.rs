@@ -1,4 +1,5 @@
-//! How many submissions the relay's store accepts each second: `cargo run --release -p mailbox --example accept -- [CALLERS [DIR]]`.
+//! How many submissions the relay's store accepts each second:
+//! `cargo run --release -p mailbox --example accept -- [CALLERS [DIR [SECONDS]]]`.
 //!
 //! 16 callers unless told otherwise, one outstanding 4 KiB submission each, for ten seconds; every answer is durable.
 
@@ -27,13 +28,16 @@ async fn main() {
     let folder = arguments
         .next()
         .map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    let seconds = arguments
+        .next()
+        .map_or(SECONDS, |seconds| seconds.parse().expect("a number of seconds"));
     // The same keys each time: for figures only.
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
     let spawn = |actor| mailbox::commit::on_thread("store", actor).expect("a thread");
     let store =
         RelayFiles::open(Arc::new(SystemDisk), &folder, RelayConfig::default(), entropy, spawn).expect("opened");
     let mut callers = Vec::new();
-    let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
     for _ in 0..callers_wanted {
         let order = IssueOrder {
             link_keys: 16,
@@ -48,7 +52,7 @@ async fn main() {
     for caller in callers {
         accepted += caller.await.expect("no caller panics");
     }
-    println!("{} accepted submissions a second", accepted / SECONDS);
+    println!("{} accepted submissions a second", accepted / seconds);
     store.close().await;
 }
 

@@ -69,6 +69,17 @@ pub(crate) struct Frozen {
     pub(crate) tail: u64,
 }
 
+impl Frozen {
+    /// Rows of a copy that is being made.
+    pub(crate) fn new(rows: Overlay, mark: Mark) -> Self {
+        Self {
+            rows: Arc::new(rows),
+            mark,
+            tail: 0,
+        }
+    }
+}
+
 impl Index {
     /// Opens or makes the database. Returns what it says of the log.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Mark), StoreError> {
@@ -110,7 +121,7 @@ impl Index {
         Ok(View {
             index: self,
             vault,
-            layers: Layers::Owned(state.recent.clone(), state.frozen.clone()),
+            layers: Layers::Owned(state.recent.clone(), state.frozen.clone(), state.commit),
             table,
         })
     }
@@ -292,7 +303,7 @@ pub(crate) struct View<'i> {
 
 enum Layers<'i> {
     Shared(RwLockReadGuard<'i, State>),
-    Owned(Overlay, Option<Arc<Overlay>>),
+    Owned(Overlay, Option<Arc<Overlay>>, u64),
 }
 
 /// What a scan calls with the name and the bytes of each row.
@@ -308,11 +319,19 @@ pub(crate) trait Source {
 }
 
 impl View<'_> {
+    /// Number of the last commit that is seen.
+    pub(crate) fn commit(&self) -> u64 {
+        match &self.layers {
+            Layers::Shared(state) => state.commit,
+            Layers::Owned(_, _, commit) => *commit,
+        }
+    }
+
     /// Newest first.
     fn layers(&self) -> [Option<&Overlay>; 2] {
         match &self.layers {
             Layers::Shared(state) => [Some(&state.recent), state.frozen.as_deref()],
-            Layers::Owned(recent, frozen) => [Some(recent), frozen.as_deref()],
+            Layers::Owned(recent, frozen, _) => [Some(recent), frozen.as_deref()],
         }
     }
 

@@ -8,6 +8,7 @@
 //! that was killed at any point opens again with everything it acknowledged. Start at [`relay_store`], then
 //! [`commit`], which says what each failure leaves.
 
+pub mod backup;
 pub(crate) mod base;
 pub(crate) mod bodies;
 pub mod commit;

@@ -23,13 +23,14 @@ use ledger::PriceList;
 use tokio::sync::watch;
 
 use crate::StoreError;
+use crate::backup::Copied;
 use crate::base::{Base, Bounds};
 use crate::commit::{Committer, committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
-    QueueRow, RelayStore, StatementRow, TagHit, Totals, Upkeep,
+    QueueRow, RelayStore, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
 
@@ -47,6 +48,7 @@ mod rows;
 mod spool;
 mod stage;
 mod upkeep;
+mod verify;
 
 pub use aliases::{ABUSE, ALIASES_MAX, POSTMASTER};
 pub use spool::ACCEPTED_STEP_S;
@@ -93,6 +95,7 @@ pub struct RelayFiles {
 
 /// What readers and the committer share.
 struct Shared {
+    disk: Arc<dyn Disk>,
     base: Arc<Base>,
     config: RelayConfig,
     live: RwLock<Live>,
@@ -339,6 +342,14 @@ impl RelayStore for RelayFiles {
 
     fn audit(&self) -> Result<Audit, StoreError> {
         self.run_audit()
+    }
+
+    fn backup(&self, folder: &Path) -> Result<Copied, StoreError> {
+        self.shared.base.copy_to(&self.shared.disk, folder)
+    }
+
+    async fn verify(&self) -> Result<Verified, StoreError> {
+        self.run_verify().await
     }
 
     fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError> {

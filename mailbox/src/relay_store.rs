@@ -5,11 +5,13 @@
 //! Plain operations read: they are short, and safe to call from a task.
 
 use std::future::Future;
+use std::path::Path;
 
 use keypacks::{Secret, Tag, chain::LinkStep, deposit::Dek, pack::Identifier};
 use ledger::PriceList;
 
 use crate::StoreError;
+use crate::backup::Copied;
 use crate::request::{Answer, Change, Collected};
 
 /// Row number of an account; never leaves the relay.
@@ -214,7 +216,32 @@ pub struct Totals {
     pub aliases: u64,
 }
 
+/// What `verify` read, and found.
+#[derive(Default)]
+pub struct Verified {
+    /// Sums and contradictions, those of the audit first.
+    pub audit: Audit,
+    /// Rows that opened.
+    pub rows: u64,
+    /// Bodies that rows name.
+    pub bodies: u64,
+    /// Key slots that were compared with their account.
+    pub slots: u64,
+    /// Records of the log that opened, their bodies as they were written.
+    pub records: u64,
+    /// Bytes of those records.
+    pub bytes: u64,
+}
+
+impl Verified {
+    /// Adds a contradiction, in words without identifiers.
+    pub(crate) fn finding(&mut self, words: &str) {
+        self.audit.findings.push(words.to_owned());
+    }
+}
+
 /// What `audit` found; each line is one contradiction, in words without identifiers.
+#[derive(Default)]
 pub struct Audit {
     /// Sums recomputed from the postings.
     pub totals: Totals,
@@ -356,6 +383,14 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
 
     /// Recomputes everything from the postings and compares.
     fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// Copies the database as of one commit into an empty folder, beside other operations. The copy holds no key: nothing
+    /// that was erased comes back with it, and it opens beside the keys of this store alone.
+    fn backup(&self, folder: &Path) -> Result<Copied, StoreError>;
+
+    /// Reads everything that is kept and recomputes what can be: the audit, every row, body, delivery and key slot.
+    /// Takes as long as reading the whole store does; goes on beside other operations, and repairs nothing.
+    fn verify(&self) -> impl Future<Output = Result<Verified, StoreError>> + Send;
 
     /// The spool without identifiers, at most `most` rows.
     fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError>;

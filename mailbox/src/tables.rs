@@ -64,6 +64,11 @@ impl<K: RowKey, R: Serialize + DeserializeOwned> Table<K, R> {
         }
     }
 
+    /// The key of a row, if it is this table's.
+    pub(crate) fn key_of(&self, name: &RowName) -> Option<K> {
+        (name.table() == self.number).then(|| K::from_bytes(name.key())).flatten()
+    }
+
     fn name(&self, key: &K) -> RowName {
         let mut bytes = [0; KEY_MAX];
         let length = key.write_to(&mut bytes);

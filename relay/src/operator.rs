@@ -1,5 +1,6 @@
 //! What an operator may ask of a running relay, through its control socket.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keypacks::pack::Identifier;
@@ -43,6 +44,13 @@ pub enum Command {
     Totals,
     /// Sums recomputed from the postings, and every contradiction found.
     Audit,
+    /// Reads everything that is kept and recomputes what can be.
+    Verify,
+    /// Copies the database, without keys, into an empty folder.
+    Backup {
+        /// The folder, as an absolute path.
+        folder: PathBuf,
+    },
     /// Deliveries waiting, without identifiers.
     Queue,
     /// Postings of one account.
@@ -101,6 +109,29 @@ impl<S: RelayStore> Commands for Operator<S> {
                 let audit = self.relay.host.compute(move || store.audit()).await;
                 let audit = audit.ok_or("the audit did not finish")?.map_err(sentence)?;
                 Ok(json!({ "totals": audit.totals, "findings": audit.findings }))
+            }
+            Command::Verify => {
+                let verified = store.verify().await.map_err(sentence)?;
+                Ok(json!({
+                    "totals": verified.audit.totals,
+                    "findings": verified.audit.findings,
+                    "rows": verified.rows,
+                    "bodies": verified.bodies,
+                    "slots": verified.slots,
+                    "records": verified.records,
+                    "bytes": verified.bytes,
+                }))
+            }
+            Command::Backup { folder } => {
+                let store = store.clone();
+                let copied = self.relay.host.compute(move || store.backup(&folder)).await;
+                let copied = copied
+                    .ok_or("the backup did not finish")?
+                    .map_err(|error| match error {
+                        mailbox::StoreError::Invalid => "the folder is not empty: name a new one".to_owned(),
+                        error => sentence(error),
+                    })?;
+                Ok(json!({ "rows": copied.rows, "bodies": copied.bodies, "bytes": copied.bytes }))
             }
             Command::Queue => {
                 let rows = store.queue(QUEUE_ROWS_MAX).map_err(sentence)?;

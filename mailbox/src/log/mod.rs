@@ -88,6 +88,8 @@ struct State {
     /// Written since the checkpoint, in bytes.
     tail: u64,
     batch: Option<Batch>,
+    /// Those who read old places of bodies: no segment is used again before they are done.
+    readers: usize,
 }
 
 struct Segment {
@@ -117,6 +119,15 @@ struct Batch {
     digest: Xxh3,
 }
 
+/// What [`Log::verify`] read.
+#[derive(Default)]
+pub(crate) struct Checked {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    /// Segments with a record that does not open.
+    pub(crate) unreadable: u64,
+}
+
 /// What the index keeps of a segment.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct SegmentRow {
@@ -132,8 +143,8 @@ pub(crate) struct Mark {
     pub(crate) commit: u64,
     pub(crate) position: Position,
     /// Of the segment of that place.
-    ordinal: u64,
-    segments: Vec<SegmentRow>,
+    pub(crate) ordinal: u64,
+    pub(crate) segments: Vec<SegmentRow>,
 }
 
 impl CommitFailed {
@@ -360,12 +371,27 @@ impl Log {
         state.tail = state.tail.saturating_sub(tail);
     }
 
+    /// Keeps all segments as they are until the guard is dropped.
+    pub(crate) fn keep_segments(&self) -> Kept<'_> {
+        self.state().readers += 1;
+        Kept { log: self }
+    }
+
+    /// An empty log in another folder, under the same key.
+    pub(crate) fn beside(&self, disk: &Arc<dyn Disk>, folder: &Path) -> Result<Self, StoreError> {
+        let (disk, entropy) = (Arc::clone(disk), Arc::clone(&self.entropy));
+        let key = self.key.duplicate();
+        Ok(Self::open(disk, folder, key, self.segment_bytes, &Mark::default(), entropy)?.0)
+    }
+
     /// Makes spares of what nobody needs any more, and of new files where there are too few; removes what is too much.
     pub(crate) fn make_spares(&self) -> Result<(), StoreError> {
         loop {
             let (number, file, count) = {
                 let mut state = self.state();
-                let Some(number) = state.finished() else { break };
+                let Some(number) = state.finished().filter(|_| state.readers == 0) else {
+                    break;
+                };
                 let segment = state.files.remove(&number).ok_or(StoreError::Corrupt)?;
                 (number, segment.file, state.spares.len())
             };
@@ -453,6 +479,51 @@ impl Log {
         Ok(bodies)
     }
 
+    /// Reads all records, and their bodies as they were written.
+    pub(crate) fn verify(&self) -> Result<Checked, StoreError> {
+        let segments: Vec<(u32, u64, u64, Arc<dyn DiskFile>)> = {
+            let state = self.state();
+            let segment = |(number, segment): (&u32, &Segment)| {
+                (*number, segment.ordinal, segment.end, Arc::clone(&segment.file))
+            };
+            state.files.iter().map(segment).collect()
+        };
+        let mut checked = Checked::default();
+        for (number, ordinal, end, file) in segments {
+            let mut place = Position {
+                segment: number,
+                offset: BLOCK,
+            };
+            while place.offset < end {
+                let record = record::read(&*file, &self.key, place, true);
+                // Space that was won back meanwhile may hold anything.
+                if self
+                    .state()
+                    .files
+                    .get(&number)
+                    .is_none_or(|segment| segment.ordinal != ordinal)
+                {
+                    break;
+                }
+                let Ok(Some(record)) = record else {
+                    checked.unreadable += 1;
+                    break;
+                };
+                checked.records += 1;
+                checked.bytes += record.room;
+                place.offset += record.room;
+            }
+        }
+        Ok(checked)
+    }
+
+    /// Bytes of living bodies by segment, as they are counted.
+    pub(crate) fn living(&self) -> BTreeMap<u32, u64> {
+        let state = self.state();
+        let living = state.files.iter().filter(|(_, segment)| segment.live > 0);
+        living.map(|(number, segment)| (*number, segment.live)).collect()
+    }
+
     /// Bytes taken on the disk, spares included.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
@@ -470,6 +541,17 @@ impl Log {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the lock")
+    }
+}
+
+/// See [`Log::keep_segments`].
+pub(crate) struct Kept<'l> {
+    log: &'l Log,
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.log.state().readers -= 1;
     }
 }
 

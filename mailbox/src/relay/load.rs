@@ -52,6 +52,7 @@ pub(super) fn open(
         Arc::clone(&entropy),
     )?;
     let shared = Arc::new(Shared {
+        disk,
         base: Arc::new(base),
         config,
         live: RwLock::new(Live::default()),
@@ -179,7 +180,7 @@ impl Loader<'_> {
 }
 
 /// A slot's chains hashed forward to the row's indices, and whether that moved them. `None` if the slot is ahead.
-fn forward(slot: &SlotState, row: &AccountRow) -> Option<(Chains, bool)> {
+pub(super) fn forward(slot: &SlotState, row: &AccountRow) -> Option<(Chains, bool)> {
     let mut chains = Chains::parse(&slot.state)?;
     let before = (chains.link.index(), chains.post.index());
     chains.link.forward_to(row.link_base).ok()?;

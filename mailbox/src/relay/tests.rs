@@ -296,6 +296,103 @@ fn freed_bodies_make_room_for_new_ones() {
 }
 
 #[test]
+fn what_was_changed_on_the_disk_is_found_and_nothing_else() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        for seq in 1..=20 {
+            submit(&store, account, seq, &[b'x'; 9_000]).await.expect("executed");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+        let verified = store.verify().await.expect("readable");
+        assert_eq!(verified.audit.findings, Vec::<String>::new());
+        assert_eq!((verified.bodies, verified.slots), (20, 1));
+        assert!(verified.records > 20 && verified.bytes > 20 * 9_000 && verified.rows > 60);
+        for (name, words) in [("slots", "slots"), ("segment-000001", "log")] {
+            let path = Path::new(FOLDER).join(name);
+            let file = files.disk.open(&path, false).expect("there");
+            let mut kept = vec![0; 8_192];
+            file.read_at(0, &mut kept).expect("as long");
+            // Both copies of a slot, and a record of the log.
+            file.write_at(40, &[0x55; 100]).expect("written");
+            file.write_at(4_096 + 40, &[0x55; 100]).expect("written");
+            let found = store.verify().await.expect("readable").audit.findings;
+            assert!(found.len() == 1 && found[0].contains(words), "{name}: {found:?}");
+            file.write_at(0, &kept).expect("written");
+        }
+        assert_eq!(
+            store.verify().await.expect("readable").audit.findings,
+            Vec::<String>::new()
+        );
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_backup_of_a_live_store_is_whole_and_brings_nothing_back() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        for seq in 1..=30 {
+            submit(&store, account, seq, &[b'x'; 20_000]).await.expect("executed");
+        }
+        let copy = Path::new("/copy");
+        let copied = store.backup(copy).expect("room");
+        assert_eq!((copied.bodies, store.backup(copy)), (30, Err(StoreError::Invalid)));
+        let names: Vec<_> = files
+            .disk
+            .list(copy)
+            .expect("made")
+            .iter()
+            .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+            .collect();
+        assert!(
+            names
+                .iter()
+                .all(|name| name == "index.redb" || name.starts_with("segment-")),
+            "{names:?}"
+        );
+        let gone = store.due(NOW, 1).expect("readable")[0];
+        store.finish(gone, Outcome::Delivered).await.expect("recorded");
+        tokio::time::sleep(std::time::Duration::from_millis(900)).await;
+        store.close().await;
+
+        // Put in the place of the database: the slots have not moved, so nothing is frozen.
+        for path in files.disk.list(Path::new(FOLDER)).expect("there") {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("segment-") || name == "index.redb" {
+                files.disk.remove(&path).expect("there");
+            }
+        }
+        for name in names {
+            files
+                .disk
+                .rename(&copy.join(&name), &Path::new(FOLDER).join(&name))
+                .expect("there");
+        }
+        let store = files.open().await;
+        assert_eq!((store.frozen(), store.totals().expect("readable").queued), (0, 30));
+        assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
+        let opened = |id| store.delivery(id).map(|delivery| delivery.is_some());
+        assert_eq!(
+            opened(gone),
+            Err(StoreError::Corrupt),
+            "its key was erased, and stays so"
+        );
+        let others = store
+            .due(NOW, 100)
+            .expect("readable")
+            .into_iter()
+            .filter(|id| *id != gone);
+        assert!(others.map(opened).all(|opened| opened == Ok(true)));
+        submit(&store, account, 31, b"y").await.expect("executed");
+        store.close().await;
+    });
+}
+
+#[test]
 fn an_index_that_was_put_back_alone_catches_up_with_the_log() {
     run(async {
         let files = Files::new();

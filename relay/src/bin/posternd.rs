@@ -1,6 +1,6 @@
 //! `posternd`: the relay, and its operator's commands.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -47,6 +47,16 @@ enum Command {
     Totals(BesideArgs),
     /// Recompute every sum from the postings; exit status 1 if anything contradicts.
     Audit(BesideArgs),
+    /// Read everything that is kept and recompute what can be; repairs nothing; exit status 1 if anything contradicts.
+    Verify(BesideArgs),
+    /// Copy the database of the running relay, without its keys, into a new folder.
+    Backup {
+        #[command(flatten)]
+        beside: BesideArgs,
+        /// Where to. It must not exist or be empty.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Deliveries waiting, without identifiers.
     Queue(BesideArgs),
     /// Postings of one account.
@@ -168,7 +178,9 @@ fn main() -> ExitCode {
             Command::Pack(PackCommand::Issue(args)) => issue(args).await,
             Command::Topup(args) => top_up(args).await,
             Command::Totals(args) => ask(&args, &Order::Totals, sums).await.map(|_| ()),
-            Command::Audit(args) => audit(&args).await,
+            Command::Audit(args) => audit(&args, &Order::Audit).await,
+            Command::Verify(args) => audit(&args, &Order::Verify).await,
+            Command::Backup { beside, to } => backup(&beside, &to).await,
             Command::Queue(args) => ask(&args, &Order::Queue, |answer| {
                 rows(answer, &["id", "attempts", "due", "kilobytes"], "the queue is empty")
             })
@@ -274,16 +286,37 @@ async fn top_up(args: TopUpArgs) -> Result<(), Failure> {
     .map(|_| ())
 }
 
-async fn audit(args: &BesideArgs) -> Result<(), Failure> {
-    let answer = ask(args, &Order::Audit, |answer| {
+async fn backup(args: &BesideArgs, to: &Path) -> Result<(), Failure> {
+    // The relay writes it, from a working folder of its own.
+    let folder = std::path::absolute(to).map_err(|error| Failure(format!("{}: {error}", to.display())))?;
+    ask(args, &Order::Backup { folder }, |answer| {
+        format!(
+            "copied {} rows and {} bodies ({} bytes); it opens beside this relay's key files alone",
+            answer["rows"], answer["bodies"], answer["bytes"]
+        )
+    })
+    .await
+    .map(|_| ())
+}
+
+/// Runs an audit or a verification.
+async fn audit(args: &BesideArgs, order: &Order) -> Result<(), Failure> {
+    let answer = ask(args, order, |answer| {
         let findings: Vec<String> = answer["findings"]
             .as_array()
             .into_iter()
             .flatten()
             .map(|finding| format!("\n{}", finding.as_str().unwrap_or_default()))
             .collect();
+        let read = match &answer["rows"] {
+            Value::Null => String::new(),
+            rows => format!(
+                "\nread {rows} rows, {} bodies, {} key slots, {} records of the log ({} bytes)",
+                answer["bodies"], answer["slots"], answer["records"], answer["bytes"]
+            ),
+        };
         format!(
-            "{}{}",
+            "{}{read}{}",
             sums(&answer["totals"]),
             if findings.is_empty() {
                 "\nno contradiction".to_owned()
