@@ -61,7 +61,7 @@ class EveryOperation(Crash):
             (victim, point.format(count))
             for point in POINTS
             for victim in (self.relay, self.world.a)
-            for count in by_extent([draw.randrange(2, 12)], [1, 3, draw.randrange(4, 60)])
+            for count in self.counts(point, draw)
         ]
         for first in range(0, len(deaths), DEATHS_PER_JUDGEMENT):
             group = deaths[first : first + DEATHS_PER_JUDGEMENT]
@@ -71,10 +71,20 @@ class EveryOperation(Crash):
                         self.die_at(victim, point)
                 self.judge(traffic)
 
+    @staticmethod
+    def counts(point, draw):
+        """How often an operation happens before the death at it. The index is written at a start and an end alone."""
+        if point.startswith("index"):
+            return by_extent([draw.randrange(1, 3)], [1, 2])
+        return by_extent([draw.randrange(2, 12)], [1, 3, draw.randrange(4, 60)])
+
     def die_at(self, victim, point):
         """Runs `victim` under load until it dies at `point`, and starts it again."""
         victim.stop()
         victim.start("--kill-at", point, wait=False)
+        if point.startswith("index"):
+            time.sleep(1)
+            victim.process.ask_to_end()
         wait_until(lambda: not victim.process.running, 30, f"the end of {victim.name} at {point}")
         self.died(victim)
         self.assertEqual(victim.process.wait(), -9)

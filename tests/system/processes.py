@@ -96,9 +96,13 @@ class Process:
 
     def stop(self, signal_number=signal.SIGTERM, seconds=30):
         """Asks it to end; returns its exit code."""
+        self.ask_to_end(signal_number)
+        return self.wait(seconds)
+
+    def ask_to_end(self, signal_number=signal.SIGTERM):
+        """Asks it to end."""
         if self.running:
             self._popen.send_signal(signal_number)
-        return self.wait(seconds)
 
     def kill(self):
         """SIGKILL to it and all its children."""
