@@ -42,6 +42,11 @@ pub(crate) trait Stage: Send + 'static {
     /// The files.
     fn base(&self) -> &Arc<Base>;
 
+    /// Makes durable what must be before the batch is.
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The batch is durable under this commit number: memory takes its effects.
     fn committed(&mut self, number: u64);
 
@@ -289,6 +294,12 @@ impl<S: Stage> Actor<S> {
             base.abandon(write);
             self.stage.committed(base.index.commit_number());
             answer_all(applied, Ok(()));
+            return Vec::new();
+        }
+        if let Err(error) = self.stage.prepare() {
+            base.abandon(write);
+            self.stage.abandoned();
+            answer_all(applied, Err(error));
             return Vec::new();
         }
         let outcome = match base.commit(write) {

@@ -413,7 +413,11 @@ impl Log {
             }
             let number = self.free_number(&self.state())?;
             let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
-            file.allocate(self.segment_bytes)?;
+            if let Err(error) = file.allocate(self.segment_bytes) {
+                // What was allocated of it is room that others need.
+                let _ = self.disk.remove(&self.path(number));
+                return Err(error.into());
+            }
             self.disk.sync_dir(&self.folder)?;
             self.state().spares.push_back((number, file));
         }

@@ -24,8 +24,7 @@ use crate::slots::SlotUpdate;
 use crate::tables::Single;
 
 impl RelayStage {
-    /// The slot is durable before the commit that makes the account: a crash between leaves a slot without account,
-    /// which the next issue overwrites.
+    /// The slot is written when the batch is complete, before its commit ([`crate::commit::Stage::prepare`]).
     pub(super) fn issue(&mut self, write: &Write<'_>, order: &IssueOrder) -> Result<Issued, StoreError> {
         if order.link_keys < LINK_KEYS_MIN {
             return Err(StoreError::Invalid);
@@ -37,11 +36,11 @@ impl RelayStage {
         let root = Secret::from_fn(|root| entropy.fill(root));
         let identifier = Identifier(random(entropy));
         let chains = Chains::from_root(&root);
-        self.slots.write(&[SlotUpdate {
+        self.batch.slots.push(SlotUpdate {
             slot: account,
             commit: self.commit,
             state: chains.to_state(),
-        }])?;
+        });
 
         let row = new_account(&identifier, order);
         self.put_account(write, account, &row)?;

@@ -36,6 +36,8 @@ pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     /// Post chains as this batch has moved them.
     posts: BTreeMap<u64, BoxChain>,
+    /// Slots of new accounts.
+    pub(super) slots: Vec<SlotUpdate>,
     /// Deliveries added.
     pub(super) queued: usize,
     pub(super) deposited: bool,
@@ -123,11 +125,18 @@ impl Stage for RelayStage {
         &self.shared.base
     }
 
+    /// New slots come before the commit that makes their accounts: a crash between leaves a slot without account, which
+    /// the next issue overwrites.
+    fn prepare(&mut self) -> Result<(), StoreError> {
+        self.slots.write(&std::mem::take(&mut self.batch.slots))
+    }
+
     fn committed(&mut self, number: u64) {
         self.commit = number;
         let Batch {
             mut effects,
             posts,
+            slots: _,
             queued,
             deposited,
         } = std::mem::take(&mut self.batch);
