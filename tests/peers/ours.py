@@ -172,7 +172,6 @@ def read_mailbox(address, user, password, *words):
 def store_accepts(program, folder, callers, seconds):
     """Submissions a second that the store alone accepts from so many callers, and processor seconds for each."""
     folder.mkdir()
-    started = time.monotonic()
     popen = subprocess.Popen([program, str(callers), str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
     cost = 0.0
 
@@ -190,7 +189,7 @@ def store_accepts(program, folder, callers, seconds):
     if popen.returncode:
         raise AssertionError(f"{program} ended with {popen.returncode}")
     rate = float(re.search(r"([\d.]+) accepted", line).group(1))
-    return rate, cost / (rate * (time.monotonic() - started)) if rate else 0.0
+    return rate, cost / max(rate * seconds, 1)
 
 
 def example(binaries):
