@@ -332,8 +332,23 @@ pub fn on_thread(name: &str, actor: impl Future<Output = ()> + Send + 'static) -
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || runtime.block_on(actor))
+        .spawn(move || {
+            let _guard = AbortOnPanic;
+            runtime.block_on(actor);
+        })
         .map(|_| ())
+}
+
+/// A store without its committer would refuse everything for ever while the process looks alive: better that it ends,
+/// and that the next one reads the log.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
 }
 
 #[cfg(test)]

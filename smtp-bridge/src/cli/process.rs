@@ -38,6 +38,8 @@ pub fn run<F: Future<Output = Result<(), Failure>>>(filter: &str, command: impl 
         // A time finer than the operator's bucket would join log lines to what a network observer saw.
         .without_time()
         .with_ansi(false)
+        // A log that cannot be written (a full disk under it, a reader that is gone) must not end who writes it.
+        .log_internal_errors(false)
         .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,5 +1,6 @@
 //! `bridge.toml`: what a bridge needs to know that is not secret.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -48,6 +49,16 @@ impl Settings {
         }
         let path = dir.join(FILE);
         let text = toml::to_string(self).expect("settings are plain data");
-        std::fs::write(&path, text).map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))
+        replace(&path, text.as_bytes()).map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))
     }
+}
+
+/// Writes a file beside its place and moves it there durably: after a power cut there is the old one or the new one.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
