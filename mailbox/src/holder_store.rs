@@ -133,6 +133,30 @@ pub struct PendingDeposit {
     pub alias: u32,
 }
 
+impl PendingDeposit {
+    /// A second copy, its key included.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            dek: Dek::new(self.dek.secret().duplicate()),
+            ..*self
+        }
+    }
+}
+
+/// A deposit whose body was opened.
+pub struct OpenedDeposit {
+    /// Post index.
+    pub index: u64,
+    /// The message.
+    pub message: Vec<u8>,
+    /// UTC second at which it was opened.
+    pub now: u64,
+}
+
+/// Most deposits that are stored in one operation.
+pub const STORED_MAX: usize = 256;
+
 /// IMAP's system flags as bits, in the order answered, flagged, deleted, seen, draft.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Flags(pub u8);
@@ -298,6 +322,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Keys of a post index at or above [`Self::collect_from`] (or of a gap still kept).
     fn post_step(&self, index: u64) -> Option<BoxStep>;
 
+    /// Keys of the post indices from [`Self::collect_from`] on, so many: [`Self::post_step`] of each in one pass.
+    fn post_steps(&self, count: u64) -> Vec<BoxStep>;
+
     /// Records opened wraps in index order and the next index to collect; keys of those behind are erased after.
     fn collected(
         &self,
@@ -308,13 +335,11 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Deposits whose body is not yet stored.
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError>;
 
-    /// Stores an opened message in INBOX and moves its deposit to the unconfirmed. Returns its UID.
-    fn store_deposit(
-        &self,
-        index: u64,
-        message: Vec<u8>,
-        now: u64,
-    ) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    /// Stores opened messages in INBOX in the order given, and moves their deposits to the unconfirmed. Returns their
+    /// UIDs; a deposit that is unconfirmed already keeps the one it has. Fewer UIDs than messages: there was no room for
+    /// those behind, which stay pending. `NoRow`: one is neither pending nor unconfirmed; `Invalid`: there are more than
+    /// [`STORED_MAX`].
+    fn store_deposits(&self, opened: Vec<OpenedDeposit>) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send;
 
     /// Gives a deposit up whose body does not open, with a notice for INBOX.
     fn abandon_deposit(

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::index::Write;
-use keypacks::chain::BoxStep;
+use keypacks::chain::{BoxChain, BoxStep};
 
 use super::books::{Books, Deposit, Gap, post_at};
 use super::rows::{DEPOSITS, DepositRow, GAPS, GapRow, UNCONFIRMED, UnconfirmedRow};
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Flags, PendingDeposit};
+use crate::holder_store::{Flags, OpenedDeposit, PendingDeposit, STORED_MAX};
 use crate::request::COLLECT_STEP_MAX;
 
 /// How long the keys of what was passed over or given up are kept, in seconds: the relay's retention.
@@ -34,6 +34,12 @@ impl Books {
             Some(_) => None,
             None => self.gaps.get(&index).map(|gap| gap.step(index)),
         }
+    }
+
+    /// Keys of the next `count` indices to be collected, at most as many as may be collected at once.
+    pub(super) fn post_steps(&self, count: u64) -> Vec<BoxStep> {
+        let mut ahead = self.post.duplicate();
+        (0..count.min(COLLECT_STEP_MAX)).map(|_| ahead.advance()).collect()
     }
 
     /// Deposits whose body is to be fetched.
@@ -66,38 +72,58 @@ impl HolderStage {
         }
         let collected: BTreeMap<u64, &PendingDeposit> =
             deposits.iter().map(|deposit| (deposit.index, deposit)).collect();
-        self.keep_gaps(write, from, next, &collected)?;
+        let post = self.keep_gaps(write, from, next, &collected)?;
         for (index, deposit) in collected {
             self.drop_gap(write, index)?;
             self.keep_deposit(write, index, deposit)?;
         }
         self.books.state.collect_from = next;
-        self.books.post = Arc::new(post_at(&self.books.post, next)?);
+        self.books.post = Arc::new(post);
         self.drop_aged(write)?;
         self.put_state(write)
     }
 
-    /// Puts the message into INBOX and finishes the key of its deposit. Told again, it names the same UID.
-    pub(super) fn store_deposit(
+    /// Puts messages into INBOX and finishes the keys of their deposits, as far as there is room.
+    pub(super) fn store_deposits(
         &mut self,
         write: &Write<'_>,
-        index: u64,
-        message: &[u8],
-        now: u64,
-    ) -> Result<u32, StoreError> {
-        if let Some(stored) = self.books.unconfirmed.get(&index) {
+        opened: &[OpenedDeposit],
+    ) -> Result<Vec<u32>, StoreError> {
+        if opened.len() > STORED_MAX {
+            return Err(StoreError::Invalid);
+        }
+        let known = |index| self.books.deposits.contains_key(index) || self.books.unconfirmed.contains_key(index);
+        if !opened.iter().all(|opened| known(&opened.index)) {
+            return Err(StoreError::NoRow);
+        }
+        let mut uids = Vec::with_capacity(opened.len());
+        for opened in opened {
+            match self.store_deposit(write, opened) {
+                Ok(uid) => uids.push(uid),
+                // Those before are written: the batch goes on with them, and without this one.
+                Err(error) if error.is_refusal() && !uids.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(uids)
+    }
+
+    /// Told again, it names the same UID.
+    fn store_deposit(&mut self, write: &Write<'_>, opened: &OpenedDeposit) -> Result<u32, StoreError> {
+        let OpenedDeposit { index, message, now } = opened;
+        if let Some(stored) = self.books.unconfirmed.get(index) {
             return Ok(stored.uid);
         }
-        let deposit = self.books.deposits.get(&index).cloned().ok_or(StoreError::NoRow)?;
-        self.tell_time(now);
-        let uid = self.append(write, message, Flags::default(), now)?;
+        let deposit = self.books.deposits.get(index).cloned().ok_or(StoreError::NoRow)?;
+        self.tell_time(*now);
+        let uid = self.append(write, message, Flags::default(), *now)?;
         let row = UnconfirmedRow {
             wrap_digest: deposit.row.wrap_digest,
             uid,
         };
-        UNCONFIRMED.put(write, index, &row)?;
-        Arc::make_mut(&mut self.books.unconfirmed).insert(index, row);
-        self.drop_deposit(write, index, &deposit)?;
+        UNCONFIRMED.put(write, *index, &row)?;
+        Arc::make_mut(&mut self.books.unconfirmed).insert(*index, row);
+        self.drop_deposit(write, *index, &deposit)?;
         Ok(uid)
     }
 
@@ -160,14 +186,14 @@ impl HolderStage {
         Ok(())
     }
 
-    /// Keeps the keys of the indices between `from` and `next` that nothing was collected of.
+    /// Keeps the keys of the indices between `from` and `next` that nothing was collected of. Returns the chain at `next`.
     fn keep_gaps(
         &mut self,
         write: &Write<'_>,
         from: u64,
         next: u64,
         collected: &BTreeMap<u64, &PendingDeposit>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<BoxChain, StoreError> {
         let mut chain = post_at(&self.books.post, from)?;
         for index in from..next {
             let BoxStep { key: secret, tag, .. } = chain.advance();
@@ -189,7 +215,7 @@ impl HolderStage {
                 }),
             );
         }
-        Ok(())
+        Ok(chain)
     }
 
     /// Ends what is kept longer than its time, and the oldest gaps beyond the bound.

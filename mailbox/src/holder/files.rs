@@ -22,8 +22,8 @@ use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{
-    FlagChange, Flags, HolderAlias, HolderStore, LinkPosition, OutboxOrder, OutboxRow, OutboxState, PackFacts,
-    PendingDeposit, Reserved, Snapshot, ValueMirror,
+    FlagChange, Flags, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder, OutboxRow, OutboxState,
+    PackFacts, PendingDeposit, Reserved, Snapshot, ValueMirror,
 };
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
@@ -278,6 +278,10 @@ impl HolderStore for HolderFiles {
         self.books().post_step(index)
     }
 
+    fn post_steps(&self, count: u64) -> Vec<BoxStep> {
+        self.books().post_steps(count)
+    }
+
     async fn collected(&self, deposits: Vec<PendingDeposit>, next: u64) -> Result<(), StoreError> {
         self.run(move |stage, write| stage.collected(write, &deposits, next))
             .await
@@ -287,9 +291,8 @@ impl HolderStore for HolderFiles {
         Ok(self.books().pending())
     }
 
-    async fn store_deposit(&self, index: u64, message: Vec<u8>, now: u64) -> Result<u32, StoreError> {
-        self.run(move |stage, write| stage.store_deposit(write, index, &message, now))
-            .await
+    async fn store_deposits(&self, opened: Vec<OpenedDeposit>) -> Result<Vec<u32>, StoreError> {
+        self.run(move |stage, write| stage.store_deposits(write, &opened)).await
     }
 
     async fn abandon_deposit(&self, index: u64, notice: Vec<u8>, now: u64) -> Result<(), StoreError> {

@@ -21,7 +21,7 @@ use super::create::Keys;
 use super::{HolderFiles, HolderOptions, header, stage};
 use crate::disk::{Disk, MemoryDisk};
 use crate::entropy::{Entropy, SeededEntropy};
-use crate::holder_store::{Flags, HolderStore, OutboxOrder, PendingDeposit};
+use crate::holder_store::{Flags, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX};
 use crate::{StoreError, vault};
 
 const PASSPHRASE: &[u8] = b"correct horse";
@@ -135,6 +135,10 @@ fn deposit(step: &BoxStep) -> PendingDeposit {
         kilobytes: 1,
         alias: 0,
     }
+}
+
+fn opened(index: u64, message: Vec<u8>, now: u64) -> OpenedDeposit {
+    OpenedDeposit { index, message, now }
 }
 
 /// Runs a test on one thread.

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use keypacks::{deposit, kdf};
-use mailbox::holder_store::{Flags, HolderAlias, OutboxRow, OutboxState, PendingDeposit, ValueMirror};
-use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Operation, Refusal, Request};
+use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, ValueMirror};
+use mailbox::request::{Answer, Operation, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::HolderConfig;
+use super::collecting;
 use super::dial::Established;
 use super::requests::Requests;
 use crate::link::LinkError;
@@ -52,6 +52,7 @@ pub(super) async fn work<S: HolderStore>(
         host,
         store,
         link: Requests::new(link, config.answer_timeout),
+        stop: stop.clone(),
     };
     let mut outbox = store.outbox_changed();
     let start = Instant::now();
@@ -92,6 +93,7 @@ struct Courier<'a, S> {
     host: &'a Host,
     store: &'a S,
     link: Requests,
+    stop: watch::Receiver<bool>,
 }
 
 impl<S: HolderStore> Courier<'_, S> {
@@ -255,172 +257,30 @@ impl<S: HolderStore> Courier<'_, S> {
     }
 
     fn compose(&self, notice: &Notice<'_>) -> Vec<u8> {
-        message::notice(
-            notice,
-            &self.config.user,
-            &names::random(self.host),
-            self.host.clock.unix_seconds(),
-        )
+        compose(self.host, self.config, notice)
     }
 
-    /// Collects wraps, fetches bodies, stores them, confirms; until nothing more waits.
     async fn collect(&mut self) -> Result<(), Ended> {
-        self.link.news = false;
-        loop {
-            let from = self.store.collect_from();
-            let answer = self
-                .link
-                .ask(
-                    &Request::Collect {
-                        from,
-                        most: COLLECT_MAX,
-                    },
-                    &[],
-                )
-                .await?;
-            let Answer::Collected { deposits, next, more } = answer else {
-                return Err(unexpected(&answer));
-            };
-            if next < from || next - from > request::COLLECT_STEP_MAX || (more && next == from) {
-                return Err(Ended::Nonsense);
-            }
-            if next > from {
-                let opened = self.open_wraps(from, next, deposits).await?;
-                self.store.collected(opened, next).await?;
-            }
-            self.fetch_pending().await?;
-            self.confirm().await?;
-            if !more {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn open_wraps(
-        &mut self,
-        from: u64,
-        next: u64,
-        deposits: Vec<Collected>,
-    ) -> Result<Vec<PendingDeposit>, Ended> {
-        let mut opened = Vec::new();
-        let mut lowest = from;
-        for entry in deposits {
-            let (Collected::Wrap { index, .. } | Collected::Expired { index }) = entry;
-            if index < lowest || index >= next {
-                return Err(Ended::Nonsense);
-            }
-            lowest = index + 1;
-            match entry {
-                Collected::Expired { .. } => self.tell(&Notice::Expired).await?,
-                Collected::Wrap { wrap, .. } => {
-                    let step = self.store.post_step(index).ok_or(Ended::Nonsense)?;
-                    let Ok(fields) = deposit::open_wrap(&step, &wrap) else {
-                        // Never confirmed; its key is kept with the gaps, and one bad wrap does not hold up the rest.
-                        tracing::error!("the relay served a wrap that does not open");
-                        self.tell(&Notice::Damaged).await?;
-                        continue;
-                    };
-                    opened.push(PendingDeposit {
-                        index,
-                        wrap_digest: deposit::wrap_digest(&wrap),
-                        dek: fields.dek,
-                        body_digest: fields.body_digest,
-                        length: fields.length,
-                        kilobytes: fields.kilobytes,
-                        alias: fields.alias,
-                    });
-                }
-            }
-        }
-        Ok(opened)
-    }
-
-    /// Puts a notice into INBOX.
-    async fn tell(&self, notice: &Notice<'_>) -> Result<(), Ended> {
-        let now = self.host.clock.unix_seconds();
-        self.store.append(self.compose(notice), Flags::default(), now).await?;
-        Ok(())
-    }
-
-    async fn fetch_pending(&mut self) -> Result<(), Ended> {
-        for pending in self.store.pending()? {
-            let index = pending.index;
-            let kilobytes = pending.kilobytes;
-            let request = Request::Fetch { index };
-            let (answer, mut body) = self
-                .link
-                .ask_for_body(&request, |answer| match answer {
-                    Answer::Body { kilobytes: served } if *served == kilobytes && deposit::is_class(kilobytes) => {
-                        Some(deposit::class_bytes(kilobytes))
-                    }
-                    _ => None,
-                })
-                .await?;
-            let now = self.host.clock.unix_seconds();
-            match answer {
-                Answer::Body { .. } => match open(pending, std::mem::take(&mut *body)) {
-                    Some(message) => {
-                        self.store.store_deposit(index, message, now).await?;
-                    }
-                    None => {
-                        let notice = self.compose(&Notice::Damaged);
-                        self.store.abandon_deposit(index, notice, now).await?;
-                    }
-                },
-                Answer::Refused {
-                    refusal: Refusal::NoDeposit,
-                    ..
-                } => {
-                    let notice = self.compose(&Notice::Expired);
-                    self.store.abandon_deposit(index, notice, now).await?;
-                }
-                // Too little value to be served (where inbound mail is priced), or a busy relay: it stays pending.
-                Answer::Refused {
-                    refusal: Refusal::Value { .. } | Refusal::Busy,
-                    ..
-                } => return Ok(()),
-                _ => return Err(Ended::Nonsense),
-            }
-        }
-        Ok(())
-    }
-
-    async fn confirm(&mut self) -> Result<(), Ended> {
-        for part in self.store.unconfirmed()?.chunks(usize::from(COLLECT_MAX)) {
-            let deposits = part.to_vec();
-            let answer = self.link.ask(&Request::Confirm { deposits }, &[]).await?;
-            let Answer::Confirmed { .. } = answer else {
-                return Err(unexpected(&answer));
-            };
-            self.store
-                .confirmed(part.iter().map(|(index, _)| *index).collect())
-                .await?;
-        }
-        Ok(())
+        let Courier {
+            config, host, store, ..
+        } = *self;
+        collecting::collect(host, store, config, &mut self.link, &self.stop).await
     }
 }
 
+/// A message of the bridge itself to its user.
+pub(super) fn compose(host: &Host, config: &HolderConfig, notice: &Notice<'_>) -> Vec<u8> {
+    message::notice(notice, &config.user, &names::random(host), host.clock.unix_seconds())
+}
+
 /// What an answer of another kind than was asked for means.
-fn unexpected(answer: &Answer) -> Ended {
+pub(super) fn unexpected(answer: &Answer) -> Ended {
     match answer {
         Answer::Refused {
             refusal: Refusal::Busy, ..
         } => Ended::Busy,
         _ => Ended::Nonsense,
     }
-}
-
-/// Checks and opens a body; `None` where it is not what the wrap promised.
-fn open(pending: PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
-    if kdf::hash(&[&body]) != pending.body_digest {
-        return None;
-    }
-    let mut payload = Zeroizing::new(deposit::open_body(&pending.dek, body, pending.length).ok()?);
-    let (_, message) = request::split_payload(&payload).ok()?;
-    // The message is the payload's tail: moved to the front instead of copied.
-    let start = payload.len() - message.len();
-    payload.drain(..start);
-    Some(std::mem::take(&mut *payload))
 }
 
 /// What a refusal means to the person who sent the mail.
@@ -441,4 +301,4 @@ fn refusal_reason(refusal: Refusal) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

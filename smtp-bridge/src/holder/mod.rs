@@ -1,8 +1,9 @@
 //! The holder's end of a link: keeps one open while the pack lasts, empties the outbox, collects the mail.
 //!
-//! Start at [`new`]. `dial` makes a link, `courier` works on it. What is durable lives in the store; what is
+//! Start at [`new`]. `dial` makes a link, `courier` works on it, `collecting` is the part of it that mail comes in by. What is durable lives in the store; what is
 //! here is lost in a crash and made again.
 
+mod collecting;
 mod courier;
 mod dial;
 mod requests;

@@ -1,17 +1,20 @@
-//! One request, one answer.
+//! Requests and their answers: one at a time, or several under way.
 
+use std::future::Future;
 use std::time::Duration;
 
 use keypacks::cell::Kind;
 use mailbox::request::{self, Answer, Request};
 use tokio::io::{ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::dial::Established;
 use crate::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
 use crate::net::BoxStream;
 
-/// A link that is asked one thing at a time. News that come in between are noted.
+/// A link that is asked one thing at a time, or through a [`Line`] several. News that come in between are noted.
 pub(super) struct Requests {
     reader: LinkReader<ReadHalf<BoxStream>>,
     writer: LinkWriter<WriteHalf<BoxStream>>,
@@ -42,27 +45,33 @@ impl Requests {
         }
     }
 
-    /// Asks for something whose answer has a body of `expected(answer)` bytes; `None` where it has none.
-    pub(super) async fn ask_for_body(
-        &mut self,
-        request: &Request,
-        expected: impl FnOnce(&Answer) -> Option<usize>,
-    ) -> Result<(Answer, Zeroizing<Vec<u8>>), LinkError> {
-        let (answer, head) = self.ask_for_head(request, &[]).await?;
-        let Some(expected) = expected(&answer) else {
-            return if head.is_bare() {
-                Ok((answer, Zeroizing::default()))
-            } else {
-                Err(LinkError::Broken)
-            };
+    /// The same link with several requests under way at once, and what sends them, which ends when the line is dropped.
+    pub(super) fn several(&mut self) -> (Line<'_>, impl Future<Output = Result<(), LinkError>> + Send) {
+        let (bursts, mut orders) = mpsc::unbounded_channel::<Vec<(u32, Zeroizing<Vec<u8>>)>>();
+        let line = Line {
+            reader: &mut self.reader,
+            bursts,
+            timeout: self.timeout,
+            deadline: Instant::now(),
+            next_stream: &mut self.next_stream,
+            news: &mut self.news,
         };
-        let body = tokio::time::timeout(
-            self.timeout + transfer_time_max(expected),
-            self.reader.body(head, expected),
-        )
-        .await
-        .map_err(|_| LinkError::Timeout)??;
-        Ok((answer, body))
+        let writer = &mut self.writer;
+        // Beside the reading: the relay reads nothing while it answers.
+        let sending = async move {
+            while let Some(requests) = orders.recv().await {
+                let outgoing = requests.iter().map(|(stream, header)| Outgoing {
+                    kind: Kind::Request,
+                    stream: *stream,
+                    header,
+                    body: &[],
+                });
+                let burst: Vec<_> = outgoing.collect();
+                writer.send_burst(&burst).await?;
+            }
+            Ok(())
+        };
+        (line, sending)
     }
 
     /// Waits until the relay has news, which never ends otherwise than by an error or by news.
@@ -77,8 +86,7 @@ impl Requests {
     }
 
     async fn ask_for_head(&mut self, request: &Request, body: &[u8]) -> Result<(Answer, Head), LinkError> {
-        let stream = self.next_stream;
-        self.next_stream = self.next_stream.wrapping_add(1).max(1);
+        let stream = take_stream(&mut self.next_stream);
         let header = Zeroizing::new(request::encode(request));
         let exchange = async {
             self.writer
@@ -114,6 +122,71 @@ impl Requests {
             Err(LinkError::Broken)
         }
     }
+}
+
+/// A link with several requests under way, none of which has a body. How many is up to whoever asks.
+pub(super) struct Line<'a> {
+    reader: &'a mut LinkReader<ReadHalf<BoxStream>>,
+    bursts: mpsc::UnboundedSender<Vec<(u32, Zeroizing<Vec<u8>>)>>,
+    timeout: Duration,
+    /// When the next answer must have begun.
+    deadline: Instant,
+    next_stream: &'a mut u32,
+    news: &'a mut bool,
+}
+
+/// An answer, its body perhaps still under way.
+pub(super) struct Incoming {
+    pub(super) stream: u32,
+    pub(super) answer: Answer,
+    pub(super) head: Head,
+}
+
+impl Line<'_> {
+    /// Sends requests as one burst. Returns their streams.
+    pub(super) fn ask(&mut self, requests: &[Request]) -> Vec<u32> {
+        let encoded = |request| (take_stream(self.next_stream), Zeroizing::new(request::encode(request)));
+        let burst: Vec<_> = requests.iter().map(encoded).collect();
+        let streams = burst.iter().map(|(stream, _)| *stream).collect();
+        self.deadline = Instant::now() + self.timeout;
+        // It fails when the sending has, which ends the link.
+        let _ = self.bursts.send(burst);
+        streams
+    }
+
+    /// Waits for the next answer, in whatever order the relay gives them. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Result<Incoming, LinkError> {
+        loop {
+            let head = timeout_at(self.deadline, self.reader.next());
+            let head = head.await.map_err(|_| LinkError::Timeout)??;
+            match head.kind {
+                Kind::Answer => {
+                    self.deadline = Instant::now() + self.timeout;
+                    let answer = request::decode(&head.header).map_err(|_| LinkError::Broken)?;
+                    let stream = head.stream;
+                    return Ok(Incoming { stream, answer, head });
+                }
+                Kind::New if head.is_bare() => *self.news = true,
+                _ => return Err(LinkError::Broken),
+            }
+        }
+    }
+
+    /// Reads the rest of an answer whose body is so long. To be awaited to its end.
+    pub(super) async fn body(&mut self, head: Head, expected: usize) -> Result<Zeroizing<Vec<u8>>, LinkError> {
+        let time = self.timeout + transfer_time_max(expected);
+        let body = tokio::time::timeout(time, self.reader.body(head, expected));
+        let body = body.await.map_err(|_| LinkError::Timeout)??;
+        self.deadline = Instant::now() + self.timeout;
+        Ok(body)
+    }
+}
+
+/// Stream numbers count up, and 0 is the link's own.
+fn take_stream(next: &mut u32) -> u32 {
+    let stream = *next;
+    *next = stream.wrapping_add(1).max(1);
+    stream
 }
 
 /// What a body may take on the slowest line that is still of use: 32 KiB a second.

@@ -208,6 +208,30 @@ async fn a_peer_that_takes_nothing_is_given_up() {
 }
 
 #[tokio::test]
+async fn messages_that_leave_together_are_filled_up_together() {
+    let (holder, relay) = ends();
+    let (near, mut far) = duplex(1 << 20);
+    let mut writer = LinkWriter::new(near, holder.sealer);
+    let messages = [1, 2, 3].map(|stream| Outgoing {
+        kind: Kind::Request,
+        stream,
+        header: b"header",
+        body: &[],
+    });
+    writer.send_burst(&messages).await.expect("sent");
+    drop(writer);
+    let mut cells = Vec::new();
+    far.read_to_end(&mut cells).await.expect("sent");
+    assert_eq!(cells.len(), 4 * CELL);
+    let mut reader = LinkReader::new(&cells[..], relay.opener);
+    for stream in [1, 2, 3] {
+        let head = reader.next().await.expect("arrived");
+        assert!(head.is_bare() && head.stream == stream && head.header[..] == *b"header");
+    }
+    assert!(matches!(reader.next().await, Err(LinkError::Stream(_))), "padding only");
+}
+
+#[tokio::test]
 async fn a_goodbye_is_told_from_a_cut() {
     let (mut writer, mut reader) = pipe();
     writer.close().await.expect("said");

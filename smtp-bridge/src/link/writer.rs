@@ -58,7 +58,28 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Sends a message as one burst, padded to a power of two of cells. To be awaited to its end.
     pub async fn send(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
+        self.send_burst(std::slice::from_ref(message)).await
+    }
+
+    /// Sends messages as one burst, padded to a power of two of cells. To be awaited to its end.
+    pub async fn send_burst(&mut self, messages: &[Outgoing<'_>]) -> Result<(), LinkError> {
         self.pace = Pace::begin(self.is_paced);
+        for message in messages {
+            self.seal_message(message).await?;
+        }
+        for _ in 0..padding(messages.iter().map(Outgoing::cells).sum()) {
+            self.seal(Frame {
+                kind: Kind::Pad,
+                last: true,
+                stream: 0,
+                data: &[],
+            })
+            .await?;
+        }
+        self.flush().await
+    }
+
+    async fn seal_message(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
         let first = DATA_MAX - 2 - message.header.len();
         let (start, mut rest) = message.body.split_at(first.min(message.body.len()));
         let length = u16::try_from(message.header.len()).expect("a header fits one cell");
@@ -84,16 +105,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             })
             .await?;
         }
-        for _ in 0..padding(message.cells()) {
-            self.seal(Frame {
-                kind: Kind::Pad,
-                last: true,
-                stream: 0,
-                data: &[],
-            })
-            .await?;
-        }
-        self.flush().await
+        Ok(())
     }
 
     /// Sends one of the link's own cells, Linked or New.

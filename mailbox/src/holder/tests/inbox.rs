@@ -1,6 +1,7 @@
 //! Deposits and INBOX.
 
 use super::*;
+use crate::disk::RESERVE_BYTES;
 use crate::holder::rows::{INBOX, InboxRow};
 use crate::holder_store::{FlagChange, ValueMirror};
 
@@ -19,20 +20,124 @@ fn a_deposit_told_twice_is_stored_once_and_its_key_is_erased() {
             .slab
             .read(store.books().deposits[&0].record)
             .expect("taken");
-        let uid = store.store_deposit(0, b"text".to_vec(), 9).await.expect("pending");
-        assert_eq!(store.store_deposit(0, b"text".to_vec(), 9).await, Ok(uid));
+        let text = || vec![opened(0, b"text".to_vec(), 9)];
+        let uids = store.store_deposits(text()).await.expect("pending");
+        assert_eq!(store.store_deposits(text()).await, Ok(uids));
         assert_eq!(store.inbox().entries.len(), 1);
         assert!(store.pending().expect("readable").is_empty());
         assert_eq!(store.unconfirmed(), Ok(vec![(0, [0; 32])]));
         store.confirmed(vec![0]).await.expect("told");
         assert_eq!(store.unconfirmed(), Ok(Vec::new()));
-        assert_eq!(
-            store.store_deposit(0, b"text".to_vec(), 9).await,
-            Err(StoreError::NoRow)
-        );
+        assert_eq!(store.store_deposits(text()).await, Err(StoreError::NoRow));
         running.stop().await;
         assert!(!holds(&disk, secret.expose()));
     });
+}
+
+/// A store with the first `count` deposits pending.
+async fn pending(disk: &MemoryDisk, count: u64) -> Running {
+    let running = Running::open(disk, 2).expect("opens");
+    let steps = running.store.post_steps(count);
+    let deposits = steps.iter().map(deposit).collect();
+    running.store.collected(deposits, count).await.expect("in order");
+    running
+}
+
+#[test]
+fn deposits_that_are_stored_together_share_a_commit_and_keep_their_order() {
+    let disk = made(1);
+    block_on(async {
+        let running = pending(&disk, 4).await;
+        let store = &running.store;
+        let text = |index: u64| opened(index, index.to_string().into_bytes(), 9);
+        let before = store.shelf.base.index.commit_number();
+        assert_eq!(
+            store.store_deposits(vec![text(2), text(0), text(2)]).await,
+            Ok(vec![1, 2, 1])
+        );
+        assert_eq!(store.shelf.base.index.commit_number(), before + 1);
+        assert_eq!(store.store_deposits(vec![text(3), text(0)]).await, Ok(vec![3, 2]));
+        let found = [1, 2, 3].map(|uid| store.message(uid).expect("readable").expect("there"));
+        assert_eq!(found, [b"2", b"0", b"3"]);
+        let unconfirmed = store.unconfirmed().expect("readable");
+        assert_eq!(unconfirmed, [(0, [0; 32]), (2, [2; 32]), (3, [3; 32])]);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn one_deposit_that_is_not_there_refuses_all_that_came_with_it() {
+    let disk = made(1);
+    block_on(async {
+        let running = pending(&disk, 2).await;
+        let store = &running.store;
+        let text = |index: u64| opened(index, b"text".to_vec(), 9);
+        assert_eq!(
+            store.store_deposits(vec![text(0), text(2)]).await,
+            Err(StoreError::NoRow)
+        );
+        let many = (0..=STORED_MAX).map(|_| text(0)).collect();
+        assert_eq!(store.store_deposits(many).await, Err(StoreError::Invalid));
+        assert!(store.inbox().entries.is_empty());
+        assert_eq!(store.pending().expect("readable").len(), 2);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn deposits_are_stored_as_far_as_there_is_room_and_the_rest_stays_pending() {
+    let disk = made(1);
+    block_on(async {
+        let running = pending(&disk, 3).await;
+        let store = &running.store;
+        let text = |index: u64, length: usize| opened(index, vec![b'x'; length], 9);
+        let outcome = |lengths: [usize; 3]| {
+            let all = (0..).zip(lengths).map(|(index, length)| text(index, length));
+            store.store_deposits(all.collect())
+        };
+        disk.set_free_bytes(Some(RESERVE_BYTES + (600 << 10)));
+        assert_eq!(outcome([100 << 10, 800 << 10, 10]).await, Ok(vec![1]));
+        assert_eq!(outcome([100 << 10, 800 << 10, 10]).await, Ok(vec![1]), "told again");
+        let waiting: Vec<_> = store
+            .pending()
+            .expect("readable")
+            .iter()
+            .map(|pending| pending.index)
+            .collect();
+        assert_eq!(waiting, [1, 2]);
+        assert_eq!(
+            store.store_deposits(vec![text(1, 800 << 10)]).await,
+            Err(StoreError::Full)
+        );
+        disk.set_free_bytes(None);
+        assert_eq!(outcome([100 << 10, 800 << 10, 10]).await, Ok(vec![1, 2, 3]));
+        running.stop().await;
+        let running = Running::open(&disk, 3).expect("opens");
+        let sizes: Vec<_> = running.store.inbox().entries.iter().map(|entry| entry.size).collect();
+        assert_eq!(sizes, [100 << 10, 800 << 10, 10]);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_crash_between_storing_and_confirming_keeps_message_and_confirmation() {
+    for seed in 0..8 {
+        let disk = made(1);
+        block_on(async {
+            let running = pending(&disk, 3).await;
+            let all = |range: std::ops::Range<u64>| range.map(|index| opened(index, vec![b'x'; 2_000], 9)).collect();
+            let stored = running.store.store_deposits(all(0..3)).await.expect("pending");
+            disk.crash(seed);
+            running.abandon().await;
+            let running = Running::open(&disk, 3).expect("opens");
+            let store = &running.store;
+            assert!(store.pending().expect("readable").is_empty());
+            assert_eq!(store.unconfirmed().expect("readable").len(), 3);
+            assert_eq!(store.store_deposits(all(0..3)).await, Ok(stored), "not a second time");
+            assert_eq!(store.inbox().entries.len(), 3);
+            running.stop().await;
+        });
+    }
 }
 
 #[test]

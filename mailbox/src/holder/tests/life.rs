@@ -10,7 +10,7 @@ use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use proptest::prelude::*;
 
 use super::model::{DAY, How, Model, Reply, Step, address, prices, text, value};
-use super::{Running, block_on, deposit, made, order, root, slot_copies};
+use super::{Running, block_on, deposit, made, opened, order, root, slot_copies};
 use crate::StoreError;
 use crate::disk::MemoryDisk;
 use crate::holder::rows::{INBOX, InboxRow};
@@ -102,10 +102,8 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
         }
         Step::Store(which) => {
             let index = model.pending(*which).unwrap_or(u64::MAX);
-            store
-                .store_deposit(index, text(index, time), time)
-                .await
-                .map(Reply::Uid)
+            let opened = opened(index, text(index, time), time);
+            store.store_deposits(vec![opened]).await.map(Reply::Uids)
         }
         Step::Abandon(which) => {
             let index = model.pending(*which).unwrap_or(u64::MAX);

@@ -264,7 +264,7 @@ impl Model {
                 self.now = self.now.max(time);
                 let uid = self.append(&text(index, time));
                 self.unconfirmed.insert(index, uid);
-                Ok(Reply::Uid(uid))
+                Ok(Reply::Uids(vec![uid]))
             }
             Step::Abandon(which) => {
                 let index = self.pending(*which).ok_or(StoreError::NoRow)?;

@@ -15,6 +15,7 @@ use mailbox::disk::{Disk, MemoryDisk};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::OutboxOrder;
+use mailbox::request;
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
@@ -31,7 +32,7 @@ impl PersistedIndex for Durable {
 }
 
 /// Both ends of an established link: the holder's, then the relay's.
-fn ends() -> (Link, Link) {
+pub(in crate::holder) fn ends() -> (Link, Link) {
     let chain = LinkChain::from_root(&Secret::new([7; 32]));
     let step = || chain.step_at(0).expect("the first step");
     let secret = RelaySecret::new(Secret::new([9; 32]));
@@ -126,18 +127,17 @@ async fn relay(stream: DuplexStream, link: Link, mut answer: impl FnMut(&Request
     }
 }
 
-/// A holder with one message in its outbox works on a link for `time`; `None` if the link lasts that long.
-async fn work_for(
-    time: Duration,
-    answer: impl FnMut(&Request) -> Answer + Send + 'static,
-) -> (HolderFiles, Option<Ended>) {
-    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-    let options = HolderOptions {
+/// Of a store that opens quickly.
+pub(in crate::holder) fn options() -> HolderOptions {
+    HolderOptions {
         passphrase_cost: PassphraseCost::LEAST,
         ..HolderOptions::default()
-    };
-    let issue = Issue {
+    }
+}
+
+/// A pack of the relay of [`ends`].
+pub(in crate::holder) fn issue() -> Issue {
+    Issue {
         identifier: Identifier([1; 16]),
         relay_public: [9; 32],
         link_keys: 64,
@@ -146,7 +146,18 @@ async fn work_for(
         relay_address: "relay.test:7025".to_owned(),
         relay_domain: "relay.test".to_owned(),
         aliases: Vec::new(),
-    };
+    }
+}
+
+/// A holder with one message in its outbox works on a link for `time`; `None` if the link lasts that long.
+async fn work_for(
+    time: Duration,
+    answer: impl FnMut(&Request) -> Answer + Send + 'static,
+) -> (HolderFiles, Option<Ended>) {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let options = options();
+    let issue = issue();
     HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
     let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");
     tokio::spawn(actor);

@@ -1,0 +1,456 @@
+//! Statements about collecting, with a relay whose order of answers, refusals and cuts a test decides.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use keypacks::Secret;
+use keypacks::cell::Kind;
+use keypacks::deposit::{BodySealer, Dek, WrapFields};
+use mailbox::Entropy;
+use mailbox::disk::{Disk, MemoryDisk, RESERVE_BYTES};
+use mailbox::entropy::SeededEntropy;
+use mailbox::holder::{HolderFiles, HolderOptions};
+use mailbox::request::Envelope;
+use tokio::io::{DuplexStream, duplex};
+
+use super::super::courier::tests::{ends, issue, options};
+use super::super::dial::Established;
+use super::*;
+use crate::link::{LinkReader, LinkWriter, Outgoing};
+use crate::message::Address;
+use crate::net::{BoxStream, system};
+
+/// What waits at the relay.
+struct Deposit {
+    wrap: Vec<u8>,
+    kilobytes: u32,
+    body: Vec<u8>,
+}
+
+/// What the relay saw.
+#[derive(Default)]
+struct Seen {
+    confirmed: Vec<u64>,
+    fetched: Vec<u64>,
+    /// Most bodies, and bytes of them, that were asked for and not answered.
+    waiting: Load,
+}
+
+/// What the relay does next with the requests that wait for an answer.
+enum Next {
+    /// Answers this one as it should.
+    Answer(usize),
+    /// Answers this one otherwise.
+    Instead(usize, Answer),
+    Cut,
+}
+
+struct Bench {
+    disk: MemoryDisk,
+    host: Host,
+    store: HolderFiles,
+    deposits: Arc<Vec<Deposit>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Bench {
+    /// A holder for whom messages of these lengths wait.
+    fn new(lengths: &[usize]) -> Self {
+        let disk = MemoryDisk::new();
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        let options: HolderOptions = options();
+        HolderFiles::create(&shared, Path::new("/h"), &issue(), b"word", &options, &entropy).expect("made");
+        let (store, actor) = HolderFiles::open(&shared, Path::new("/h"), b"word", &options, &entropy).expect("opened");
+        tokio::spawn(actor);
+        let count = lengths.len() as u64;
+        let steps = store.post_steps(count);
+        let deposits = steps.iter().zip(lengths).map(|(step, length)| {
+            let dek = || Dek::new(Secret::new([u8::try_from(step.index % 256).expect("below"); 32]));
+            let envelope = Envelope {
+                version: 1,
+                reverse_path: "a@b".to_owned(),
+                recipients: Vec::new(),
+            };
+            let mut sealer = BodySealer::new(dek(), [3; 16]);
+            let payload = request::payload(&envelope, &text(step.index, *length));
+            sealer.push(&payload).expect("within the largest class");
+            let sealed = sealer.finish();
+            let fields = WrapFields {
+                dek: dek(),
+                body_digest: kdf::hash(&[&sealed.body]),
+                length: sealed.length,
+                kilobytes: sealed.kilobytes,
+                day: 20_000,
+                alias: 0,
+            };
+            Deposit {
+                wrap: deposit::seal_wrap(step, [4; 24], &fields),
+                kilobytes: sealed.kilobytes,
+                body: sealed.body,
+            }
+        });
+        Bench {
+            disk,
+            host: system::host(),
+            deposits: Arc::new(deposits.collect()),
+            seen: Arc::default(),
+            store,
+        }
+    }
+
+    /// A new link to a relay that does as `next` says.
+    fn link(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Requests {
+        let (holder, far) = ends();
+        let (near_stream, far_stream) = duplex(1 << 20);
+        let (deposits, seen) = (Arc::clone(&self.deposits), Arc::clone(&self.seen));
+        tokio::spawn(relay(far_stream, far, deposits, seen, next));
+        let (read, write) = tokio::io::split(Box::new(near_stream) as BoxStream);
+        let established = Established {
+            reader: LinkReader::new(read, holder.opener),
+            writer: LinkWriter::new(write, holder.sealer),
+            token_mismatch: false,
+            rolled_back: false,
+        };
+        Requests::new(established, Duration::from_secs(120))
+    }
+
+    async fn collect_over(&self, link: &mut Requests) -> Result<(), Ended> {
+        let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
+        let (_stop, stop) = watch::channel(false);
+        collect(&self.host, &self.store, &config, link, &stop).await
+    }
+
+    async fn collect(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Result<(), Ended> {
+        self.collect_over(&mut self.link(next)).await
+    }
+
+    /// The texts in INBOX, sorted.
+    fn texts(&self) -> Vec<Vec<u8>> {
+        let inbox = self.store.inbox();
+        let texts = inbox.entries.iter();
+        let mut texts: Vec<_> = texts
+            .map(|entry| self.store.message(entry.uid).expect("readable").expect("there"))
+            .collect();
+        texts.sort();
+        texts
+    }
+
+    /// INBOX has each message once but for those of these indices, of each of which it has a notice instead.
+    fn assert_has_all_but(&self, lengths: &[usize], given_up: &[u64]) {
+        let mut expected: Vec<_> = (0..).zip(lengths).map(|(index, length)| text(index, *length)).collect();
+        let texts = self.texts();
+        assert_eq!(texts.len(), expected.len());
+        expected = expected
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| !given_up.contains(&(*index as u64)))
+            .map(|(_, text)| text)
+            .collect();
+        assert!(expected.iter().all(|text| texts.binary_search(text).is_ok()));
+        assert!(self.store.pending().expect("readable").is_empty());
+        assert!(self.store.unconfirmed().expect("readable").is_empty());
+        let mut confirmed = self.seen().confirmed.clone();
+        confirmed.sort_unstable();
+        confirmed.dedup();
+        let kept = (0..lengths.len() as u64).filter(|index| !given_up.contains(index));
+        assert_eq!(confirmed, kept.collect::<Vec<_>>());
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().expect("one thread")
+    }
+}
+
+fn text(index: u64, length: usize) -> Vec<u8> {
+    let mut text = format!("Message-ID: <{index}@x>\r\n\r\n").into_bytes();
+    text.resize(length.max(text.len()), b'x');
+    text
+}
+
+/// Reads all that comes, and answers one request when nothing more does.
+async fn relay(
+    stream: DuplexStream,
+    link: keypacks::link::Link,
+    deposits: Arc<Vec<Deposit>>,
+    seen: Arc<Mutex<Seen>>,
+    mut next: impl FnMut(&[Request]) -> Next,
+) {
+    const QUIET: Duration = Duration::from_millis(20);
+    let (read, write) = tokio::io::split(stream);
+    let mut reader = LinkReader::new(read, link.opener);
+    let mut writer = LinkWriter::new(write, link.sealer);
+    let mut waiting: Vec<(u32, Request)> = Vec::new();
+    loop {
+        let quiet = if waiting.is_empty() { Duration::MAX } else { QUIET };
+        match tokio::time::timeout(quiet, reader.next()).await {
+            Ok(Ok(head)) => {
+                waiting.push((head.stream, request::decode(&head.header).expect("well-formed")));
+                continue;
+            }
+            Ok(Err(_)) => return,
+            Err(_) => {}
+        }
+        let requests: Vec<_> = waiting.iter().map(|(_, request)| request.clone()).collect();
+        seen.lock().expect("one thread").note(&requests, &deposits);
+        let (position, answer) = match next(&requests) {
+            Next::Answer(position) => (position, None),
+            Next::Instead(position, answer) => (position, Some(answer)),
+            Next::Cut => return,
+        };
+        let (stream, request) = waiting.remove(position);
+        let (answer, body) = match answer {
+            Some(answer) => (answer, &[][..]),
+            None => plainly(&request, &deposits, &mut seen.lock().expect("one thread")),
+        };
+        let header = request::encode(&answer);
+        let outgoing = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body,
+        };
+        if writer.send(&outgoing).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Seen {
+    fn note(&mut self, waiting: &[Request], deposits: &[Deposit]) {
+        let bodies = waiting.iter().filter_map(|request| match request {
+            Request::Fetch { index } => Some(deposits[*index as usize].body.len()),
+            _ => None,
+        });
+        let bodies: Vec<_> = bodies.collect();
+        self.waiting.count = self.waiting.count.max(bodies.len());
+        self.waiting.bytes = self.waiting.bytes.max(bodies.iter().sum());
+    }
+}
+
+/// What an untroubled relay answers.
+fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (Answer, &'a [u8]) {
+    match request {
+        Request::Collect { from, most } => {
+            let end = deposits.len() as u64;
+            let next = (*from + u64::from(*most)).min(end);
+            let wraps = (*from..next).map(|index| Collected::Wrap {
+                index,
+                wrap: deposits[index as usize].wrap.clone(),
+            });
+            let answer = Answer::Collected {
+                deposits: wraps.collect(),
+                next,
+                more: next < end,
+            };
+            (answer, &[])
+        }
+        Request::Fetch { index } => {
+            seen.fetched.push(*index);
+            let deposit = &deposits[*index as usize];
+            let kilobytes = deposit.kilobytes;
+            (Answer::Body { kilobytes }, &deposit.body)
+        }
+        Request::Confirm { deposits: named } => {
+            for (index, digest) in named {
+                assert_eq!(*digest, deposit::wrap_digest(&deposits[*index as usize].wrap));
+                seen.confirmed.push(*index);
+            }
+            let deleted = u16::try_from(named.len()).expect("few");
+            (Answer::Confirmed { deleted }, &[])
+        }
+        Request::Balance => {
+            let answer = Answer::Balance {
+                balance: 1,
+                keys: 2,
+                credits: 1,
+                debits: 0,
+            };
+            (answer, &[])
+        }
+        Request::Prices | Request::Change(_) => unreachable!("collecting does not ask this"),
+    }
+}
+
+fn in_order(_: &[Request]) -> Next {
+    Next::Answer(0)
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer::Refused { seq: 0, refusal }
+}
+
+/// Where the body of `index` is asked for.
+fn fetch_of(requests: &[Request], index: u64) -> Option<usize> {
+    requests.iter().position(|request| *request == Request::Fetch { index })
+}
+
+/// Lengths of many small messages, of two classes.
+fn small(count: usize) -> Vec<usize> {
+    (0..count).map(|n| 200 + 977 * (n % 3)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_may_come_in_any_order_and_each_is_stored_and_confirmed_once() {
+    let lengths = small(300);
+    let bench = Bench::new(&lengths);
+    bench
+        .collect(|requests| Next::Answer(requests.len() - 1))
+        .await
+        .expect("an untroubled link");
+    bench.assert_has_all_but(&lengths, &[]);
+    let seen = bench.seen();
+    assert_eq!((seen.fetched.len(), seen.confirmed.len()), (300, 300));
+    assert!(seen.waiting.count > FETCHES_MAX / 2, "bodies are asked for together");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_gone_is_told_and_holds_up_no_other() {
+    let lengths = small(20);
+    let bench = Bench::new(&lengths);
+    let next = |requests: &[Request]| match fetch_of(requests, 7) {
+        Some(position) => Next::Instead(position, refused(Refusal::NoDeposit)),
+        None => Next::Answer(0),
+    };
+    bench.collect(next).await.expect("the link goes on");
+    bench.assert_has_all_but(&lengths, &[7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_not_the_promised_one_is_told_and_holds_up_no_other() {
+    let lengths = small(20);
+    let mut bench = Bench::new(&lengths);
+    let deposits = Arc::get_mut(&mut bench.deposits).expect("no relay yet");
+    deposits[11].body[500] ^= 1;
+    bench.collect(in_order).await.expect("the link goes on");
+    bench.assert_has_all_but(&lengths, &[11]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_cannot_be_paid_stay_pending_and_what_came_is_confirmed() {
+    let lengths = small(150);
+    let bench = Bench::new(&lengths);
+    let mut served = 0;
+    let poor = move |requests: &[Request]| match requests.iter().position(|r| matches!(r, Request::Fetch { .. })) {
+        Some(position) if served == 10 => Next::Instead(position, refused(Refusal::Value { shortfall: 1 })),
+        Some(position) => {
+            served += 1;
+            Next::Answer(position)
+        }
+        None => Next::Answer(0),
+    };
+    bench.collect(poor).await.expect("the link goes on");
+    assert_eq!(bench.store.collect_from(), 150, "the wraps are there");
+    assert_eq!(bench.store.pending().expect("readable").len(), 140);
+    assert_eq!(bench.seen().confirmed.len(), 10);
+    assert!(bench.seen().waiting.count <= FETCHES_MAX);
+    bench.collect(in_order).await.expect("an untroubled link");
+    bench.assert_has_all_but(&lengths, &[]);
+    assert_eq!(bench.seen().fetched.len(), 150);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_cut_anywhere_loses_and_doubles_nothing() {
+    let lengths = small(70);
+    for answers in (0..78).step_by(3) {
+        let bench = Bench::new(&lengths);
+        let mut left = answers;
+        let cut = move |_: &[Request]| {
+            if left == 0 {
+                return Next::Cut;
+            }
+            left -= 1;
+            Next::Answer(0)
+        };
+        match bench.collect(cut).await {
+            Err(Ended::Link(_)) => {}
+            done => assert!(
+                done.is_ok() && bench.seen().confirmed.len() == lengths.len(),
+                "{answers}"
+            ),
+        }
+        bench.collect(in_order).await.expect("an untroubled link");
+        bench.assert_has_all_but(&lengths, &[]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stored_and_not_confirmed_is_confirmed_and_not_fetched_again() {
+    let lengths = small(30);
+    let bench = Bench::new(&lengths);
+    let cut = |requests: &[Request]| match requests[0] {
+        Request::Confirm { .. } => Next::Cut,
+        _ => Next::Answer(0),
+    };
+    assert!(matches!(bench.collect(cut).await, Err(Ended::Link(_))));
+    assert_eq!(bench.store.unconfirmed().expect("readable").len(), 30);
+    bench.collect(in_order).await.expect("an untroubled link");
+    bench.assert_has_all_but(&lengths, &[]);
+    assert_eq!(bench.seen().fetched.len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_are_under_way_within_a_bound_of_bytes() {
+    let lengths = [
+        300_000, 5_000_000, 15_000_000, 100, 7_000_000, 2_000_000, 100, 2_000_000, 12_000_000,
+    ];
+    let bench = Bench::new(&lengths);
+    bench.collect(in_order).await.expect("an untroubled link");
+    bench.assert_has_all_but(&lengths, &[]);
+    // The largest goes alone.
+    assert_eq!(bench.seen().waiting.bytes, 16_000 * 1_024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_relay_and_a_full_disk_leave_a_link_that_can_be_used() {
+    let lengths = small(100);
+    let bench = Bench::new(&lengths);
+    let mut collects = 0;
+    let mut link =
+        bench.link(
+            move |requests| match requests.iter().position(|r| matches!(r, Request::Collect { .. })) {
+                Some(position) => {
+                    collects += 1;
+                    match collects {
+                        2 => Next::Instead(position, refused(Refusal::Busy)),
+                        _ => Next::Answer(position),
+                    }
+                }
+                None => Next::Answer(0),
+            },
+        );
+    assert!(matches!(bench.collect_over(&mut link).await, Err(Ended::Busy)));
+    assert!(link.ask(&Request::Balance, &[]).await.is_ok());
+    bench.disk.set_free_bytes(Some(RESERVE_BYTES));
+    assert!(matches!(
+        bench.collect_over(&mut link).await,
+        Err(Ended::Store(StoreError::Full))
+    ));
+    assert!(link.ask(&Request::Balance, &[]).await.is_ok());
+    bench.disk.set_free_bytes(None);
+    bench.collect_over(&mut link).await.expect("there is room again");
+    bench.assert_has_all_but(&lengths, &[]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wraps_out_of_order_or_beyond_what_is_shown_end_the_link() {
+    for indices in [[1, 0], [0, 2], [0, 0], [u64::MAX, 1]] {
+        let bench = Bench::new(&small(2));
+        let deposits = Arc::clone(&bench.deposits);
+        let next = move |_: &[Request]| {
+            let wraps = indices.map(|index| Collected::Wrap {
+                index,
+                wrap: deposits[0].wrap.clone(),
+            });
+            let answer = Answer::Collected {
+                deposits: wraps.into(),
+                next: 2,
+                more: false,
+            };
+            Next::Instead(0, answer)
+        };
+        assert!(matches!(bench.collect(next).await, Err(Ended::Nonsense)), "{indices:?}");
+        assert_eq!(bench.store.collect_from(), 0);
+    }
+}
