@@ -71,8 +71,7 @@ impl DataScanner {
             if line_start && at > start && input.get(at) == Some(&b'.') {
                 return (at, true);
             }
-            let newline = input[at..].iter().position(|octet| matches!(octet, b'\r' | b'\n'));
-            let end = newline.map_or(input.len(), |offset| at + offset);
+            let end = newline(&input[at..]).map_or(input.len(), |offset| at + offset);
             line_start &= end == at;
             if !input[end..].starts_with(b"\r\n") {
                 return (end, line_start);
@@ -80,6 +79,23 @@ impl DataScanner {
             (at, line_start) = (end + 2, true);
         }
     }
+}
+
+/// Where the first CR or LF is.
+///
+/// Whole blocks without one are passed at once, which compilers turn into a few wide instructions. Bounded by the block
+/// beyond the newline, however many of them come.
+pub(super) fn newline(octets: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let is_newline = |octet: &u8| matches!(octet, b'\r' | b'\n');
+    let (blocks, _) = octets.as_chunks::<BLOCK>();
+    let clear = blocks
+        .iter()
+        .take_while(|block| !block.iter().fold(false, |found, octet| found | is_newline(octet)))
+        .count();
+    let passed = clear * BLOCK;
+    let offset = octets[passed..].iter().position(is_newline)?;
+    Some(passed + offset)
 }
 
 #[cfg(test)]
@@ -183,6 +199,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_newline_is_found_wherever_it_is(
+            octets in proptest::collection::vec(prop_oneof![60 => Just(b'a'), 1 => Just(b'\r'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..200),
+        ) {
+            let plainly = octets.iter().position(|octet| *octet == b'\r' || *octet == b'\n');
+            prop_assert_eq!(newline(&octets), plainly);
+        }
+
         #[test]
         fn it_agrees_with_reading_line_by_line(
             input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')], 0..40),

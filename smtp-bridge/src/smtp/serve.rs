@@ -16,8 +16,11 @@ use super::session::{Event, Session};
 /// How long a farewell may take: the last reply to leave, and the client to close after it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-// A partial line always fits the smaller buffer, so a read always has room.
-const _: () = assert!(LINE_MAX <= TEXT_BUFFER);
+/// Silence after which a session's large buffer is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+// What a session leaves is less than a line, and fits the smaller buffer: a read always has room.
+const _: () = assert!(LINE_MAX < TEXT_BUFFER);
 
 /// What decides about mail. Refusals come from [`replies`], or are built of a code and a text that names no address.
 pub trait Backend: Send + Sync + 'static {
@@ -188,23 +191,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
     /// Reads what comes, or lets the session say that nothing came; whether the session goes on.
     async fn read(&mut self) -> io::Result<bool> {
         let timer = self.session.timer();
-        let room = self
-            .input
-            .room(if timer == Timer::Text { TEXT_BUFFER } else { LINE_MAX });
+        if timer == Timer::Text {
+            self.input.grow();
+        }
         let deadline = self.clock + timer.allows(self.octets);
-        match timeout_at(deadline, self.stream.read(room)).await {
-            Ok(length) => {
-                let length = length?;
-                self.input.fill(length);
-                // A burst buys no more time than it took to come, or a message sent at once would hold its room for hours.
-                let passed = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-                self.octets = (self.octets + length as u64).min(passed);
-                Ok(length > 0)
-            }
-            Err(_elapsed) => {
-                self.session.time_out();
-                self.message = None;
-                Ok(true)
+        loop {
+            let idles = timer == Timer::Command && self.input.is_large();
+            let until = if idles {
+                deadline.min(Instant::now() + IDLE)
+            } else {
+                deadline
+            };
+            match timeout_at(until, self.stream.read(self.input.room())).await {
+                Ok(length) => {
+                    let length = length?;
+                    self.input.fill(length);
+                    // A burst buys no more time than it took to come, or a message sent at once would hold its room
+                    // for hours.
+                    let passed = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.octets = (self.octets + length as u64).min(passed);
+                    return Ok(length > 0);
+                }
+                Err(_elapsed) if until < deadline => self.input.shrink(),
+                Err(_elapsed) => {
+                    self.session.time_out();
+                    self.message = None;
+                    return Ok(true);
+                }
             }
         }
     }
@@ -221,7 +234,9 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: &mut S) {
     let _gone = timeout(FAREWELL, farewell).await;
 }
 
-/// Octets that came and are not used up. Wiped when dropped: they are passwords and mail.
+/// Octets that came and are not used up. They are passwords and mail: what is used up is overwritten at once.
+///
+/// The buffer is small until a message's text or a long batch of commands comes, and again when the session idles.
 struct Input {
     buffer: Zeroizing<Vec<u8>>,
     start: usize,
@@ -231,7 +246,7 @@ struct Input {
 impl Input {
     fn new() -> Self {
         Self {
-            buffer: Zeroizing::default(),
+            buffer: Zeroizing::new(vec![0; LINE_MAX]),
             start: 0,
             end: 0,
         }
@@ -242,26 +257,56 @@ impl Input {
     }
 
     fn consume(&mut self, used: usize) {
+        wipe(&mut self.buffer[self.start..self.start + used]);
         self.start += used;
     }
 
-    /// Where to read to, in a buffer of `capacity` octets that begins with what is left.
-    ///
-    /// The large buffer lives only as long as a message's text.
-    fn room(&mut self, capacity: usize) -> &mut [u8] {
-        let left = self.end - self.start;
-        if self.buffer.len() == capacity {
-            self.buffer.copy_within(self.start..self.end, 0);
-        } else {
-            let mut fresh = Zeroizing::new(vec![0; capacity]);
-            fresh[..left].copy_from_slice(self.octets());
-            self.buffer = fresh;
+    fn is_large(&self) -> bool {
+        self.buffer.len() > LINE_MAX
+    }
+
+    fn grow(&mut self) {
+        if !self.is_large() {
+            self.resize(TEXT_BUFFER);
         }
-        (self.start, self.end) = (0, left);
-        &mut self.buffer[left..]
+    }
+
+    /// What is left while a session waits for a command is less than a line.
+    fn shrink(&mut self) {
+        self.resize(LINE_MAX);
+    }
+
+    fn resize(&mut self, size: usize) {
+        let mut fresh = Zeroizing::new(vec![0; size]);
+        let left = self.octets();
+        fresh[..left.len()].copy_from_slice(left);
+        (self.start, self.end) = (0, left.len());
+        self.buffer = fresh;
+    }
+
+    /// Where to read to, in a buffer that begins with what is left.
+    fn room(&mut self) -> &mut [u8] {
+        if self.start > 0 {
+            let left = self.end - self.start;
+            self.buffer.copy_within(self.start..self.end, 0);
+            wipe(&mut self.buffer[left.max(self.start)..self.end]);
+            (self.start, self.end) = (0, left);
+        }
+        &mut self.buffer[self.end..]
     }
 
     fn fill(&mut self, length: usize) {
         self.end += length;
+        // Whoever fills it has more to say.
+        if self.end == self.buffer.len() {
+            self.grow();
+        }
     }
+}
+
+/// Overwrites octets of a buffer that stays in use: at the speed of memset, where `Zeroize` goes octet by octet.
+fn wipe(octets: &mut [u8]) {
+    octets.fill(0);
+    // Seen from here they may be read again, so they cannot be left as they were.
+    std::hint::black_box(octets);
 }
