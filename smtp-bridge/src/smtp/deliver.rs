@@ -1,24 +1,20 @@
-//! Hands one message to one server, for one recipient.
+//! Hands messages to one server, one after the other, each for one recipient.
 
-use std::borrow::Cow;
-use std::error::Error as _;
-use std::fmt;
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
-use lettre::transport::smtp::client::AsyncSmtpConnection;
-use lettre::transport::smtp::extension::{ClientId, Extension};
-use lettre::transport::smtp::response::{Response, Severity};
-use lettre::transport::smtp::{Error, commands};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use super::data::newline;
 use super::path::{Domain, Mailbox, ReversePath};
-use super::peer::Peer;
+use super::peer::{Offers, Peer, PeerReply};
 use super::replies::Enhanced;
 
 /// How long each step may take (RFC 5321 4.5.3.2).
-const GREETING_AND_EHLO: Duration = Duration::from_secs(2 * 5 * 60);
+const GREETING: Duration = Duration::from_secs(5 * 60);
+const EHLO: Duration = Duration::from_secs(5 * 60);
 const MAIL: Duration = Duration::from_secs(5 * 60);
 const RCPT: Duration = Duration::from_secs(5 * 60);
 const DATA_INITIATION: Duration = Duration::from_secs(2 * 60);
@@ -28,7 +24,7 @@ const DATA_TERMINATION: Duration = Duration::from_secs(10 * 60);
 
 /// Octets counted as one block: a server that takes less than about 6 kB a second is given up.
 const DATA_BLOCK_OCTETS: usize = 1 << 20;
-/// Octets written at once.
+/// Octets written at once, more or less.
 const WRITE_OCTETS: usize = 1 << 16;
 
 /// What came of a delivery: for the record, a reply code if there was a usable reply, and the status for a delivery
@@ -54,173 +50,356 @@ pub enum DeliveryResult {
     },
 }
 
-/// Delivers `message` over a dialled stream and says what came of it; `domain` is the name to say EHLO with.
-///
-/// One recipient a transaction: the result is the recipient's, and nobody learns of another. The message is sent with
-/// each bare CR or LF as CRLF, so that no server can find a second message inside it. Dots are stuffed.
-pub async fn deliver<S>(
-    stream: S,
-    domain: &Domain,
-    reverse_path: &ReversePath,
-    recipient: &Mailbox,
-    message: &[u8],
-) -> DeliveryResult
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
-{
-    let hello = ClientId::Domain(domain.as_str().to_owned());
-    let connect = AsyncSmtpConnection::connect_with_transport(Box::new(Peer::new(stream)), &hello);
-    let mut connection = match step(GREETING_AND_EHLO, connect).await {
-        Ok(connection) => connection,
-        // Refused before a recipient was named: that is the host as it is today, and says nothing of the mailbox.
-        Err(failure) => return failure.transient(),
-    };
-    let result = match transact(&mut connection, reverse_path, recipient, message).await {
-        Ok(()) => DeliveryResult::Delivered,
-        Err(failure) => failure.into(),
-    };
-    // QUIT leaves if it can at once. Waiting for its reply would only delay the record of what happened.
-    let _gone = timeout(Duration::ZERO, connection.quit()).await;
-    result
+/// How [`Connection::deliver`] ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attempt {
+    /// The message was offered, and this came of it.
+    Ended(DeliveryResult),
+    /// The server closed the connection, or said 421, before it was given any of the text: the message is as it was.
+    /// On a connection that was used before, that is the end of the connection and says nothing of the message.
+    Closed(DeliveryResult),
 }
 
-async fn transact(
-    connection: &mut AsyncSmtpConnection,
-    reverse_path: &ReversePath,
-    recipient: &Mailbox,
-    message: &[u8],
-) -> Result<(), Failure> {
-    let is_8bit = !message.is_ascii();
-    if is_8bit && !connection.server_info().supports_feature(Extension::EightBitMime) {
-        return Err(Failure::CONVERSION_REQUIRED);
-    }
-    completed(step(MAIL, connection.command(Mail { reverse_path, is_8bit })).await?)?;
-    completed(step(RCPT, connection.command(Rcpt { recipient })).await?)?;
-    let go_ahead = step(DATA_INITIATION, connection.command(commands::Data)).await?;
-    if !go_ahead.has_code(354) {
-        return Err(Failure::NO_REPLY);
-    }
-    let text = crlf_only(message);
-    // lettre ends the text with CRLF.CRLF of its own.
-    let text = text.strip_suffix(b"\r\n").unwrap_or(&text);
-    let blocks = u32::try_from(text.len() / DATA_BLOCK_OCTETS)
-        .unwrap_or(u32::MAX)
-        .saturating_add(1);
-    let limit = DATA_BLOCK.saturating_mul(blocks).saturating_add(DATA_TERMINATION);
-    completed(step(limit, connection.message_iter(text.chunks(WRITE_OCTETS))).await?)
-}
-
-/// `MAIL FROM:<reverse-path>`. Our own, because lettre's addresses are not those of RFC 5321.
-struct Mail<'a> {
-    reverse_path: &'a ReversePath,
-    is_8bit: bool,
-}
-
-impl fmt::Display for Mail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = if self.is_8bit { " BODY=8BITMIME" } else { "" };
-        write!(f, "MAIL FROM:<{}>{body}\r\n", self.reverse_path)
-    }
-}
-
-/// `RCPT TO:<forward-path>`
-struct Rcpt<'a> {
-    recipient: &'a Mailbox,
-}
-
-impl fmt::Display for Rcpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RCPT TO:<{}>\r\n", self.recipient)
-    }
-}
-
-/// The message with each CR or LF that is not part of a CRLF as CRLF; copied only if there is one.
-fn crlf_only(message: &[u8]) -> Cow<'_, [u8]> {
-    let is_bare = |at: usize| match message[at] {
-        b'\r' => message.get(at + 1) != Some(&b'\n'),
-        b'\n' => at == 0 || message[at - 1] != b'\r',
-        _ => false,
-    };
-    let Some(first) = (0..message.len()).find(|at| is_bare(*at)) else {
-        return Cow::Borrowed(message);
-    };
-    let mut text = message[..first].to_vec();
-    for (at, octet) in message.iter().enumerate().skip(first) {
-        text.extend_from_slice(if is_bare(at) {
-            b"\r\n"
-        } else {
-            std::slice::from_ref(octet)
-        });
-    }
-    Cow::Owned(text)
-}
-
-/// Why a step failed: the codes of the reply and nothing of its text, which may name an address.
-struct Failure {
-    code: Option<u16>,
-    status: Option<Enhanced>,
-}
-
-impl Failure {
-    /// The connection broke, went silent or stopped making sense.
-    const NO_REPLY: Self = Self {
-        code: None,
-        status: Some(Enhanced::new(4, 4, 2)),
-    };
-
-    /// 8-bit text, and a server without 8BITMIME (RFC 6152 section 3).
-    const CONVERSION_REQUIRED: Self = Self {
-        code: None,
-        status: Some(Enhanced::new(5, 6, 3)),
-    };
-
-    fn transient(self) -> DeliveryResult {
-        let status = self.status.filter(|status| status.class() == 4);
-        DeliveryResult::Transient {
-            code: self.code,
-            status: status.unwrap_or(Enhanced::new(4, 0, 0)),
+impl Attempt {
+    /// What to record if there is no other connection to try.
+    pub fn result(self) -> DeliveryResult {
+        match self {
+            Self::Ended(result) | Self::Closed(result) => result,
         }
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let Some(code) = error.status() else {
-            return Self::NO_REPLY;
+/// A connection to a server that has answered EHLO.
+///
+/// One recipient a transaction: the result is the recipient's, and nobody learns of another. Where the server offers
+/// PIPELINING, all commands of a transaction leave in one batch (RFC 2920).
+pub struct Connection<S> {
+    peer: Peer<S>,
+    offers: Offers,
+    standing: Standing,
+}
+
+/// Where a connection stands between two messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The next MAIL may follow.
+    Idle,
+    /// A transaction is open that came to nothing: RSET goes before the next MAIL.
+    Transaction,
+    /// We and the server no longer agree where we are, or it is gone.
+    Broken,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Waits for the greeting of a server just dialled and says EHLO with the name of `domain`.
+    pub async fn open(stream: S, domain: &Domain) -> Result<Self, DeliveryResult> {
+        let mut peer = Peer::new(stream);
+        match greet(&mut peer, domain).await {
+            Ok(offers) => Ok(Self {
+                peer,
+                offers,
+                standing: Standing::Idle,
+            }),
+            // Refused before a recipient was named: that is the host as it is today, and says nothing of the mailbox.
+            Err(failure) => Err(failure.transient()),
+        }
+    }
+
+    /// Delivers `message` to `recipient`.
+    ///
+    /// It is sent with each bare CR or LF as CRLF, so that no server can find a second message inside it. Dots are
+    /// stuffed.
+    pub async fn deliver(&mut self, reverse_path: &ReversePath, recipient: &Mailbox, message: &[u8]) -> Attempt {
+        let envelope = Envelope {
+            reverse_path,
+            recipient,
+            is_8bit: !message.is_ascii(),
         };
-        // lettre keeps the text of the reply, and the enhanced code in it, as the source of the error.
-        let text = error.source().map(ToString::to_string).unwrap_or_default();
+        if envelope.is_8bit && !self.offers.eight_bit_mime {
+            return Attempt::Ended(Failure::ConversionRequired.into());
+        }
+        // Broken until all is read that the server says to this message.
+        let stood = std::mem::replace(&mut self.standing, Standing::Broken);
+        let begun = if self.offers.pipelining {
+            self.begin_at_once(stood, &envelope).await
+        } else {
+            self.begin_step_by_step(stood, &envelope).await
+        };
+        match begun {
+            Ok(()) => Attempt::Ended(match self.text(message).await {
+                Ok(()) => DeliveryResult::Delivered,
+                Err(failure) => failure.into(),
+            }),
+            Err(failure) if failure.is_end_of_connection() => Attempt::Closed(failure.into()),
+            Err(failure) => Attempt::Ended(failure.into()),
+        }
+    }
+
+    /// Whether another message can be offered: the server agrees where we are, and kept silent since.
+    pub async fn is_usable(&mut self) -> bool {
+        self.standing != Standing::Broken && self.peer.is_quiet().await
+    }
+
+    /// Takes leave. QUIT leaves if it can at once: nobody is to wait for its reply.
+    pub async fn quit(mut self) {
+        if self.standing != Standing::Broken {
+            let _gone = timeout(Duration::ZERO, self.peer.write(b"QUIT\r\n")).await;
+        }
+    }
+
+    /// From MAIL to the go-ahead for the text.
+    async fn begin_step_by_step(&mut self, stood: Standing, envelope: &Envelope<'_>) -> Result<(), Failure> {
+        if stood == Standing::Transaction {
+            let reset = ask(&mut self.peer, MAIL, "RSET\r\n").await;
+            reset_done(reset)?;
+        }
+        for (limit, command) in [(MAIL, envelope.mail()), (RCPT, envelope.rcpt())] {
+            let reply = ask(&mut self.peer, limit, &command).await;
+            reply.and_then(completed).map_err(|failure| self.refused(failure))?;
+        }
+        let reply = ask(&mut self.peer, DATA_INITIATION, "DATA\r\n").await;
+        reply.and_then(goes_ahead).map_err(|failure| self.refused(failure))
+    }
+
+    /// The same in one batch. Each reply is read, also behind a refusal (RFC 2920 3.1).
+    async fn begin_at_once(&mut self, stood: Standing, envelope: &Envelope<'_>) -> Result<(), Failure> {
+        let reset = if stood == Standing::Transaction { "RSET\r\n" } else { "" };
+        let batch = format!("{reset}{}{}DATA\r\n", envelope.mail(), envelope.rcpt());
+        step(MAIL, self.peer.write(batch.as_bytes())).await?;
+        if stood == Standing::Transaction {
+            reset_done(step(MAIL, self.peer.reply()).await)?;
+        }
+        let mut refusal = None;
+        for limit in [MAIL, RCPT] {
+            match step(limit, self.peer.reply()).await.and_then(completed) {
+                Ok(_) => {}
+                Err(failure) if failure.leaves_in_step() => refusal = refusal.or(Some(failure)),
+                Err(failure) => return Err(refusal.unwrap_or(failure)),
+            }
+        }
+        let go_ahead = step(DATA_INITIATION, self.peer.reply()).await.and_then(goes_ahead);
+        match (refusal, go_ahead) {
+            (None, Ok(())) => Ok(()),
+            // It waits for a text to nobody. Leaving is the way to send none.
+            (Some(refusal), Ok(())) => Err(refusal),
+            (refusal, Err(failure)) => {
+                let failure = self.refused(failure);
+                Err(refusal.unwrap_or(failure))
+            }
+        }
+    }
+
+    async fn text(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let peer = &mut self.peer;
+        let exchange = async {
+            let mut text = Stuffing::new(message);
+            let mut octets = Vec::with_capacity(message.len().min(WRITE_OCTETS) + WRITE_OCTETS / 16);
+            while text.fill(&mut octets) {
+                peer.write(&octets).await?;
+                octets.clear();
+            }
+            peer.write(&octets).await?;
+            peer.reply().await
+        };
+        let blocks = u32::try_from(message.len() / DATA_BLOCK_OCTETS)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        let limit = DATA_BLOCK.saturating_mul(blocks).saturating_add(DATA_TERMINATION);
+        let reply = step(limit, exchange).await.and_then(completed);
+        if reply.as_ref().map_or_else(Failure::leaves_in_step, |_| true) {
+            // Accepted or refused, the transaction is over (RFC 5321 4.1.1.4).
+            self.standing = Standing::Idle;
+        }
+        reply.map(|_| ())
+    }
+
+    /// A step before the text failed: where that leaves the connection.
+    fn refused(&mut self, failure: Failure) -> Failure {
+        if failure.leaves_in_step() {
+            self.standing = Standing::Transaction;
+        }
+        failure
+    }
+}
+
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<S>, domain: &Domain) -> Result<Offers, Failure> {
+    completed(step(GREETING, peer.reply()).await?)?;
+    let reply = ask(peer, EHLO, &format!("EHLO {}\r\n", domain.as_str())).await?;
+    Ok(completed(reply)?.offers)
+}
+
+struct Envelope<'e> {
+    reverse_path: &'e ReversePath,
+    recipient: &'e Mailbox,
+    is_8bit: bool,
+}
+
+impl Envelope<'_> {
+    /// `MAIL FROM:<reverse-path>`
+    fn mail(&self) -> String {
+        let body = if self.is_8bit { " BODY=8BITMIME" } else { "" };
+        format!("MAIL FROM:<{}>{body}\r\n", self.reverse_path)
+    }
+
+    /// `RCPT TO:<forward-path>`
+    fn rcpt(&self) -> String {
+        format!("RCPT TO:<{}>\r\n", self.recipient)
+    }
+}
+
+/// A message as it goes over the wire: CRLF alone between lines, dots stuffed, the end behind it (RFC 5321 4.5.2).
+struct Stuffing<'m> {
+    rest: &'m [u8],
+    line_start: bool,
+}
+
+impl<'m> Stuffing<'m> {
+    fn new(message: &'m [u8]) -> Self {
         Self {
-            code: Some(code.into()),
-            status: text.split(' ').next().and_then(Enhanced::parse),
+            rest: message,
+            line_start: true,
+        }
+    }
+
+    /// Appends about [`WRITE_OCTETS`]; whether more is to come.
+    fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+        while !self.rest.is_empty() {
+            if out.len() >= WRITE_OCTETS {
+                return true;
+            }
+            if self.line_start && self.rest[0] == b'.' {
+                out.push(b'.');
+            }
+            let window = &self.rest[..self.rest.len().min(WRITE_OCTETS)];
+            let line = newline(window).unwrap_or(window.len());
+            self.line_start = line < window.len();
+            out.extend_from_slice(&window[..line]);
+            self.rest = &self.rest[line..];
+            if self.line_start {
+                out.extend_from_slice(b"\r\n");
+                let length = if self.rest.starts_with(b"\r\n") { 2 } else { 1 };
+                self.rest = &self.rest[length..];
+            }
+        }
+        if !self.line_start {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+        false
+    }
+}
+
+/// Why a step failed: the codes of the reply and nothing of its text, which may name an address.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// A reply of 4yz or 5yz.
+    Refused { code: u16, enhanced: Option<Enhanced> },
+    /// The connection ended.
+    Closed,
+    /// The server fell silent, or stopped making sense.
+    Lost,
+    /// 8-bit text, and a server without 8BITMIME (RFC 6152 section 3).
+    ConversionRequired,
+}
+
+impl Failure {
+    /// Whether the connection is over, by the server's wish.
+    fn is_end_of_connection(self) -> bool {
+        matches!(self, Self::Closed | Self::Refused { code: 421, .. })
+    }
+
+    /// Whether the next command may follow.
+    fn leaves_in_step(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if *code != 421)
+    }
+
+    /// The same as something that may pass.
+    fn transient(self) -> DeliveryResult {
+        let (code, enhanced) = match self {
+            Self::Refused { code, enhanced } => (Some(code), enhanced.unwrap_or(Enhanced::new(4, 0, 0))),
+            Self::Closed | Self::Lost | Self::ConversionRequired => (None, Enhanced::new(4, 4, 2)),
+        };
+        let is_transient = enhanced.class() == 4;
+        DeliveryResult::Transient {
+            code,
+            status: if is_transient { enhanced } else { Enhanced::new(4, 0, 0) },
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Self::Lost,
+            _ => Self::Closed,
         }
     }
 }
 
 impl From<Failure> for DeliveryResult {
     fn from(failure: Failure) -> Self {
-        // The reply's code decides; an enhanced code of another class is the server's slip.
-        let status = failure.status.filter(|status| status.class() == 5);
-        match failure.code {
-            Some(code @ 500..) => Self::Permanent {
+        match failure {
+            // The reply's code decides; an enhanced code of another class is the server's slip.
+            Failure::Refused {
+                code: code @ 500..,
+                enhanced,
+            } => Self::Permanent {
                 code: Some(code),
-                status: status.unwrap_or(Enhanced::new(5, 0, 0)),
+                status: enhanced
+                    .filter(|status| status.class() == 5)
+                    .unwrap_or(Enhanced::new(5, 0, 0)),
             },
-            Some(_) => failure.transient(),
-            None => status.map_or_else(|| failure.transient(), |status| Self::Permanent { code: None, status }),
+            Failure::ConversionRequired => Self::Permanent {
+                code: None,
+                status: Enhanced::new(5, 6, 3),
+            },
+            Failure::Refused { .. } | Failure::Closed | Failure::Lost => failure.transient(),
         }
     }
 }
 
-async fn step<T>(limit: Duration, work: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    timeout(limit, work)
-        .await
-        .map_err(|_elapsed| Failure::NO_REPLY)?
-        .map_err(Failure::from)
+async fn step<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+    Ok(timeout(limit, work).await.map_err(|_elapsed| Failure::Lost)??)
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+    peer: &mut Peer<S>,
+    limit: Duration,
+    command: &str,
+) -> Result<PeerReply, Failure> {
+    let exchange = async {
+        peer.write(command.as_bytes()).await?;
+        peer.reply().await
+    };
+    step(limit, exchange).await
 }
 
 /// A 2yz reply; a 3yz at this place means that we and the server no longer agree where we are.
-fn completed(response: Response) -> Result<(), Failure> {
-    let is_completed = response.code().severity == Severity::PositiveCompletion;
-    is_completed.then_some(()).ok_or(Failure::NO_REPLY)
+fn completed(reply: PeerReply) -> Result<PeerReply, Failure> {
+    match reply.code {
+        200..=299 => Ok(reply),
+        400.. => Err(Failure::Refused {
+            code: reply.code,
+            enhanced: reply.enhanced,
+        }),
+        _ => Err(Failure::Lost),
+    }
+}
+
+/// A 354 reply.
+fn goes_ahead(reply: PeerReply) -> Result<(), Failure> {
+    match reply.code {
+        354 => Ok(()),
+        400.. => completed(reply).map(|_| ()),
+        _ => Err(Failure::Lost),
+    }
+}
+
+/// A refused RSET is the connection's failure, not the message's.
+fn reset_done(reply: Result<PeerReply, Failure>) -> Result<(), Failure> {
+    match reply.and_then(completed) {
+        Ok(_) => Ok(()),
+        Err(Failure::Refused { .. }) => Err(Failure::Closed),
+        Err(failure) => Err(failure),
+    }
 }

@@ -1,7 +1,7 @@
 //! SMTP: the server that the bridge's submission port and a relay's MX share, and the client that delivers.
 //!
-//! [`Session`] is the server without I/O; [`serve`] drives it over a stream and asks a [`Backend`]. [`deliver`] hands
-//! one message to one server. Neither dials, listens, looks anything up or logs. Start at [`Session`].
+//! [`Session`] is the server without I/O; [`serve`] drives it over a stream and asks a [`Backend`]. [`Connection`] hands
+//! messages to one server. Neither dials, listens, looks anything up or logs. Start at [`Session`].
 
 mod auth;
 mod command;
@@ -17,7 +17,7 @@ mod session;
 mod tests;
 
 pub use self::auth::Credentials;
-pub use self::deliver::{DeliveryResult, deliver};
+pub use self::deliver::{Attempt, Connection, DeliveryResult};
 pub use self::limits::{BareNewlines, Limits, Login, Timer};
 pub use self::path::{Domain, ForwardPath, Mailbox, ReversePath};
 pub use self::replies::{Enhanced, Reply};
@@ -48,18 +48,7 @@ pub fn fuzz(octets: &[u8]) {
     }
 }
 
-/// Reads arbitrary octets as a server's reply to us. Must not panic.
+/// Reads arbitrary octets as a server's replies to us. Must not panic.
 pub fn fuzz_reply(octets: &[u8]) {
-    use lettre::transport::smtp::{extension::ServerInfo, response::Response};
-
-    let mut octets = octets.to_vec();
-    if peer::Screen::default().pass(&mut octets).is_err() {
-        return;
-    }
-    if let Some(response) = str::from_utf8(&octets)
-        .ok()
-        .and_then(|text| text.parse::<Response>().ok())
-    {
-        let _parsed = ServerInfo::from_response(&response);
-    }
+    peer::fuzz(octets);
 }

@@ -1,168 +1,286 @@
-//! The stream to a server we deliver to, its replies made harmless before lettre parses them.
+//! The stream to a server we deliver to, and what it says.
+//!
+//! Of a reply we keep its code, its enhanced code and what it offers; its text may name an address and is dropped.
 
+use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Waker};
 
-use lettre::transport::smtp::client::AsyncTokioStream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Octets of one reply line; RFC 5321 4.5.3.1.5 says 512, lettre judges 1,000 only after the line is in memory.
+use super::replies::Enhanced;
+
+/// Octets of one reply line, CRLF included; RFC 5321 4.5.3.1.5 says 512.
 const LINE_MAX: usize = 1_000;
-/// Reply lines of a connection; lettre parses a reply anew for each of them.
-const LINES_MAX: usize = 500;
+/// Lines of one reply.
+const LINES_MAX: usize = 100;
 
-/// A dialled stream in the form lettre takes.
-pub(super) struct Peer<S> {
-    stream: S,
-    screen: Screen,
+/// One reply of a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PeerReply {
+    /// Three digits, the first of them 2 to 5.
+    pub(super) code: u16,
+    /// The enhanced code that its first line begins with.
+    pub(super) enhanced: Option<Enhanced>,
+    /// What it offers, if it answers EHLO.
+    pub(super) offers: Offers,
 }
 
-impl<S> Peer<S> {
+/// Service extensions that make a difference to us.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Offers {
+    /// RFC 2920.
+    pub(super) pipelining: bool,
+    /// RFC 6152.
+    pub(super) eight_bit_mime: bool,
+}
+
+/// A dialled stream, read reply by reply.
+pub(super) struct Peer<S> {
+    stream: S,
+    input: Box<[u8; LINE_MAX]>,
+    start: usize,
+    end: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
-            screen: Screen::default(),
+            input: Box::new([0; LINE_MAX]),
+            start: 0,
+            end: 0,
         }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Peer<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        read.map(|outcome| outcome.and_then(|()| self.screen.pass(&mut buf.filled_mut()[before..])))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Peer<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, octets)
+    /// Sends `octets` whole.
+    pub(super) async fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.stream.write_all(octets).await?;
+        self.stream.flush().await
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl<S> std::fmt::Debug for Peer<S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Peer")
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + Sync> AsyncTokioStream for Peer<S> {
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// Rewrites replies, octet for octet, into what lettre 0.11 parses safely and at bounded cost.
-///
-/// It reads a line into memory before it looks at its length, takes 8-bit text for a broken connection, and panics on
-/// an EHLO line of nothing but blanks. Nobody reads these texts, so the offending octets become `?`.
-#[derive(Default)]
-pub(super) struct Screen {
-    /// Octets of the current line so far.
-    column: usize,
-    lines: usize,
-    /// A visible octet stood in the current line's text.
-    inked: bool,
-    after_cr: bool,
-}
-
-/// Where a reply line's text begins: behind three digits and a separator.
-const TEXT_COLUMN: usize = 4;
-
-impl Screen {
-    /// Rewrites the next octets of the peer, or fails when it says too much.
-    pub(super) fn pass(&mut self, octets: &mut [u8]) -> io::Result<()> {
-        for octet in octets {
-            let ends_line = *octet == b'\n' && self.after_cr;
-            let is_visible = octet.is_ascii_graphic();
-            let is_harmless = is_visible
-                || ends_line
-                || (*octet == b'\r' && !self.after_cr)
-                || (*octet == b' ' && (self.column < TEXT_COLUMN || self.inked));
-            if !is_harmless {
-                *octet = b'?';
+    /// Reads one reply. [`io::ErrorKind::InvalidData`] is a server that does not speak SMTP, or says too much.
+    pub(super) async fn reply(&mut self) -> io::Result<PeerReply> {
+        let mut reply = Reading::default();
+        loop {
+            let line = self.line().await?;
+            if let Some(reply) = reply.line(line)? {
+                return Ok(reply);
             }
-            self.after_cr = *octet == b'\r';
-            self.inked |= self.column >= TEXT_COLUMN && *octet != b'\r';
-            self.column += 1;
-            if ends_line {
-                (self.column, self.inked) = (0, false);
-                self.lines += 1;
+        }
+    }
+
+    /// Whether the server has said nothing, nor closed, since its latest reply.
+    pub(super) async fn is_quiet(&mut self) -> bool {
+        if self.start < self.end {
+            return false;
+        }
+        let mut octet = [0];
+        tokio::select! {
+            biased;
+            _ = self.stream.read(&mut octet) => false,
+            () = std::future::ready(()) => true,
+        }
+    }
+
+    /// The next line, without its CRLF.
+    async fn line(&mut self) -> io::Result<&[u8]> {
+        loop {
+            let octets = &self.input[self.start..self.end];
+            if let Some(length) = octets.windows(2).position(|pair| pair == b"\r\n") {
+                let start = self.start;
+                self.start += length + 2;
+                return Ok(&self.input[start..start + length]);
             }
-            if self.column > LINE_MAX || self.lines > LINES_MAX {
+            if octets.len() == LINE_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            let length = self.stream.read(&mut self.input[self.end..]).await?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.end += length;
         }
-        Ok(())
     }
+}
+
+/// A reply of which some lines came (RFC 5321 4.2).
+#[derive(Default)]
+struct Reading {
+    first: Option<(u16, Option<Enhanced>)>,
+    offers: Offers,
+    lines: usize,
+}
+
+impl Reading {
+    /// `Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF`
+    fn line(&mut self, line: &[u8]) -> io::Result<Option<PeerReply>> {
+        let nonsense = || io::Error::from(io::ErrorKind::InvalidData);
+        let (code, text) = line.split_at_checked(3).ok_or_else(nonsense)?;
+        let [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] = code else {
+            return Err(nonsense());
+        };
+        let code = code.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+        let (is_last, text) = match text {
+            [] => (true, text),
+            [b' ', text @ ..] => (true, text),
+            [b'-', text @ ..] => (false, text),
+            _ => return Err(nonsense()),
+        };
+        let word = text.split(|octet| *octet == b' ').next().unwrap_or_default();
+        self.offers.pipelining |= word.eq_ignore_ascii_case(b"PIPELINING");
+        self.offers.eight_bit_mime |= word.eq_ignore_ascii_case(b"8BITMIME");
+        let (first, enhanced) = *self
+            .first
+            .get_or_insert_with(|| (code, str::from_utf8(word).ok().and_then(Enhanced::parse)));
+        self.lines += 1;
+        if first != code || self.lines > LINES_MAX {
+            return Err(nonsense());
+        }
+        let offers = self.offers;
+        Ok(is_last.then_some(PeerReply { code, enhanced, offers }))
+    }
+}
+
+/// Reads arbitrary octets as the replies of a server, to the first that is none.
+pub(super) fn fuzz(octets: &[u8]) {
+    let mut peer = Peer::new(tokio::io::join(octets, tokio::io::sink()));
+    let all = async { while peer.reply().await.is_ok() {} };
+    // Octets in memory are always ready, so one poll reads them all.
+    let _ended = pin!(all).poll(&mut Context::from_waker(Waker::noop()));
 }
 
 #[cfg(test)]
 mod tests {
-    use lettre::transport::smtp::{extension::ServerInfo, response::Response};
     use proptest::prelude::*;
+    use tokio::io::duplex;
 
     use super::*;
 
-    fn screened(text: &[u8]) -> io::Result<String> {
-        let mut octets = text.to_vec();
-        Screen::default()
-            .pass(&mut octets)
-            .map(|()| String::from_utf8(octets).expect("only ASCII passes"))
+    /// What the first reply of a server is that sends `pieces` and closes.
+    async fn read(pieces: &[&[u8]]) -> io::Result<PeerReply> {
+        let (ours, mut theirs) = duplex(64);
+        let sending = async {
+            for piece in pieces {
+                // The reader may have had enough.
+                let _ = theirs.write_all(piece).await;
+            }
+            drop(theirs);
+        };
+        let mut peer = Peer::new(ours);
+        let reading = async {
+            let reply = peer.reply().await;
+            drop(peer);
+            reply
+        };
+        tokio::join!(reading, sending).0
     }
 
-    #[test]
-    fn ordinary_replies_pass_unchanged() {
+    fn plain(code: u16) -> PeerReply {
+        PeerReply {
+            code,
+            enhanced: None,
+            offers: Offers::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_of_every_form_are_read() {
+        for text in ["250 ok\r\n", "250\r\n", "250 \r\n", "250-\r\n250-  \r\n250 x\r\n"] {
+            assert_eq!(read(&[text.as_bytes()]).await.unwrap(), plain(250), "{text:?}");
+        }
+        assert_eq!(read(&[b"250 gr\xfc\xdfe\0\n\r\t\r\n"]).await.unwrap(), plain(250));
+        assert_eq!(
+            read(&[b"35", b"4-", b"go\r", b"\n354", b" on\r\n"]).await.unwrap(),
+            plain(354)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_first_line_has_the_enhanced_code() {
+        let status = |text: &'static str| async { read(&[text.as_bytes()]).await.unwrap().enhanced };
+        assert_eq!(status("550 5.1.1 no\r\n").await, Enhanced::parse("5.1.1"));
+        assert_eq!(status("550-5.1.1 no\r\n550 really\r\n").await, Enhanced::parse("5.1.1"));
+        assert_eq!(status("550-no\r\n550 5.1.1 really\r\n").await, None);
+    }
+
+    #[tokio::test]
+    async fn offers_are_words_of_their_own() {
+        let offers = |text: &'static str| async { read(&[text.as_bytes()]).await.unwrap().offers };
+        let both = Offers {
+            pipelining: true,
+            eight_bit_mime: true,
+        };
+        assert_eq!(
+            offers("250-mx.example\r\n250-pipelining\r\n250 8BITMIME\r\n").await,
+            both
+        );
+        assert_eq!(
+            offers("250-mx.example\r\n250-NOPIPELINING\r\n250 SIZE 8BITMIME\r\n").await,
+            Offers::default()
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_no_reply_is_told_from_a_closed_connection() {
         for text in [
-            "220 mx.example ESMTP\r\n",
-            "250-a b\r\n250-\r\n250 SIZE 5\r\n",
-            "250 \r\n",
-            "250\r\n",
+            "garbage\r\n",
+            "\u{20ac}\r\n",
+            "25\r\n",
+            "250x\r\n",
+            "650 x\r\n",
+            "250-x\r\n251 y\r\n",
         ] {
-            assert_eq!(screened(text.as_bytes()).expect("short"), text);
+            let kind = read(&[text.as_bytes()]).await.unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::InvalidData, "{text:?}");
+        }
+        for text in ["", "250", "250 ok\n", "250-ok\r\n"] {
+            let kind = read(&[text.as_bytes()]).await.unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::UnexpectedEof, "{text:?}");
         }
     }
 
-    #[test]
-    fn blanks_controls_and_8_bit_text_become_question_marks() {
-        for (text, result) in [
-            (&b"250-  \r\n250 x\r\n"[..], "250-? \r\n250 x\r\n"),
-            (b"250 gr\xfc\xdfe\0\r\n", "250 gr??e?\r\n"),
-            (b"250-\n   \r\n", "250-?   \r\n"),
-            (b"250-\r\r\r\n", "250-\r?\r\n"),
-            (b"250 a\rb\r\n", "250 a\rb\r\n"),
-        ] {
-            assert_eq!(screened(text).expect("short"), result);
-        }
+    #[tokio::test]
+    async fn a_server_that_says_too_much_is_cut_off() {
+        let line = |length: usize| format!("250 {}\r\n", "x".repeat(length - 6));
+        assert!(read(&[line(LINE_MAX).as_bytes()]).await.is_ok());
+        assert!(read(&[line(LINE_MAX + 1).as_bytes()]).await.is_err());
+        let lines = |count: usize| "250-\r\n".repeat(count - 1) + "250 x\r\n";
+        assert!(read(&[lines(LINES_MAX).as_bytes()]).await.is_ok());
+        assert!(read(&[lines(LINES_MAX + 1).as_bytes()]).await.is_err());
     }
 
-    #[test]
-    fn a_peer_that_says_too_much_is_cut_off() {
-        assert!(screened(&[b'2'; LINE_MAX]).is_ok());
-        assert!(screened(&[b'2'; LINE_MAX + 1]).is_err());
-        assert!(screened(&b"250-\r\n".repeat(LINES_MAX)).is_ok());
-        assert!(screened(&b"250-\r\n".repeat(LINES_MAX + 1)).is_err());
+    #[tokio::test]
+    async fn a_quiet_server_is_told_from_one_that_spoke_or_left() {
+        let (ours, mut theirs) = duplex(64);
+        let mut peer = Peer::new(ours);
+        assert!(peer.is_quiet().await);
+        theirs.write_all(b"250 ok\r\n").await.unwrap();
+        assert_eq!(peer.reply().await.unwrap(), plain(250));
+        assert!(peer.is_quiet().await);
+        theirs.write_all(b"250 ok\r\n421 bye\r\n").await.unwrap();
+        assert_eq!(peer.reply().await.unwrap(), plain(250));
+        assert!(!peer.is_quiet().await);
+        assert_eq!(peer.reply().await.unwrap(), plain(421));
+        drop(theirs);
+        assert!(!peer.is_quiet().await);
     }
 
     proptest! {
         #[test]
-        fn no_greeting_makes_lettre_panic(
-            lines in proptest::collection::vec("[ \t\r\n?A\u{a0}\u{2003}]{0,4}", 1..5),
+        fn a_reply_does_not_depend_on_how_it_is_cut(
+            text in "(250[ -][ -~]{0,20}\r\n){1,4}",
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..4),
         ) {
-            let text: String = lines.iter().map(|line| format!("250-{line}\r\n")).collect();
-            if let Ok(Ok(response)) = screened(format!("{text}250 x\r\n").as_bytes()).map(|text| text.parse::<Response>()) {
-                let _parsed = ServerInfo::from_response(&response);
-            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]).collect();
+            let (whole, cut) = (runtime.block_on(read(&[text.as_bytes()])), runtime.block_on(read(&pieces)));
+            prop_assert_eq!(whole.map_err(|error| error.kind()), cut.map_err(|error| error.kind()));
         }
     }
 }
