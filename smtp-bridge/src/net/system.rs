@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mailbox::Entropy;
 use mailbox::commit::on_thread;
 use mailbox::disk::{Disk, SystemDisk};
 use rand::TryRng;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{BoxStream, Clock, Host, Listener, Net, Promise, Resolver, Source, Workers};
@@ -52,13 +53,32 @@ impl Workers for Threads {
     }
 }
 
+/// Sends at once, and notices within [`SILENCE_MAX`] a peer that is gone without a word.
+///
+/// A link may be still for days. Without this a relay that lost its power would leave its holders waiting for news on
+/// links that no longer exist, and their mail uncollected.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    const PROBES: u32 = 4;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, SILENCE_MAX / 2)?;
+    sockopt::set_tcp_keepintvl(stream, SILENCE_MAX / 2 / PROBES)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    // The same for octets that nobody confirms.
+    sockopt::set_tcp_user_timeout(stream, SILENCE_MAX.as_millis() as u32)?;
+    Ok(())
+}
+
+/// Longest silence of a peer's system, which answers probes whatever its programs do.
+pub const SILENCE_MAX: Duration = Duration::from_secs(120);
+
 struct Sockets;
 
 impl Net for Sockets {
     fn dial(&self, to: SocketAddr) -> Promise<'_, io::Result<BoxStream>> {
         Box::pin(async move {
             let stream = TcpStream::connect(to).await?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok(Box::new(stream) as BoxStream)
         })
     }
@@ -89,7 +109,7 @@ impl Listener for TcpListener {
     fn accept(&mut self) -> Promise<'_, io::Result<(BoxStream, Source)>> {
         Box::pin(async move {
             let (stream, from) = TcpListener::accept(self).await?;
-            stream.set_nodelay(true)?;
+            prepare(&stream)?;
             Ok((Box::new(stream) as BoxStream, Source::from(from.ip())))
         })
     }
