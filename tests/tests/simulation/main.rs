@@ -132,7 +132,7 @@ fn all(range: std::ops::Range<u64>, option: &str, run: &(impl Fn(u64) -> Outcome
                 return;
             }
             let outcome = run(number);
-            events.fetch_add(outcome.events, Ordering::Relaxed);
+            events.fetch_add(outcome.events.len() as u64, Ordering::Relaxed);
             if !outcome.faults.is_empty() {
                 failed.fetch_add(1, Ordering::Relaxed);
                 println!(
@@ -161,7 +161,7 @@ struct Outcome {
     faults: Vec<String>,
     /// Sum over all events, and over what is on the disks at the end.
     sums: Vec<u64>,
-    events: u64,
+    events: Vec<String>,
 }
 
 impl Outcome {
@@ -169,7 +169,7 @@ impl Outcome {
         Outcome {
             faults: vec![sentence.to_owned()],
             sums: Vec::new(),
-            events: 0,
+            events: Vec::new(),
         }
     }
 }
@@ -180,11 +180,13 @@ type Living = Pin<Box<dyn Future<Output = Vec<u64>>>>;
 /// Does a run twice and compares.
 fn twice(run: &dyn Fn(Trace) -> Living, is_traced: bool) -> Outcome {
     let mut first = once(run, is_traced);
-    let second = once(run, false);
+    let mut second = once(run, false);
     if first.sums != second.sums {
-        first
-            .faults
-            .push(format!("two runs differ: {:x?} and {:x?}", first.sums, second.sums));
+        first.events.sort_unstable();
+        second.events.sort_unstable();
+        let mut pairs = first.events.iter().zip(&second.events);
+        let parting = pairs.find(|(one, other)| one != other);
+        first.faults.push(format!("two runs differ, first in {parting:?}"));
     }
     first
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use keypacks::CELL;
 use mailbox::disk::MemoryDisk;
+use smtp_bridge::net::system::SILENCE_MAX;
 use smtp_bridge::net::{BoxStream, Listener, Net, Promise, Source};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
@@ -26,8 +27,6 @@ use crate::trace::Trace;
 const WINDOW: usize = 64 * 1024;
 /// How long a dial waits for an answer that does not come, as TCP does.
 const DIAL_MAX: Duration = Duration::from_secs(127);
-/// How long octets are sent again before their connection is given up.
-const UNHEARD_MAX: Duration = Duration::from_secs(924);
 /// Port of the link server: what passes there is looked at as cells.
 pub(crate) const LINK_PORT: u16 = 7_000;
 
@@ -38,11 +37,14 @@ pub(crate) struct Network(Arc<Mutex<State>>);
 struct State {
     trace: Trace,
     random: Random,
+    seed: u64,
     /// Most delay of a write, in microseconds.
     delay_max: u64,
     listeners: BTreeMap<Door, mpsc::UnboundedSender<(BoxStream, Source)>>,
     flows: BTreeMap<u64, Flow>,
-    next_flow: u64,
+    /// Connections that each machine has dialled, and their chances: its own, so that the order in which machines dial
+    /// changes none of them.
+    dialled: BTreeMap<IpAddr, (u64, Random)>,
     /// Pairs of machines that do not hear each other.
     apart: BTreeSet<(IpAddr, IpAddr)>,
     disks: BTreeMap<IpAddr, MemoryDisk>,
@@ -62,6 +64,8 @@ enum Door {
 struct Flow {
     ends: [IpAddr; 2],
     port: u16,
+    /// Of its own, so that the order in which connections are served changes none of them.
+    random: Random,
     pipes: [Pipe; 2],
     /// Sides that are gone without a word; nothing comes from them any more.
     silent: [bool; 2],
@@ -76,8 +80,6 @@ struct Pipe {
     last: Option<Instant>,
     end: Option<Instant>,
     reset: bool,
-    /// Something was written that never arrives.
-    is_unheard: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     cell: Vec<u8>,
@@ -106,14 +108,16 @@ pub(crate) struct Wire {
 const CELL_DIGEST: usize = 16;
 
 impl Network {
-    pub(crate) fn new(trace: Trace, random: Random) -> Self {
+    pub(crate) fn new(trace: Trace, mut random: Random) -> Self {
+        let seed = random.next();
         Network(Arc::new(Mutex::new(State {
             trace,
             random,
+            seed,
             delay_max: 2_000,
             listeners: BTreeMap::new(),
             flows: BTreeMap::new(),
-            next_flow: 1,
+            dialled: BTreeMap::new(),
             apart: BTreeSet::new(),
             disks: BTreeMap::new(),
             dial_flaw: None,
@@ -185,6 +189,7 @@ impl Network {
         };
         if is_silent {
             flow.silent = [true; 2];
+            self.give_up(vec![chosen]);
         } else {
             flow.pipes.iter_mut().for_each(|pipe| pipe.reset = true);
         }
@@ -195,7 +200,8 @@ impl Network {
     /// machine when it is up again; otherwise its system closes their connections.
     pub(crate) fn gone(&self, ip: IpAddr, is_silent: bool) {
         let mut state = self.lock();
-        for flow in state.flows.values_mut() {
+        let mut silent = Vec::new();
+        for (name, flow) in &mut state.flows {
             for side in 0..2 {
                 if flow.ends[side] != ip || !flow.is_open[side] {
                     continue;
@@ -203,6 +209,7 @@ impl Network {
                 flow.is_open[side] = false;
                 if is_silent && flow.ends[1 - side] != ip {
                     flow.silent[side] = true;
+                    silent.push(*name);
                 } else {
                     flow.pipes.iter_mut().for_each(|pipe| pipe.reset = true);
                 }
@@ -212,6 +219,21 @@ impl Network {
         state.listeners.retain(|door, _| match door {
             Door::Port(at) => at.ip() != ip,
             Door::Path(machine, _) => *machine != ip,
+        });
+        self.give_up(silent);
+    }
+
+    /// Whoever is left at the end of a connection that went silent is told so by its system in the end.
+    fn give_up(&self, silent: Vec<u64>) {
+        let network = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(SILENCE_MAX).await;
+            for name in silent {
+                if let Some(flow) = network.lock().flows.get_mut(&name) {
+                    flow.pipes.iter_mut().for_each(|pipe| pipe.reset = true);
+                    flow.pipes.iter_mut().for_each(Pipe::wake);
+                }
+            }
         });
     }
 
@@ -251,11 +273,21 @@ impl Network {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let delay = self.lock().delay(from, to);
-        tokio::time::sleep(delay).await;
+        let (name, mut random, delay) = {
+            let mut state = self.lock();
+            let micros_max = state.delay_max.max(100);
+            let (name, random) = state.dialling(from);
+            (
+                name,
+                random.fork(),
+                Duration::from_micros(random.between(100, micros_max)),
+            )
+        };
+        if from != to {
+            tokio::time::sleep(delay).await;
+        }
         let mut state = self.lock();
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let name = state.next_flow;
         let port = match &door {
             Door::Port(at) => at.port(),
             Door::Path(..) => 0,
@@ -264,10 +296,11 @@ impl Network {
             state.trace.note(format!("{from} refused at {to}:{port}"));
             return Err(refused());
         };
-        state.next_flow += 1;
+        let random = random.fork();
         state.flows.insert(
             name,
             Flow {
+                random,
                 ends: [from, to],
                 port,
                 pipes: Default::default(),
@@ -318,13 +351,25 @@ impl Network {
 }
 
 impl State {
+    /// A name for the next connection of a machine, and the machine's chances.
+    fn dialling(&mut self, from: IpAddr) -> (u64, &mut Random) {
+        let State { dialled, seed, .. } = self;
+        let (count, random) = dialled.entry(from).or_insert_with(|| {
+            let number = digest(from.to_string().as_bytes());
+            (number % 1_000 * 1_000_000, Random::new(*seed ^ number))
+        });
+        *count += 1;
+        (*count, random)
+    }
+}
+
+impl Flow {
     /// Draws how long something takes on its way.
-    fn delay(&mut self, from: IpAddr, to: IpAddr) -> Duration {
-        if from == to {
+    fn delay(&mut self, micros_max: u64) -> Duration {
+        if self.ends[0] == self.ends[1] {
             return Duration::ZERO;
         }
-        let micros = self.random.between(100, self.delay_max.max(100));
-        Duration::from_micros(micros)
+        Duration::from_micros(self.random.between(100, micros_max.max(100)))
     }
 }
 
@@ -484,27 +529,12 @@ impl AsyncWrite for End {
             return Poll::Pending;
         }
         let mut taken = octets.len().min(room);
-        if taken > 1 && state.random.percent(10) {
-            taken = state.random.between(1, taken as u64) as usize;
+        if taken > 1 && flow.random.percent(10) {
+            taken = flow.random.between(1, taken as u64) as usize;
         }
-        let delay = if ends[0] == ends[1] {
-            Duration::ZERO
-        } else {
-            Duration::from_micros(state.random.between(100, state.delay_max.max(100)))
-        };
+        let delay = flow.delay(state.delay_max);
         let is_swallowed = flow.silent[1 - side] || flow.silent[side];
         let pipe = &mut flow.pipes[side];
-        if is_swallowed && !std::mem::replace(&mut pipe.is_unheard, true) {
-            // TCP gives up on octets that nobody confirms.
-            let (network, name) = (self.network.clone(), self.name);
-            tokio::spawn(async move {
-                tokio::time::sleep(UNHEARD_MAX).await;
-                if let Some(flow) = network.lock().flows.get_mut(&name) {
-                    flow.pipes.iter_mut().for_each(|pipe| pipe.reset = true);
-                    flow.pipes.iter_mut().for_each(Pipe::wake);
-                }
-            });
-        }
         let arrives = (Instant::now() + delay).max(pipe.last.unwrap_or_else(Instant::now));
         pipe.last = Some(arrives);
         pipe.octets += taken;
@@ -542,10 +572,8 @@ impl State {
         if flow.silent[side] || self.disks.get(&flow.ends[side]).is_some_and(MemoryDisk::is_off) {
             return;
         }
-        let [from, to] = [flow.ends[side], flow.ends[1 - side]];
         let last = flow.pipes[side].last.unwrap_or_else(Instant::now);
-        let arrives = (Instant::now() + self.delay(from, to)).max(last);
-        let Some(flow) = self.flows.get_mut(&name) else { return };
+        let arrives = (Instant::now() + flow.delay(self.delay_max)).max(last);
         let pipe = &mut flow.pipes[side];
         pipe.end.get_or_insert(arrives);
         pipe.wake();

@@ -1,4 +1,7 @@
-//! What happened in a run, in order: two runs of a seed must agree in all of it.
+//! What happened in a run, and when: two runs of a seed must agree in all of it.
+//!
+//! Things of one instant may come in any order: which of the tasks that wait for a stop hears of it first is drawn by the
+//! runtime, and no seed reaches there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +11,7 @@ use tokio::time::Instant;
 use crate::random::{digest, mix};
 
 /// Most events of a run: more is a world that never comes to rest.
-const EVENTS_MAX: u64 = 5_000_000;
+const EVENTS_MAX: usize = 5_000_000;
 
 /// The sum over all events, and what was found wrong. Clones share it.
 #[derive(Clone)]
@@ -17,7 +20,7 @@ pub(crate) struct Trace(Arc<Mutex<Record>>);
 struct Record {
     start: Instant,
     sum: u64,
-    events: u64,
+    events: Vec<String>,
     is_shown: bool,
     faults: Vec<String>,
     troubles: Vec<Duration>,
@@ -28,7 +31,7 @@ impl Trace {
         Trace(Arc::new(Mutex::new(Record {
             start: Instant::now(),
             sum: 0,
-            events: 0,
+            events: Vec::new(),
             is_shown,
             faults: Vec::new(),
             troubles: Vec::new(),
@@ -43,12 +46,13 @@ impl Trace {
     pub(crate) fn note(&self, event: impl AsRef<str>) {
         let mut record = self.lock();
         let at = record.start.elapsed();
-        record.events += 1;
-        record.sum = mix(record.sum ^ digest(event.as_ref().as_bytes()) ^ at.as_nanos() as u64);
+        let event = format!("{:>12.6} {}", at.as_secs_f64(), event.as_ref());
+        record.sum = record.sum.wrapping_add(mix(digest(event.as_bytes())));
         if record.is_shown {
-            println!("{:>12.6} {}", at.as_secs_f64(), event.as_ref());
+            println!("{event}");
         }
-        assert!(record.events < EVENTS_MAX, "the world does not come to rest");
+        record.events.push(event);
+        assert!(record.events.len() < EVENTS_MAX, "the world does not come to rest");
     }
 
     /// Something that must never happen.
@@ -77,8 +81,9 @@ impl Trace {
         self.lock().sum
     }
 
-    pub(crate) fn events(&self) -> u64 {
-        self.lock().events
+    /// Everything that happened.
+    pub(crate) fn events(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().events)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Record> {
