@@ -10,7 +10,7 @@ use super::rows::{INBOX, InboxRow, MESSAGE_IDS};
 use super::shelf::Shelf;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Entry, FlagChange, Flags};
+use crate::holder_store::{Entry, FlagChange, Flags, STORED_MAX, Snapshot};
 
 impl HolderStage {
     /// Stores a message under the next UID. A refusal comes before the first write of the index.
@@ -42,7 +42,7 @@ impl HolderStage {
         }
         self.books.state.uid_next = uid_next;
         self.put_state(write)?;
-        let inbox = Arc::make_mut(&mut self.books.inbox);
+        let inbox = to_grow(&mut self.books.inbox);
         inbox.entries.push(Entry {
             uid,
             flags,
@@ -106,6 +106,17 @@ impl HolderStage {
         inbox.version += 1;
         Ok(removed)
     }
+}
+
+/// The snapshot of the batch under way. The first message of a batch copies what readers hold, with room for those that
+/// follow: growing the copy would copy it again.
+fn to_grow(inbox: &mut Arc<Snapshot>) -> &mut Snapshot {
+    if Arc::get_mut(inbox).is_none() {
+        let mut entries = Vec::with_capacity(inbox.entries.len() + STORED_MAX);
+        entries.extend_from_slice(&inbox.entries);
+        *inbox = Arc::new(Snapshot { entries, ..**inbox });
+    }
+    Arc::make_mut(inbox)
 }
 
 impl FlagChange {
