@@ -33,11 +33,15 @@ async fn main() {
         .map_or(SECONDS, |seconds| seconds.parse().expect("a number of seconds"));
     // The same keys each time: for figures only.
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    // Nothing leaves the spool here.
+    let config = RelayConfig {
+        spool_max: usize::MAX,
+        ..RelayConfig::default()
+    };
     let spawn = |actor| mailbox::commit::on_thread("store", actor).expect("a thread");
-    let store =
-        RelayFiles::open(Arc::new(SystemDisk), &folder, RelayConfig::default(), entropy, spawn).expect("opened");
+    let store = RelayFiles::open(Arc::new(SystemDisk), &folder, config, entropy, spawn).expect("opened");
     let mut callers = Vec::new();
-    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let mut accounts = Vec::new();
     for _ in 0..callers_wanted {
         let order = IssueOrder {
             link_keys: 16,
@@ -45,7 +49,10 @@ async fn main() {
             operator: false,
             day: DAY,
         };
-        let account = store.issue(order).await.expect("issued").account;
+        accounts.push(store.issue(order).await.expect("issued").account);
+    }
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    for account in accounts {
         callers.push(tokio::spawn(call(store.clone(), account, end)));
     }
     let mut accepted = 0;

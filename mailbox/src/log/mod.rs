@@ -20,10 +20,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use keypacks::Secret;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::StoreError;
@@ -44,6 +46,9 @@ const DIRECT_BYTES: usize = 256 << 10;
 const MARGIN: u64 = 16;
 /// Spare segments that are kept ready.
 const SPARES: usize = 2;
+/// A segment that is filled faster than this is not worth writing twice, first with zeros: what the syncs then save is
+/// less than what the zeros cost.
+const HURRY: Duration = Duration::from_secs(4);
 /// How far a body may be moved to make room: segments with more than this share of living bytes are left alone.
 const SWEEP_BELOW: f64 = 0.5;
 
@@ -70,13 +75,18 @@ pub(crate) struct Log {
     short: Notify,
 }
 
+/// Segments that are ready to be begun.
+type Spares = VecDeque<(u32, Arc<dyn DiskFile>)>;
+
 #[derive(Default)]
 struct State {
     files: BTreeMap<u32, Segment>,
-    /// Segments that are ready to be begun.
-    spares: VecDeque<(u32, Arc<dyn DiskFile>)>,
+    spares: Spares,
     /// Where the next record goes. `None`: a segment is to be begun first.
     head: Option<Position>,
+    /// When the last segment was begun, and whether the one before was filled in a hurry.
+    begun: Option<Instant>,
+    is_hurried: bool,
     /// Something behind the end may have reached the disk, and must not count.
     is_uncertain: bool,
     /// End of the log.
@@ -302,6 +312,9 @@ impl Log {
             }
         };
         self.short.notify_one();
+        let now = Instant::now();
+        state.is_hurried = state.begun.is_some_and(|begun| now - begun < HURRY);
+        state.begun = Some(now);
         state.ordinal += 1;
         let ordinal = state.ordinal;
         state.files.insert(
@@ -407,7 +420,10 @@ impl Log {
             let file = self.disk.open(&self.path(fresh), false)?.into();
             self.state().spares.push_back((fresh, file));
         }
-        while self.state().spares.len() < SPARES {
+        while {
+            let state = self.state();
+            state.spares.len() < SPARES && !state.is_hurried
+        } {
             if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + 2 * self.segment_bytes {
                 return Err(StoreError::Full);
             }

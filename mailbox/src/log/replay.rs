@@ -1,6 +1,6 @@
 //! Opening a log: from the place that the index holds everything up to, on to its end.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use keypacks::Secret;
 use tokio::sync::Notify;
 
 use super::record::{self, BLOCK, SegmentHeader};
-use super::{Log, Mark, Segment, State, number_of, path_of};
+use super::{Log, Mark, Segment, Spares, State, number_of, path_of};
 use crate::StoreError;
 use crate::disk::{Disk, DiskFile};
 use crate::entropy::Entropy;
@@ -172,8 +172,8 @@ fn keep_spares(
     folder: &Path,
     found: BTreeMap<u32, Found>,
     segment_bytes: u64,
-) -> Result<VecDeque<(u32, Arc<dyn DiskFile>)>, StoreError> {
-    let mut spares = VecDeque::new();
+) -> Result<Spares, StoreError> {
+    let mut spares = Spares::new();
     let mut removed: Vec<PathBuf> = Vec::new();
     for (number, Found { file, header }) in found {
         if header.is_none() && file.len()? == segment_bytes && spares.len() < super::SPARES {

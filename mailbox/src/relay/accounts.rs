@@ -52,7 +52,7 @@ impl RelayStage {
         SETTINGS.put(write, Single, &settings)?;
         if order.credit > 0 {
             let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
-            ledger::post(&mut self.books(write), transfer).map_err(store_error)?;
+            ledger::post(&mut self.books(write, account), transfer).map_err(store_error)?;
         }
         let (link_keys, operator) = (order.link_keys, order.operator);
         self.batch.effects.push(Effect::Issued {
@@ -80,7 +80,7 @@ impl RelayStage {
         let Some(account) = account_of(write, &shared, identifier)? else {
             return Ok(None);
         };
-        let mut books = self.books(write);
+        let mut books = self.books(write, account);
         // A repetition on another day is still the same transfer.
         let day = ledger::Accounts::seen(&books, &id)?.map_or(day, |before| before.day);
         ledger::post(&mut books, Transfer::top_up(id, account, amount, day)).map_err(|error| match error {
@@ -107,7 +107,7 @@ impl RelayStage {
         if price > 0 {
             let entry = (order.account.0, price);
             charge(
-                &mut self.books(write),
+                &mut self.books(write, order.account.0),
                 &*shared.base.entropy,
                 entry,
                 Kind::Key,

@@ -1,6 +1,9 @@
 //! The ledger inside one write transaction of the relay's index.
 
 use crate::index::Write;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use ledger::{AccountKey, Accounts, Balance, Kind, LedgerError, Transfer, TransferId};
 
 use super::rows::{BALANCES, JOURNAL, TRANSFERS, all_of};
@@ -13,6 +16,10 @@ use crate::vault::Vault;
 pub(super) struct Books<'t> {
     pub(super) write: &'t Write<'t>,
     pub(super) vault: &'t Vault,
+    /// Whether the transfer's id was drawn just now, so that it cannot have been seen.
+    pub(super) is_fresh: bool,
+    /// Postings of each account, as far as they were counted.
+    pub(super) counts: &'t RefCell<BTreeMap<u64, u64>>,
 }
 
 impl Accounts for Books<'_> {
@@ -27,6 +34,9 @@ impl Accounts for Books<'_> {
     }
 
     fn seen(&self, id: &TransferId) -> Result<Option<Transfer>, StoreError> {
+        if self.is_fresh {
+            return Ok(None);
+        }
         match TRANSFERS.get(self.write, self.vault.name("transfer", id))? {
             None => Ok(None),
             Some(key) => JOURNAL.get(self.write, key)?.ok_or(StoreError::Corrupt).map(Some),
@@ -39,9 +49,14 @@ impl Accounts for Books<'_> {
             (AccountKey::Holder(holder), _) | (_, AccountKey::Holder(holder)) => holder,
             _ => return Err(StoreError::Invalid),
         };
-        let count = JOURNAL
-            .last_key(self.write, all_of(holder))?
-            .map_or(0, |(_, last)| last + 1);
+        let counted = self.counts.borrow().get(&holder).copied();
+        let count = match counted {
+            Some(count) => count,
+            None => JOURNAL
+                .last_key(self.write, all_of(holder))?
+                .map_or(0, |(_, last)| last + 1),
+        };
+        self.counts.borrow_mut().insert(holder, count + 1);
         JOURNAL.put(self.write, (holder, count), transfer)?;
         if transfer.kind == Kind::TopUp {
             TRANSFERS.put(self.write, self.vault.name("transfer", &transfer.id), &(holder, count))?;
@@ -64,6 +79,7 @@ pub(super) fn charge(
     day: u32,
 ) -> Result<(), StoreError> {
     let transfer = Transfer::charge(random(entropy), account, amount, kind, day);
+    books.is_fresh = true;
     ledger::post(books, transfer).map(|_| ()).map_err(store_error)
 }
 

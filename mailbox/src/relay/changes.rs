@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::index::Write;
+use crate::index::{Source, Write};
 use keypacks::Secret;
 use keypacks::deposit::class_for;
 use ledger::{AccountKey, Kind};
@@ -91,7 +91,7 @@ impl RelayFiles {
         let answered = || {
             let view = base.view()?;
             let row = ACCOUNTS.get(&view, account.0)?.ok_or(StoreError::NoRow)?;
-            let kept = ANSWERS.get(&view, (account.0, change.seq))?;
+            let kept = row.kept_answer(&view, account.0, change.seq)?;
             Ok::<_, StoreError>(row.answered(kept, change, digest))
         };
         // A failed read decides nothing: the commit that follows reads again and reports it.
@@ -100,6 +100,14 @@ impl RelayFiles {
 }
 
 impl AccountRow {
+    fn kept_answer(&self, source: &impl Source, account: u64, seq: u64) -> Result<Option<AnswerRow>, StoreError> {
+        // Above the highest there is none: no need to look.
+        if seq > self.seq_highest {
+            return Ok(None);
+        }
+        ANSWERS.get(source, (account, seq))
+    }
+
     /// The answer to a change that is not to be executed (again).
     fn answered(&self, kept: Option<AnswerRow>, change: &Change, digest: &[u8; 32]) -> Option<Answer> {
         let refused = |refusal| {
@@ -125,7 +133,7 @@ impl RelayStage {
             account, ref change, ..
         } = *order;
         let mut row = self.account(write, account)?;
-        let kept = ANSWERS.get(write, (account, change.seq))?;
+        let kept = row.kept_answer(write, account, change.seq)?;
         if let Some(answer) = row.answered(kept, change, &order.digest) {
             return Ok(answer);
         }
@@ -189,7 +197,7 @@ impl RelayStage {
                 };
                 let entry = (account, sealed.price);
                 charge(
-                    &mut self.books(write),
+                    &mut self.books(write, account),
                     &*shared.base.entropy,
                     entry,
                     Kind::Message,

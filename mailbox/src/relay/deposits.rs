@@ -131,7 +131,7 @@ impl RelayStage {
             }));
         }
         charge(
-            &mut self.books(write),
+            &mut self.books(write, account),
             &*shared.base.entropy,
             (account, price),
             Kind::Inbound,

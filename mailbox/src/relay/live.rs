@@ -29,6 +29,8 @@ pub(super) struct LiveAccount {
     pub(super) link_keys: u64,
     /// Deposits that wait.
     pub(super) waiting: u64,
+    /// Postings in its journal, once they were counted.
+    pub(super) postings: Option<u64>,
 }
 
 /// Keys that the private parts of spool rows are sealed under. There are two while the stragglers are re-wrapped.
@@ -110,6 +112,7 @@ impl Live {
                         chains: Some(chains),
                         link_keys,
                         waiting: 0,
+                        postings: None,
                     },
                 );
                 self.add_tags(account);

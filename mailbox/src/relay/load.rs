@@ -127,6 +127,7 @@ impl Loader<'_> {
                     chains,
                     link_keys: row.link_keys,
                     waiting,
+                    postings: None,
                 },
             );
             live.deposits += waiting;

@@ -1,5 +1,6 @@
 //! What the committer of the relay's store works on.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -36,6 +37,8 @@ pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     /// Post chains as this batch has moved them.
     posts: BTreeMap<u64, BoxChain>,
+    /// Postings of the accounts that this batch counted.
+    pub(super) postings: RefCell<BTreeMap<u64, u64>>,
     /// Slots of new accounts.
     pub(super) slots: Vec<SlotUpdate>,
     /// Deliveries added.
@@ -57,10 +60,17 @@ impl RelayStage {
         ACCOUNTS.put(write, account, row)
     }
 
-    pub(super) fn books<'t>(&'t self, write: &'t Write<'t>) -> Books<'t> {
+    /// Accounts and journal for one transfer of this holder.
+    pub(super) fn books<'t>(&'t self, write: &'t Write<'t>, holder: u64) -> Books<'t> {
+        let known = self.shared.live().accounts.get(&holder).and_then(|live| live.postings);
+        if let Some(count) = known {
+            self.batch.postings.borrow_mut().entry(holder).or_insert(count);
+        }
         Books {
             write,
             vault: &self.shared.base.vault,
+            is_fresh: false,
+            counts: &self.batch.postings,
         }
     }
 
@@ -137,6 +147,7 @@ impl Stage for RelayStage {
             mut effects,
             posts,
             slots: _,
+            postings,
             queued,
             deposited,
         } = std::mem::take(&mut self.batch);
@@ -153,6 +164,11 @@ impl Stage for RelayStage {
                 self.lagging.insert(account);
             }
             live.apply(effect);
+        }
+        for (account, count) in postings.into_inner() {
+            if let Some(live) = live.accounts.get_mut(&account) {
+                live.postings = Some(count);
+            }
         }
         drop(live);
         if queued > 0 {
