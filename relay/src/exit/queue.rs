@@ -277,8 +277,10 @@ mod tests {
 
     /// A queue of `count` deliveries due, and one worker.
     fn queue(count: u64) -> Queue<&'static str> {
-        let mut queue = Queue::default();
-        queue.workers = 1;
+        let mut queue = Queue {
+            workers: 1,
+            ..Queue::default()
+        };
         queue.offer(ids(0..count));
         queue
     }

@@ -166,9 +166,11 @@ impl Backend for Memory {
 
 impl Receiver for Incoming {
     fn chunk(&mut self, octets: &[u8]) -> Result<(), Reply> {
+        let fresh = self.message.text.len().saturating_sub(b"POISON".len() - 1);
         // One character an octet, so that a failed comparison can be read.
         self.message.text.extend(octets.iter().map(|octet| char::from(*octet)));
-        if self.message.text.contains("POISON") {
+        let mut words = self.message.text.as_bytes()[fresh..].windows(b"POISON".len());
+        if words.any(|word| word == b"POISON") {
             Err(replies::TRY_LATER)
         } else {
             Ok(())
