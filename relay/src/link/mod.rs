@@ -15,7 +15,7 @@ use std::time::Duration;
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
 use smtp_bridge::net::{BoxStream, Listener, stopped};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Relay;
@@ -28,6 +28,7 @@ pub(crate) async fn serve<S: RelayStore>(
     mut stop: watch::Receiver<bool>,
 ) {
     let gate = Gate::new(relay.config.unconfirmed_max);
+    let server = Server(Arc::new(Semaphore::new(0)));
     loop {
         // At the bound new connections wait un-accepted: nobody is told anything.
         let place = tokio::select! {
@@ -48,22 +49,33 @@ pub(crate) async fn serve<S: RelayStore>(
         let Some(pass) = gate.pass(source, place) else { continue };
         let host = relay.host.clone();
         let relay = relay.clone();
-        let stop = stop.clone();
-        host.task(async move { connection(&relay, stream, pass, stop).await });
+        let serving = server.0.clone();
+        host.task(async move { connection(&relay, stream, pass, &serving).await });
     }
 }
 
-async fn connection<S: RelayStore>(
-    relay: &Arc<Relay<S>>,
-    mut stream: BoxStream,
-    pass: Pass,
-    stop: watch::Receiver<bool>,
-) {
+/// Tells the links when it is dropped, one after the other in the order in which they began to wait: a closed semaphore
+/// keeps that order, where a watch draws it.
+struct Server(Arc<Semaphore>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Ends when the server does.
+async fn over(serving: &Semaphore) {
+    // There never is a permit.
+    let _ = serving.acquire().await;
+}
+
+async fn connection<S: RelayStore>(relay: &Arc<Relay<S>>, mut stream: BoxStream, pass: Pass, serving: &Semaphore) {
     let deadline = Instant::now() + relay.config.handshake() + jitter(relay);
     match tokio::time::timeout_at(deadline, handshake::confirm(relay, &mut stream)).await {
         Ok(Some(confirmed)) => {
             drop(pass);
-            session::serve(relay, stream, confirmed, stop).await;
+            session::serve(relay, stream, confirmed, serving).await;
         }
         // Whatever did not open, and the end of the stream too, is waited out until the one timer ends.
         Ok(None) => {

@@ -10,13 +10,14 @@ use mailbox::RelayStore;
 use mailbox::relay_store::Account;
 use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, Operation, Refusal, Request};
 use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
-use smtp_bridge::net::{BoxStream, stopped};
+use smtp_bridge::net::BoxStream;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::handshake::Confirmed;
+use super::over;
 use crate::budget::Room;
 use crate::{Relay, accept};
 
@@ -25,7 +26,7 @@ pub(super) async fn serve<S: RelayStore>(
     relay: &Arc<Relay<S>>,
     stream: BoxStream,
     confirmed: Confirmed,
-    stop: watch::Receiver<bool>,
+    serving: &Semaphore,
 ) {
     let name = u64::from_le_bytes(relay.host.random());
     let superseded = relay.links.enter(confirmed.account, name);
@@ -40,7 +41,7 @@ pub(super) async fn serve<S: RelayStore>(
         announced: false,
     };
     // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
-    let _ = session.run(&confirmed.linked.encode(), superseded, stop).await;
+    let _ = session.run(&confirmed.linked.encode(), superseded, serving).await;
     relay.links.leave(session.account, name);
 }
 
@@ -64,7 +65,7 @@ impl<S: RelayStore> Session<'_, S> {
         &mut self,
         linked: &[u8],
         mut superseded: oneshot::Receiver<()>,
-        mut stop: watch::Receiver<bool>,
+        serving: &Semaphore,
     ) -> Result<(), LinkError> {
         self.writer.send_bare(Kind::Linked, linked).await?;
         let tick = self.relay.config.tick();
@@ -76,7 +77,7 @@ impl<S: RelayStore> Session<'_, S> {
             tokio::select! {
                 biased;
                 _ = &mut superseded => return self.writer.close().await,
-                () = stopped(&mut stop) => return self.writer.close().await,
+                () = over(serving) => return self.writer.close().await,
                 () = tokio::time::sleep_until(next) => {
                     if !self.announced && self.relay.store.waiting(self.account) {
                         self.writer.send_bare(Kind::New, &[]).await?;
