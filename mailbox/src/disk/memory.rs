@@ -28,6 +28,8 @@ struct State {
     /// What to undo if the power goes before the folder is synced, in order. Used on a forgetful disk only.
     unsynced_names: Vec<NameChange>,
     is_forgetful: bool,
+    /// Syncs do nothing.
+    is_lying: bool,
     /// Counts restarts; files opened before the last one are dead.
     boot: u64,
     /// Mutating operations until the power goes; `None` is never.
@@ -106,6 +108,11 @@ impl MemoryDisk {
     /// Lets every mutating operation fail, as a disk that was remounted read-only does, until told otherwise.
     pub fn refuse_writes(&self, refused: bool) {
         self.state().read_only = refused;
+    }
+
+    /// Lets syncs of files succeed without doing anything: whoever judges stores must notice.
+    pub fn lie(&self) {
+        self.state().is_lying = true;
     }
 
     /// Forgets a fuse or a failure that has not come yet.
@@ -570,7 +577,9 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.mutate(self.boot)?;
-        state.image(&self.path)?.sync();
+        if !state.is_lying {
+            state.image(&self.path)?.sync();
+        }
         Ok(())
     }
 

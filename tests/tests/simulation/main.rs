@@ -94,7 +94,11 @@ fn main() -> ExitCode {
     };
     let (failed, count, events) = match options.steps {
         None => {
-            let run = |seed| twice(&|trace| Box::pin(live(seed, trace)), options.is_traced);
+            if !lies_are_noticed() {
+                println!("FAILED: disks that lose what they said was durable pass for good ones");
+                return ExitCode::FAILURE;
+            }
+            let run = |seed| twice(&|trace| Box::pin(live(seed, Disks::Good, trace)), options.is_traced);
             all(options.seeds.clone(), "--seed", &run)
         }
         Some(single) => {
@@ -215,6 +219,28 @@ fn once(run: &dyn Fn(Trace) -> Living, is_traced: bool) -> Outcome {
     std::panic::catch_unwind(live).unwrap_or_else(|_| Outcome::failed("the run panicked"))
 }
 
+/// What the machines of a run have for disks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Disks {
+    Good,
+    /// Their syncs do nothing.
+    Lying,
+}
+
+/// Whether the judge tells good disks from bad ones: the proof that it can fail a run at all.
+fn lies_are_noticed() -> bool {
+    // Not every seed cuts the power behind something that counts.
+    const TRIES: u64 = 40;
+    let quiet = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let noticed = (0..TRIES).any(|seed| {
+        let outcome = once(&move |trace| Box::pin(live(seed, Disks::Lying, trace)), false);
+        outcome.faults.iter().any(|fault| fault.contains("copies are there"))
+    });
+    std::panic::set_hook(quiet);
+    noticed
+}
+
 /// The steps of the short run, each of which can fail.
 fn steps() -> Vec<Step> {
     let counts = Arc::new(Mutex::new(Vec::new()));
@@ -263,7 +289,7 @@ async fn live_short(step: Option<Step>, trace: Trace) -> Vec<u64> {
 }
 
 /// One run: set up, traffic under faults, rest, judgement. What is on the disks at its end.
-async fn live(seed: u64, trace: Trace) -> Vec<u64> {
+async fn live(seed: u64, disks: Disks, trace: Trace) -> Vec<u64> {
     let mut random = Random::new(seed);
     let world = match World::begin(trace.clone(), random.fork()).await {
         Ok(world) => Arc::new(world),
@@ -272,6 +298,9 @@ async fn live(seed: u64, trace: Trace) -> Vec<u64> {
             return Vec::new();
         }
     };
+    if disks == Disks::Lying {
+        faults::lie(&world).await;
+    }
     let supervisor = tokio::spawn(faults::supervise(world.clone()));
     let span = random.millis(20_000, 240_000);
     let (messages, troubles) = (random.between(3, 14) as usize, random.below(9));
