@@ -9,6 +9,7 @@ use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::deposit::Dek;
 use keypacks::{Secret, pack::Identifier};
 use ledger::PriceList;
+use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::request::{Answer, Change, Refusal};
@@ -150,12 +151,17 @@ pub struct OpenedDeposit {
     pub index: u64,
     /// The message.
     pub message: Vec<u8>,
+    /// What [`HolderStore::summaries`] gives back.
+    pub summary: Vec<u8>,
     /// UTC second at which it was opened.
     pub now: u64,
 }
 
 /// Most deposits that are stored in one operation.
 pub const STORED_MAX: usize = 256;
+
+/// Longest summary of a message that is kept, in bytes.
+pub const SUMMARY_BYTES_MAX: usize = 16 << 10;
 
 /// IMAP's system flags as bits, in the order answered, flagged, deleted, seen, draft.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
@@ -355,10 +361,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Records that the relay was told; the deposits' keys are erased.
     fn confirmed(&self, indices: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Puts a message (a notice, an APPEND) into INBOX. Returns its UID.
+    /// Puts a message (a notice, an APPEND) into INBOX. Returns its UID. `summary`: what [`Self::summaries`] gives back;
+    /// what is empty or longer than [`SUMMARY_BYTES_MAX`] is not kept.
     fn append(
         &self,
         message: Vec<u8>,
+        summary: Vec<u8>,
         flags: Flags,
         internal_date: u64,
     ) -> impl Future<Output = Result<u32, StoreError>> + Send;
@@ -371,6 +379,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
 
     /// Text of a message. `None`: expunged.
     fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Summaries of messages in the order asked for, all of one commit. `None`: there is none, or the message is expunged.
+    fn summaries(&self, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError>;
 
     /// Changes flags of messages; those that are gone are passed over.
     fn change_flags(&self, uids: Vec<u32>, change: FlagChange) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -110,13 +110,18 @@ impl HolderStage {
 
     /// Told again, it names the same UID.
     fn store_deposit(&mut self, write: &Write<'_>, opened: &OpenedDeposit) -> Result<u32, StoreError> {
-        let OpenedDeposit { index, message, now } = opened;
+        let OpenedDeposit {
+            index,
+            message,
+            summary,
+            now,
+        } = opened;
         if let Some(stored) = self.books.unconfirmed.get(index) {
             return Ok(stored.uid);
         }
         let deposit = self.books.deposits.get(index).cloned().ok_or(StoreError::NoRow)?;
         self.tell_time(*now);
-        let uid = self.append(write, message, Flags::default(), *now)?;
+        let uid = self.append(write, message, summary, Flags::default(), *now)?;
         let row = UnconfirmedRow {
             wrap_digest: deposit.row.wrap_digest,
             uid,
@@ -139,7 +144,7 @@ impl HolderStage {
         if deposit.row.abandoned.is_some() {
             return Ok(());
         }
-        self.append(write, notice, Flags::default(), now)?;
+        self.append(write, notice, &[], Flags::default(), now)?;
         let row = deposit.row.given_up(now);
         let key = self.shelf.key(deposit.record)?;
         self.shelf.put(write, &DEPOSITS, index, &key, &row)?;

@@ -9,6 +9,7 @@ use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use ledger::PriceList;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::books::Books;
 use super::create::{self, Keys};
@@ -313,8 +314,14 @@ impl HolderStore for HolderFiles {
         self.run(move |stage, write| stage.confirmed(write, &indices)).await
     }
 
-    async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: u64) -> Result<u32, StoreError> {
-        self.run(move |stage, write| stage.append(write, &message, flags, internal_date))
+    async fn append(
+        &self,
+        message: Vec<u8>,
+        summary: Vec<u8>,
+        flags: Flags,
+        internal_date: u64,
+    ) -> Result<u32, StoreError> {
+        self.run(move |stage, write| stage.append(write, &message, &summary, flags, internal_date))
             .await
     }
 
@@ -332,6 +339,10 @@ impl HolderStore for HolderFiles {
             Err(_) if !self.inbox().entries.iter().any(|entry| entry.uid == uid) => Ok(None),
             text => text,
         }
+    }
+
+    fn summaries(&self, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError> {
+        self.shelf.summaries(uids)
     }
 
     async fn change_flags(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), StoreError> {

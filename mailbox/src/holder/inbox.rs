@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::index::Write;
 
 use super::message_id::message_id;
-use super::rows::{INBOX, InboxRow, MESSAGE_IDS};
+use super::rows::{INBOX, InboxRow, MESSAGE_IDS, SUMMARIES};
 use super::shelf::Shelf;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Entry, FlagChange, Flags, STORED_MAX, Snapshot};
+use crate::holder_store::{Entry, FlagChange, Flags, STORED_MAX, SUMMARY_BYTES_MAX, Snapshot};
 
 impl HolderStage {
     /// Stores a message under the next UID. A refusal comes before the first write of the index.
@@ -18,6 +20,7 @@ impl HolderStage {
         &mut self,
         write: &Write<'_>,
         message: &[u8],
+        summary: &[u8],
         flags: Flags,
         internal_date: u64,
     ) -> Result<u32, StoreError> {
@@ -37,6 +40,10 @@ impl HolderStage {
                 body,
             },
         )?;
+        if (1..=SUMMARY_BYTES_MAX).contains(&summary.len()) {
+            self.shelf
+                .put_summary(write, &SUMMARIES, u64::from(uid), &key, summary)?;
+        }
         if let Some(id) = message_id(message) {
             MESSAGE_IDS.put(write, name_of(&self.shelf, id), &())?;
         }
@@ -99,6 +106,7 @@ impl HolderStage {
                 .row::<InboxRow>(write, &INBOX, number)?
                 .ok_or(StoreError::Corrupt)?;
             self.shelf.remove(write, &INBOX, number, key.record)?;
+            SUMMARIES.remove(write, number)?;
             self.shelf.base.release_body(write, row.body)?;
         }
         let inbox = Arc::make_mut(&mut self.books.inbox);
@@ -136,6 +144,14 @@ impl Shelf {
         let Some((key, row)) = row else { return Ok(None) };
         let mut text = self.body(&key, row.body)?;
         Ok(Some(std::mem::take(&mut *text)))
+    }
+
+    /// Summaries as of the last commit, in the order asked for. No key is erased meanwhile: erasing follows a commit, and
+    /// commits wait for the view.
+    pub(super) fn summaries(&self, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError> {
+        let view = self.base.view()?;
+        let summary = |uid: &u32| self.summary(&view, &SUMMARIES, u64::from(*uid));
+        uids.iter().map(summary).collect()
     }
 
     /// Whether a message of this id is or was there.

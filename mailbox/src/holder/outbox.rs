@@ -141,7 +141,7 @@ impl HolderStage {
         }
         // First, since it may be refused for want of room.
         if let Some(notice) = notice {
-            self.append(write, notice, Flags::default(), now)?;
+            self.append(write, notice, &[], Flags::default(), now)?;
         }
         self.tell_time(now);
         if is_kept_by_relay(answer) {

@@ -27,6 +27,8 @@ pub(super) const DEPOSITS: Rows = Table::new(6);
 pub(super) const GAPS: Rows = Table::new(7);
 /// [`InboxRow`] by UID.
 pub(super) const INBOX: Rows = Table::new(8);
+/// Summary of a message by UID, under the key of its row in [`INBOX`]. Most messages have one.
+pub(super) const SUMMARIES: Rows = Table::new(10);
 
 /// Counters, positions and mirrors: all that changes with a commit and is not a row.
 #[derive(Clone, Serialize, Deserialize)]

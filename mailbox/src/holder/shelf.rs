@@ -1,8 +1,9 @@
 //! Rows and bodies that end, each under a slab record of its own.
 //!
 //! ```text
-//! row    slab record | Box(slab key of the record, row)     outbox, deposits, gaps, INBOX
-//! body   Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment
+//! row        slab record | Box(slab key of the record, row)     outbox, deposits, gaps, INBOX
+//! body       Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment
+//! summary    slab record | Box(HE(slab key of its row's record, "holder/summary"), bytes)
 //! ```
 //!
 //! What has no end of its own (positions, value, aliases) is sealed under the store key alone and overwritten.
@@ -27,7 +28,7 @@ use crate::vault;
 /// A row as the index holds it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Filed {
-    record: RecordNumber,
+    pub(super) record: RecordNumber,
     sealed: Vec<u8>,
 }
 
@@ -90,6 +91,34 @@ impl Shelf {
     pub(super) fn body(&self, key: &RowKey, name: BodyName) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let sealed = self.base.read_body(name)?.ok_or(StoreError::NoRow)?;
         vault::open(&body_key(key), &sealed)
+    }
+
+    /// Writes a summary under the key of a row. It ends with the row, whose removal must remove it too.
+    pub(super) fn put_summary(
+        &self,
+        write: &Write<'_>,
+        summaries: &Rows,
+        number: u64,
+        key: &RowKey,
+        summary: &[u8],
+    ) -> Result<(), StoreError> {
+        let sealed = vault::seal_once(&summary_key(key), summary, &*self.base.entropy);
+        let record = key.record;
+        summaries.put(write, number, &Filed { record, sealed })
+    }
+
+    /// Reads a summary back, if there is one.
+    pub(super) fn summary(
+        &self,
+        source: &impl Source,
+        summaries: &Rows,
+        number: u64,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+        let Some(filed) = summaries.get(source, number)? else {
+            return Ok(None);
+        };
+        let key = self.key(filed.record)?;
+        vault::open(&summary_key(&key), &filed.sealed).map(Some)
     }
 
     /// Writes a row, in place of what was there under the same number.
@@ -165,4 +194,9 @@ impl Shelf {
 
 fn body_key(key: &RowKey) -> Secret<32> {
     kdf::he(&key.key, "holder/body", &[])
+}
+
+/// Of one summary: a row's key seals no second one.
+fn summary_key(key: &RowKey) -> Secret<32> {
+    kdf::he(&key.key, "holder/summary", &[])
 }

@@ -53,6 +53,10 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
         self.0.store.message(uid).map_err(unavailable)
     }
 
+    async fn summaries(&self, uids: &[u32]) -> Result<imap::Summaries, Unavailable> {
+        self.0.store.summaries(uids).map_err(unavailable)
+    }
+
     async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {
         self.0.store.change_flags(uids, change).await.map_err(unavailable)
     }
@@ -63,7 +67,9 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
 
     async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> Result<u32, Unavailable> {
         let date = internal_date.unwrap_or_else(|| self.0.host.clock.unix_seconds());
-        self.0.store.append(message, flags, date).await.map_err(unavailable)
+        let summary = imap::summary(&message);
+        let appended = self.0.store.append(message, summary, flags, date).await;
+        appended.map_err(unavailable)
     }
 }
 
@@ -71,4 +77,101 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
 fn unavailable(error: StoreError) -> Unavailable {
     tracing::error!(%error, "the store does not answer");
     Unavailable
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use keypacks::Secret;
+    use keypacks::pack::{Identifier, Issue, PassphraseCost};
+    use mailbox::Entropy;
+    use mailbox::disk::{Disk, MemoryDisk};
+    use mailbox::entropy::SeededEntropy;
+    use mailbox::holder::{HolderFiles, HolderOptions};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::holder::{self, HolderConfig};
+    use crate::message::Address;
+    use crate::net::system;
+
+    /// A bridge whose store has nothing in it, and which never dials.
+    async fn bridge() -> Arc<Bridge<HolderFiles>> {
+        let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+        let options = HolderOptions {
+            passphrase_cost: PassphraseCost::LEAST,
+            ..HolderOptions::default()
+        };
+        let issue = Issue {
+            identifier: Identifier([1; 16]),
+            relay_public: [9; 32],
+            link_keys: 64,
+            root: Secret::new([5; 32]),
+            day: 20_000,
+            relay_address: "127.0.0.1:9".to_owned(),
+            relay_domain: "relay.test".to_owned(),
+            aliases: vec!["first@relay.test".to_owned()],
+        };
+        HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
+        let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");
+        tokio::spawn(actor);
+        let (stop, stopping) = watch::channel(false);
+        let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
+        let (holder, _) = holder::new(system::host(), store.clone(), config, stopping);
+        Arc::new(Bridge {
+            host: system::host(),
+            store,
+            user: "user".to_owned(),
+            password: zeroize::Zeroizing::new("pass".to_owned()),
+            holder,
+            room: Arc::new(Semaphore::new(0)),
+            spending: tokio::sync::Mutex::default(),
+            stop,
+        })
+    }
+
+    #[tokio::test]
+    async fn an_appended_message_has_a_summary_that_lists_are_made_of() {
+        let bridge = bridge().await;
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let serving = tokio::spawn(serve(Box::new(server), Arc::clone(&bridge)));
+        let text = "Subject: listed\r\nReceived: x\r\n\r\nbody\r\n";
+        let unlisted = b"Subject: notice\r\n\r\nbody\r\n".to_vec();
+        bridge
+            .store
+            .append(unlisted, Vec::new(), Flags::default(), 7)
+            .await
+            .expect("room");
+        let commands = format!(
+            "a LOGIN user pass\r\nb APPEND INBOX {{{}+}}\r\n{text}\r\nc SELECT INBOX\r\nd FETCH 1:* ENVELOPE\r\n\
+             e FETCH 2 (ENVELOPE BODY.PEEK[])\r\nf LOGOUT\r\n",
+            text.len()
+        );
+        client.write_all(commands.as_bytes()).await.expect("open");
+        let mut said = String::new();
+        let reading = client.read_to_string(&mut said);
+        tokio::time::timeout(Duration::from_secs(60), reading)
+            .await
+            .expect("answers")
+            .expect("open");
+        serving.await.expect("no panic");
+        let summaries = bridge.store.summaries(&[1, 2]).expect("readable");
+        let summary = zeroize::Zeroizing::new(b"\x01Subject: listed\r\n".to_vec());
+        assert_eq!(summaries, [None, Some(summary)]);
+        let nil = "NIL NIL NIL NIL NIL NIL NIL NIL";
+        for line in [
+            format!("* 1 FETCH (ENVELOPE (NIL \"notice\" {nil}))\r\n"),
+            format!("* 2 FETCH (ENVELOPE (NIL \"listed\" {nil}))\r\n"),
+            format!(
+                "* 2 FETCH (ENVELOPE (NIL \"listed\" {nil}) BODY[] {{{}}}\r\n{text})\r\n",
+                text.len()
+            ),
+        ] {
+            assert!(said.contains(&line), "{line}{said}");
+        }
+    }
 }

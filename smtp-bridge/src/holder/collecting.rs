@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::HolderConfig;
 use super::courier::{Ended, compose, unexpected};
 use super::requests::{Incoming, Line, Requests};
+use crate::imap;
 use crate::link::LinkError;
 use crate::message::Notice;
 use crate::net::{Host, Promise};
@@ -343,7 +344,12 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             return Ok(());
         };
         let now = self.host.clock.unix_seconds();
-        self.batch.opened.push(OpenedDeposit { index, message, now });
+        self.batch.opened.push(OpenedDeposit {
+            index,
+            summary: imap::summary(&message),
+            message,
+            now,
+        });
         self.batch.digests.push((index, digest));
         Ok(())
     }
@@ -412,7 +418,8 @@ impl Batch {
         let wraps = self.wraps.as_ref();
         let collect = async {
             for notice in notices {
-                store.append(notice, Flags::default(), now).await?;
+                let summary = imap::summary(&notice);
+                store.append(notice, summary, Flags::default(), now).await?;
             }
             match wraps {
                 Some(wraps) => {

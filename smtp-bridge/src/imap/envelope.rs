@@ -4,31 +4,74 @@ use super::address::{self, Address};
 use super::header;
 use super::output::Output;
 
+/// The fields of an envelope, in its order.
+pub(super) const FIELDS: [&str; 10] = [
+    "Date",
+    "Subject",
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Bcc",
+    "In-Reply-To",
+    "Message-ID",
+];
+
 /// Writes the envelope of the message with this header.
 pub(super) fn put_envelope(header: &[u8], out: &mut Output) {
-    let raw = |name| header::value(header, name).map(header::unfold);
-    let addresses = |name| header::value(header, name).map(address::parse).unwrap_or_default();
-    let from = addresses("From");
-    // An envelope names a sender and a reply address even if the header does not.
-    let or_from = |found: Vec<Address>| if found.is_empty() { from.clone() } else { found };
+    let [
+        date,
+        subject,
+        from,
+        sender,
+        reply_to,
+        to,
+        cc,
+        bcc,
+        in_reply_to,
+        message_id,
+    ] = values(header);
+    let addresses = |value: Option<&[u8]>| value.map(address::parse).unwrap_or_default();
+    let from = addresses(from);
 
     out.put(b"(");
-    out.put_nstring(raw("Date").as_deref());
+    put_text(date, out);
     out.put(b" ");
-    out.put_nstring(raw("Subject").as_deref());
-    for list in [&from, &or_from(addresses("Sender")), &or_from(addresses("Reply-To"))] {
+    put_text(subject, out);
+    out.put(b" ");
+    put_addresses(&from, out);
+    for value in [sender, reply_to] {
+        // An envelope names a sender and a reply address even if the header does not.
+        let found = addresses(value);
         out.put(b" ");
-        put_addresses(list, out);
+        put_addresses(if found.is_empty() { &from } else { &found }, out);
     }
-    for name in ["To", "Cc", "Bcc"] {
+    for value in [to, cc, bcc] {
         out.put(b" ");
-        put_addresses(&addresses(name), out);
+        put_addresses(&addresses(value), out);
     }
-    for name in ["In-Reply-To", "Message-ID"] {
+    for value in [in_reply_to, message_id] {
         out.put(b" ");
-        out.put_nstring(raw(name).as_deref());
+        put_text(value, out);
     }
     out.put(b")");
+}
+
+/// Value of the first field of each name in [`FIELDS`].
+fn values(header: &[u8]) -> [Option<&[u8]>; FIELDS.len()] {
+    let mut values = [None; FIELDS.len()];
+    for field in header::fields(&header[..header.len().min(header::HEADER_MAX)]) {
+        let mut names = FIELDS.iter();
+        if let Some(place) = names.position(|name| field.name.eq_ignore_ascii_case(name.as_bytes())) {
+            values[place].get_or_insert(field.value);
+        }
+    }
+    values
+}
+
+fn put_text(value: Option<&[u8]>, out: &mut Output) {
+    out.put_nstring(value.map(header::unfold).as_deref());
 }
 
 fn put_addresses(list: &[Address], out: &mut Output) {

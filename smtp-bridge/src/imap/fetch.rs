@@ -1,26 +1,45 @@
-//! FETCH: one message at a time, one item at a time, never further ahead than the client reads.
+//! FETCH: messages in slices, items one at a time, never further ahead than the client reads.
+
+use std::collections::VecDeque;
 
 use mailbox::holder_store::{FlagChange, Flags};
 
+use super::Summaries;
 use super::output::Output;
 use super::reply;
-use super::section::{Item, Message};
+use super::section::{Item, Message, Needs};
 use super::selection::Selection;
 use super::session::{Answer, Ask, Turn};
+use super::summary;
 use super::view::View;
+
+/// Messages that are looked up at one time.
+const SLICE_MAX: usize = 256;
+
+/// Bytes of texts that are asked for at one time; a longer text is asked for alone.
+const TEXT_BYTES_MAX: usize = 256 << 10;
 
 /// A FETCH in progress.
 pub(super) struct Fetch {
     items: Vec<Item>,
     selection: Selection,
-    needs_text: bool,
+    needs: Needs,
     sees: bool,
     /// Where to look for the next message.
     next: usize,
+    /// What comes before `next` and is not begun, in order.
+    ahead: VecDeque<Ahead>,
     current: Option<Current>,
     /// UIDs of messages whose text went out while they were not `\Seen`.
     seen: Vec<u32>,
     some_gone: bool,
+}
+
+/// A message whose turn comes soon.
+struct Ahead {
+    position: usize,
+    /// `None`: its text is still to be read.
+    message: Option<Message>,
 }
 
 /// The message that is being answered from.
@@ -37,14 +56,15 @@ impl Fetch {
         if uid && !items.iter().any(|item| matches!(item, Item::Uid)) {
             items.insert(0, Item::Uid);
         }
-        let needs_text = items.iter().any(Item::needs_text);
+        let needs = items.iter().map(Item::needs).max().unwrap_or(Needs::Entry);
         let sees = items.iter().any(Item::sees);
         Self {
             items,
             selection,
-            needs_text,
+            needs,
             sees,
             next: 0,
+            ahead: VecDeque::new(),
             current: None,
             seen: Vec::new(),
             some_gone: false,
@@ -54,11 +74,8 @@ impl Fetch {
     /// Goes on until something is needed.
     pub(super) fn turn(&mut self, view: &View, answer: Option<Answer>, out: &mut Output) -> Turn {
         match answer {
-            Some(Answer::Message(Ok(Some(text)))) => self.begin(Some(Message::new(text)), out),
-            Some(Answer::Message(Ok(None))) => {
-                self.some_gone = true;
-                self.next += 1;
-            }
+            Some(Answer::Summaries(Ok(found))) => self.take_summaries(found),
+            Some(Answer::Messages(Ok(found))) => self.take_texts(found),
             Some(Answer::Done(Ok(()))) => return self.done(),
             Some(_) => return Turn::Done(reply::UNAVAILABLE),
             None => {}
@@ -69,32 +86,92 @@ impl Fetch {
             }
             if self.current.is_some() {
                 self.put_item(view, out);
-                continue;
-            }
-            let Some(position) = self.selection.next_from(self.next) else {
-                return self.finish();
-            };
-            self.next = position;
-            if !self.needs_text {
-                self.begin(None, out);
-                continue;
-            }
-            if out.holds_text() {
-                // One text at a time.
+            } else if self.needs == Needs::Entry {
+                let Some(position) = self.selection.next_from(self.next) else {
+                    return self.finish();
+                };
+                self.next = position + 1;
+                self.begin(position, None, out);
+            } else if let Some(Ahead { message: Some(_), .. }) = self.ahead.front() {
+                let Some(Ahead { position, message }) = self.ahead.pop_front() else {
+                    continue;
+                };
+                self.begin(position, message, out);
+            } else if self.ahead.is_empty() {
+                self.look_ahead();
+                if self.ahead.is_empty() {
+                    return self.finish();
+                }
+                if self.needs == Needs::Summary {
+                    let uids = self.ahead.iter().map(|ahead| view.entries()[ahead.position].uid);
+                    return Turn::Ask(Ask::Summaries(uids.collect()));
+                }
+            } else if out.holds_text() {
+                // Those that wait are enough.
                 return Turn::Transmit;
+            } else {
+                return Turn::Ask(Ask::Messages(self.wanted(view)));
             }
-            return Turn::Ask(Ask::Message(view.entries()[position].uid));
         }
     }
 
-    fn begin(&mut self, message: Option<Message>, out: &mut Output) {
-        out.put_fmt(format_args!("* {} FETCH (", self.next + 1));
+    /// The next slice of the selection.
+    fn look_ahead(&mut self) {
+        while self.ahead.len() < SLICE_MAX
+            && let Some(position) = self.selection.next_from(self.next)
+        {
+            self.next = position + 1;
+            self.ahead.push_back(Ahead {
+                position,
+                message: None,
+            });
+        }
+    }
+
+    /// UIDs of the first messages ahead, all of which need their text.
+    fn wanted(&self, view: &View) -> Vec<u32> {
+        let mut bytes: usize = 0;
+        let without_text = self.ahead.iter().take_while(|ahead| ahead.message.is_none());
+        let entries = without_text.map(|ahead| &view.entries()[ahead.position]);
+        entries
+            .enumerate()
+            .take_while(|(index, entry)| {
+                bytes = bytes.saturating_add(entry.size as usize);
+                *index == 0 || bytes <= TEXT_BYTES_MAX
+            })
+            .map(|(_, entry)| entry.uid)
+            .collect()
+    }
+
+    fn take_summaries(&mut self, found: Summaries) {
+        for (ahead, summary) in self.ahead.iter_mut().zip(found) {
+            ahead.message = summary.and_then(summary::fields_of).map(Message::new);
+        }
+    }
+
+    /// Texts of the first messages ahead; those behind are asked for again.
+    fn take_texts(&mut self, found: Vec<Option<Vec<u8>>>) {
+        let mut there = Vec::with_capacity(found.len());
+        for text in found {
+            let Some(mut ahead) = self.ahead.pop_front() else { break };
+            ahead.message = text.map(Message::new);
+            match ahead.message {
+                Some(_) => there.push(ahead),
+                None => self.some_gone = true,
+            }
+        }
+        for ahead in there.into_iter().rev() {
+            self.ahead.push_front(ahead);
+        }
+    }
+
+    fn begin(&mut self, position: usize, message: Option<Message>, out: &mut Output) {
+        out.put_fmt(format_args!("* {} FETCH (", position + 1));
         self.current = Some(Current {
-            position: self.next,
+            position,
             written: 0,
             message,
         });
-        self.next += 1;
     }
 
     fn put_item(&mut self, view: &View, out: &mut Output) {

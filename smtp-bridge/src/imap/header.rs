@@ -9,7 +9,7 @@ use std::ops::Range;
 const VALUE_MAX: usize = 64 << 10;
 
 /// How much of one header is looked at for a field, in bytes.
-const HEADER_MAX: usize = 1 << 20;
+pub(super) const HEADER_MAX: usize = 1 << 20;
 
 /// Parameters of one field that are looked at.
 const PARAMETERS_MAX: usize = 100;

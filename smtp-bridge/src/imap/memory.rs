@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailbox::holder_store::{Entry, FlagChange, Flags, Snapshot};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask};
-use super::{Backend, Unavailable};
+use super::{Backend, Summaries, Unavailable, summary};
 
 /// An INBOX that is gone with the process.
 pub struct MemoryInbox {
@@ -69,6 +70,11 @@ impl MemoryInbox {
         match ask {
             Ask::Login { user, password } => Answer::Login(self.login(&user, &password)),
             Ask::Message(uid) => Answer::Message(Ok(self.contents().texts.get(&uid).cloned())),
+            Ask::Messages(uids) => {
+                let contents = self.contents();
+                Answer::Messages(Ok(uids.iter().map(|uid| contents.texts.get(uid).cloned()).collect()))
+            }
+            Ask::Summaries(uids) => Answer::Summaries(Ok(self.summaries_of(&uids))),
             Ask::Store { uids, change } => {
                 self.set_flags(&uids, change);
                 Answer::Done(Ok(()))
@@ -83,6 +89,12 @@ impl MemoryInbox {
                 internal_date,
             } => Answer::Appended(Ok(self.add(message.to_vec(), flags, internal_date))),
         }
+    }
+
+    fn summaries_of(&self, uids: &[u32]) -> Summaries {
+        let contents = self.contents();
+        let summary = |uid| contents.texts.get(uid).map(|text| Zeroizing::new(summary(text)));
+        uids.iter().map(summary).collect()
     }
 
     fn set_flags(&self, uids: &[u32], change: FlagChange) {
@@ -137,6 +149,10 @@ impl Backend for MemoryInbox {
 
     async fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
         Ok(self.contents().texts.get(&uid).cloned())
+    }
+
+    async fn summaries(&self, uids: &[u32]) -> Result<Summaries, Unavailable> {
+        Ok(self.summaries_of(uids))
     }
 
     async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {

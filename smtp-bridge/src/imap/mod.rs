@@ -29,6 +29,7 @@ mod selection;
 mod serve;
 mod session;
 mod structure;
+mod summary;
 mod text;
 mod view;
 
@@ -38,12 +39,14 @@ use std::time::Duration;
 
 use mailbox::holder_store::{FlagChange, Flags, Snapshot};
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 pub use header::fuzz as fuzz_header;
 pub use memory::MemoryInbox;
 pub use mime::fuzz as fuzz_mime;
 pub use serve::{Admission, Gate, serve, turn_away};
 pub use session::{Answer, Ask, Session, Step, fuzz as fuzz_session};
+pub use summary::summary;
 
 /// Longest message that APPEND takes, in bytes.
 pub const APPEND_MAX: usize = 62 << 20;
@@ -88,6 +91,9 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unavailable;
 
+/// Summaries of messages, as far as there are some.
+pub type Summaries = Vec<Option<Zeroizing<Vec<u8>>>>;
+
 /// What the sessions ask of the mailbox behind them.
 ///
 /// Every `async` method returns only when its change is durable, and [`Backend::inbox`] then shows it.
@@ -103,6 +109,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Text of a message. `None`: expunged.
     fn message(&self, uid: u32) -> impl Future<Output = Result<Option<Vec<u8>>, Unavailable>> + Send;
+
+    /// What [`summary`] made of messages when they came, in the order asked for. `None`: there is none, or the message is
+    /// expunged.
+    fn summaries(&self, uids: &[u32]) -> impl Future<Output = Result<Summaries, Unavailable>> + Send;
 
     /// Changes flags; messages that are gone are passed over.
     fn store(&self, uids: Vec<u32>, change: FlagChange) -> impl Future<Output = Result<(), Unavailable>> + Send;

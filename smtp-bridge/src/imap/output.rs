@@ -13,10 +13,13 @@ use zeroize::Zeroizing;
 pub(super) type Text = Zeroizing<Vec<u8>>;
 
 /// Waiting output above which nothing more is produced before some of it is sent.
-pub(super) const HIGH_WATER: usize = 16 << 10;
+pub(super) const HIGH_WATER: usize = 64 << 10;
 
-/// Slices of a message up to this length are copied, so that the text itself can go.
-const COPY_MAX: usize = 4 << 10;
+/// Slices of a message up to this length are copied, so that the text itself can go and one write takes many of them.
+const COPY_MAX: usize = 16 << 10;
+
+/// Length of a piece that nothing more is added to: what is sent of it would stay in memory.
+const PIECE_MAX: usize = HIGH_WATER;
 
 /// Longest string written in quotes; longer ones, and what quotes cannot hold, become literals.
 const QUOTED_MAX: usize = 1_000;
@@ -88,7 +91,15 @@ impl Output {
     pub(super) fn put(&mut self, bytes: &[u8]) {
         self.length += bytes.len();
         match self.pieces.back_mut() {
-            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes),
+            Some(Piece::Bytes(last)) if last.len() < PIECE_MAX => {
+                if last.len() >= PIECE_MAX / 16 && last.capacity() - last.len() < bytes.len() {
+                    // It will be a long one: doubling would copy and wipe it four times.
+                    let whole = PIECE_MAX + COPY_MAX + PIECE_MAX / 16;
+                    let more = whole.saturating_sub(last.len()).max(bytes.len());
+                    last.reserve(more);
+                }
+                last.extend_from_slice(bytes);
+            }
             _ if bytes.is_empty() => {}
             _ => self.pieces.push_back(Piece::Bytes(Zeroizing::new(bytes.to_vec()))),
         }
@@ -221,14 +232,14 @@ mod tests {
 
     #[test]
     fn long_slices_are_not_copied_and_come_out_whole() {
-        let text = Arc::new(Zeroizing::new(vec![b'y'; 10_000]));
+        let text = Arc::new(Zeroizing::new(vec![b'y'; 100_000]));
         let mut out = Output::default();
         out.put_slice(&text, 0..100);
         assert!(!out.holds_text());
-        out.put_slice(&text, 10..9_000);
+        out.put_slice(&text, 10..90_000);
         assert!(out.holds_text());
         let all = written(|fresh| *fresh = out);
-        assert_eq!(all.len(), "{100}\r\n".len() + 100 + "{8990}\r\n".len() + 8_990);
+        assert_eq!(all.len(), "{100}\r\n".len() + 100 + "{89990}\r\n".len() + 89_990);
         assert_eq!(Arc::strong_count(&text), 1);
     }
 

@@ -14,6 +14,7 @@ use super::header;
 use super::mime::{Content, Part};
 use super::output::{Output, Text};
 use super::structure::put_structure;
+use super::summary;
 
 /// Items that one FETCH may name.
 const ITEMS_MAX: usize = 100;
@@ -37,6 +38,17 @@ pub(super) enum Item {
         /// Whether the message becomes `\Seen` by it.
         sees: bool,
     },
+}
+
+/// What it takes to answer an item, from the least to the most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Needs {
+    /// What INBOX says of the message.
+    Entry,
+    /// Its summary, or else its text.
+    Summary,
+    /// Its text.
+    Text,
 }
 
 /// `section-spec`
@@ -111,16 +123,21 @@ impl Item {
         })
     }
 
-    /// Whether it takes the message's text to answer.
-    pub(super) fn needs_text(&self) -> bool {
-        matches!(self, Self::Envelope | Self::Structure { .. } | Self::Body { .. })
+    /// What it takes to answer.
+    pub(super) fn needs(&self) -> Needs {
+        match self {
+            Self::Flags | Self::Uid | Self::InternalDate | Self::Size => Needs::Entry,
+            Self::Envelope => Needs::Summary,
+            Self::Body { section, .. } if section.is_in_summary() => Needs::Summary,
+            Self::Structure { .. } | Self::Body { .. } => Needs::Text,
+        }
     }
 
     pub(super) fn sees(&self) -> bool {
         matches!(self, Self::Body { sees: true, .. })
     }
 
-    /// Writes name and value. `message` is there if [`Self::needs_text`].
+    /// Writes name and value. `message` is there unless it [needs](Self::needs) an entry only.
     pub(super) fn put(&self, entry: &Entry, message: Option<&Message>, out: &mut Output) {
         match (self, message) {
             (Self::Flags, _) => {
@@ -160,6 +177,14 @@ impl Item {
 }
 
 impl BodySection {
+    /// Whether it means fields that summaries have.
+    fn is_in_summary(&self) -> bool {
+        match &self.what {
+            What::Fields { names, named: true } => self.part.is_empty() && names.iter().all(|name| summary::has(name)),
+            _ => false,
+        }
+    }
+
     fn of(section: Option<&Section<'_>>) -> Self {
         let fields = |names: &[AString<'_>], named| What::Fields {
             names: names.iter().map(|name| name.as_ref().to_vec()).collect(),
@@ -290,7 +315,7 @@ fn subset(header: &[u8], names: &[Vec<u8>], named: bool) -> Vec<u8> {
     kept
 }
 
-/// A message that is being answered from.
+/// A message that is being answered from: whole, or the part of its header that its summary has.
 pub(super) struct Message {
     pub(super) text: Arc<Text>,
     header_end: usize,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask, Session, Step};
-use super::{Backend, Limits};
+use super::{Backend, Limits, Unavailable};
 
 /// Bytes read at a time; kept by an idle session.
 const READ: usize = 2 << 10;
@@ -103,6 +103,8 @@ async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answ
             Answer::Login(right)
         }
         Ask::Message(uid) => Answer::Message(backend.message(uid).await),
+        Ask::Messages(uids) => Answer::Messages(messages(backend, &uids).await),
+        Ask::Summaries(uids) => Answer::Summaries(backend.summaries(&uids).await),
         Ask::Store { uids, change } => Answer::Done(backend.store(uids, change).await),
         Ask::Expunge(uids) => Answer::Done(backend.expunge(uids).await),
         Ask::Append {
@@ -114,6 +116,19 @@ async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answ
             Answer::Appended(backend.append(message, flags, internal_date).await)
         }
     }
+}
+
+/// The texts up to one that cannot be read now: what is there goes out first.
+async fn messages<B: Backend>(backend: &B, uids: &[u32]) -> Result<Vec<Option<Vec<u8>>>, Unavailable> {
+    let mut texts = Vec::with_capacity(uids.len());
+    for &uid in uids {
+        match backend.message(uid).await {
+            Ok(text) => texts.push(text),
+            Err(unavailable) if texts.is_empty() => return Err(unavailable),
+            Err(_) => break,
+        }
+    }
+    Ok(texts)
 }
 
 /// Counts the sessions.

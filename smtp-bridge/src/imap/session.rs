@@ -30,7 +30,7 @@ use super::output::Output;
 use super::reply::{self, Reply};
 use super::search::Search;
 use super::view::{Moment, Stored, View};
-use super::{Limits, Unavailable};
+use super::{Limits, Summaries, Unavailable};
 
 /// What a session needs next.
 #[must_use]
@@ -59,6 +59,10 @@ pub enum Ask {
     },
     /// The text of this UID: [`Answer::Message`].
     Message(u32),
+    /// The texts of these UIDs: [`Answer::Messages`].
+    Messages(Vec<u32>),
+    /// The summaries of these UIDs: [`Answer::Summaries`].
+    Summaries(Vec<u32>),
     /// To change flags: [`Answer::Done`].
     Store {
         /// In order.
@@ -85,6 +89,10 @@ pub enum Answer {
     Login(bool),
     /// The text; `None`: expunged.
     Message(Result<Option<Vec<u8>>, Unavailable>),
+    /// The texts in the order asked for, at least one; those behind may be asked for again. `None`: expunged.
+    Messages(Result<Vec<Option<Vec<u8>>>, Unavailable>),
+    /// The summaries, as [`Backend::summaries`](super::Backend::summaries) has them.
+    Summaries(Result<Summaries, Unavailable>),
     /// Whether the change is durable.
     Done(Result<(), Unavailable>),
     /// The UID of the message, which is durable.

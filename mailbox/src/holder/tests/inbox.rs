@@ -1,9 +1,11 @@
 //! Deposits and INBOX.
 
+use zeroize::Zeroizing;
+
 use super::*;
 use crate::disk::RESERVE_BYTES;
-use crate::holder::rows::{INBOX, InboxRow};
-use crate::holder_store::{FlagChange, ValueMirror};
+use crate::holder::rows::{INBOX, InboxRow, SUMMARIES};
+use crate::holder_store::{FlagChange, SUMMARY_BYTES_MAX, ValueMirror};
 
 #[test]
 fn a_deposit_told_twice_is_stored_once_and_its_key_is_erased() {
@@ -187,7 +189,10 @@ fn inbox_keeps_uids_for_ever_and_forgets_what_is_expunged() {
         let before = store.inbox();
         let text = |n: u8| format!("Message-ID: <{n}@x>\r\n\r\ntext {n}").into_bytes();
         for n in 1..=3 {
-            assert_eq!(store.append(text(n), Flags::default(), 7).await, Ok(u32::from(n)));
+            assert_eq!(
+                store.append(text(n), summary_of(&text(n)), Flags::default(), 7).await,
+                Ok(u32::from(n))
+            );
         }
         assert!(before.entries.is_empty(), "a snapshot does not move");
         assert!(changed.has_changed().expect("open") && *changed.borrow_and_update() == store.inbox().version);
@@ -225,10 +230,52 @@ fn inbox_keeps_uids_for_ever_and_forgets_what_is_expunged() {
             [(1, Flags::default()), (2, Flags::SEEN)]
         );
         assert_eq!(
-            running.store.append(text(4), Flags::default(), 7).await,
+            running.store.append(text(4), Vec::new(), Flags::default(), 7).await,
             Ok(4),
             "no UID comes back"
         );
+        running.stop().await;
+    });
+}
+
+#[test]
+fn a_summary_ends_with_its_message_and_lies_nowhere_in_clear() {
+    let disk = made(1);
+    let kept = |uids: &[u8]| -> Vec<_> {
+        let summary = |n: &u8| (*n > 0).then(|| Zeroizing::new(summary_of(&[*n; 40])));
+        uids.iter().map(summary).collect()
+    };
+    block_on(async {
+        let running = pending(&disk, 1).await;
+        let store = &running.store;
+        let stored = store.store_deposits(vec![opened(0, vec![1; 40], 9)]).await;
+        assert_eq!(stored, Ok(vec![1]));
+        let add = async |n: u8, summary| store.append(vec![n; 40], summary, Flags::default(), 7).await;
+        assert_eq!(add(2, summary_of(&[2; 40])).await, Ok(2));
+        assert_eq!(add(3, Vec::new()).await, Ok(3));
+        assert_eq!(add(4, vec![4; SUMMARY_BYTES_MAX + 1]).await, Ok(4));
+        assert_eq!(add(5, summary_of(&[5; 40])).await, Ok(5));
+        assert_eq!(store.summaries(&[5, 4, 3, 2, 1, 9]), Ok(kept(&[5, 0, 0, 2, 1, 0])));
+        store
+            .change_flags(vec![2], FlagChange::Add(Flags::SEEN))
+            .await
+            .expect("there");
+        let filed = {
+            let view = store.shelf.base.view().expect("open");
+            SUMMARIES.get(&view, 2).expect("readable").expect("kept")
+        };
+        let secret = store.shelf.base.slab.read(filed.record).expect("taken");
+        assert_eq!(store.expunge(vec![2]).await, Ok(vec![2]));
+        assert_eq!(store.summaries(&[1, 2, 5]), Ok(kept(&[1, 0, 5])));
+        {
+            let view = store.shelf.base.view().expect("open");
+            assert!(SUMMARIES.get(&view, 2).expect("readable").is_none(), "no row is left");
+        }
+        running.stop().await;
+        assert!(!holds(&disk, secret.expose()));
+        assert!(!holds(&disk, &summary_of(&[])));
+        let running = Running::open(&disk, 3).expect("opens");
+        assert_eq!(running.store.summaries(&[5, 2, 1]), Ok(kept(&[5, 0, 1])));
         running.stop().await;
     });
 }

@@ -5,15 +5,17 @@
 //! runs back, both copies of the slot stand where the index does, and no slab record outlives its row.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use proptest::prelude::*;
 
 use super::model::{DAY, How, Model, Reply, Step, address, prices, text, value};
-use super::{Running, block_on, deposit, made, opened, order, root, slot_copies};
+use super::{Running, block_on, deposit, made, opened, order, root, slot_copies, summary_of};
 use crate::StoreError;
 use crate::disk::MemoryDisk;
-use crate::holder::rows::{INBOX, InboxRow};
+use crate::holder::rows::{INBOX, InboxRow, SUMMARIES};
+use crate::holder::shelf::Filed;
 use crate::holder_store::{FlagChange, Flags, HolderAlias, HolderStore, OutboxState};
 use crate::request::{Answer, Operation, Refusal};
 
@@ -120,7 +122,7 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
                 .map(|()| Reply::Nothing)
         }
         Step::Append => store
-            .append(text(0, time), Flags::default(), time)
+            .append(text(0, time), summary_of(&text(0, time)), Flags::default(), time)
             .await
             .map(Reply::Uid),
         Step::Flag(which, bits) => {
@@ -206,6 +208,15 @@ fn live_secrets(running: &Running) -> BTreeSet<[u8; 32]> {
     let (shelf, books) = (&running.store.shelf, running.store.books());
     let view = shelf.base.view().expect("open");
     let inbox = shelf.all::<InboxRow>(&view, &INBOX).expect("readable");
+    let has_message = |uid, filed: Filed| {
+        let mut rows = inbox.iter().map(|(number, record, _)| (*number, *record));
+        assert!(
+            rows.any(|row| row == (uid, filed.record)),
+            "a summary outlived its message"
+        );
+        Ok(ControlFlow::Continue(()))
+    };
+    SUMMARIES.scan(&view, (0, u64::MAX), has_message).expect("readable");
     let records = inbox.into_iter().map(|(_, record, _)| record);
     let records = records.chain(books.outbox.values().map(|row| row.record));
     let records = records.chain(books.deposits.values().map(|deposit| deposit.record));

@@ -137,6 +137,21 @@ impl Bench {
         texts
     }
 
+    /// How many collected messages have the summary that lists are made of.
+    fn summarised(&self) -> usize {
+        let inbox = self.store.inbox();
+        let uids: Vec<u32> = inbox.entries.iter().map(|entry| entry.uid).collect();
+        let summaries = self.store.summaries(&uids).expect("readable");
+        let has_its_own = |(uid, found): (u32, Option<Zeroizing<Vec<u8>>>)| {
+            let text = self.store.message(uid).expect("readable").expect("there");
+            found.is_some_and(|found| *found == imap::summary(&text))
+        };
+        uids.into_iter()
+            .zip(summaries)
+            .filter(|each| has_its_own(each.clone()))
+            .count()
+    }
+
     /// INBOX has each message once but for those of these indices, of each of which it has a notice instead.
     fn assert_has_all_but(&self, lengths: &[usize], given_up: &[u64]) {
         let mut expected: Vec<_> = (0..).zip(lengths).map(|(index, length)| text(index, *length)).collect();
@@ -149,6 +164,7 @@ impl Bench {
             .map(|(_, text)| text)
             .collect();
         assert!(expected.iter().all(|text| texts.binary_search(text).is_ok()));
+        assert_eq!(self.summarised(), expected.len(), "each has its summary");
         assert!(self.store.pending().expect("readable").is_empty());
         assert!(self.store.unconfirmed().expect("readable").is_empty());
         let mut confirmed = self.seen().confirmed.clone();

@@ -304,6 +304,119 @@ fn fetch_answers_in_the_order_asked() {
     );
 }
 
+/// Lets a session go on, its questions answered by `answer`; returns what it says.
+fn answered(
+    session: &mut Session,
+    inbox: &MemoryInbox,
+    command: &str,
+    mut answer: impl FnMut(Ask) -> Answer,
+) -> String {
+    session.handle_bytes(command.as_bytes());
+    let mut said = Vec::new();
+    loop {
+        match session.poll(&super::super::Backend::inbox(inbox)) {
+            Step::Transmit => {
+                said.extend_from_slice(session.transmit());
+                session.handle_transmitted(session.transmit().len());
+            }
+            Step::Ask(ask) => session.handle_answer(answer(ask)),
+            Step::Receive { .. } | Step::Close => return String::from_utf8_lossy(&said).into_owned(),
+        }
+    }
+}
+
+/// An INBOX of more than two slices.
+fn large_inbox() -> MemoryInbox {
+    let inbox = inbox();
+    for number in 3..=600 {
+        let text = format!(
+            "From: a@x\r\nSubject: number {number}\r\n\r\n{}\r\n",
+            "y".repeat(number)
+        );
+        inbox.add(text.into_bytes(), Flags::default(), None);
+    }
+    inbox
+}
+
+#[test]
+fn summaries_answer_without_a_text_and_texts_where_there_are_none() {
+    let inbox = large_inbox();
+    let command = "a FETCH 1:* (UID ENVELOPE BODY.PEEK[HEADER.FIELDS (Subject)])\r\n";
+    let mut texts = 0;
+    let expected = answered(&mut selected(&inbox), &inbox, command, |ask| {
+        texts += usize::from(!matches!(ask, Ask::Summaries(_)));
+        inbox.answer(ask)
+    });
+    assert_eq!(texts, 0);
+    assert_eq!(expected.matches(" FETCH (UID ").count(), 600);
+    assert!(expected.contains("* 599 FETCH (UID 599 ENVELOPE (NIL \"number 599\""));
+    let mut asked = Vec::new();
+    let said = answered(&mut selected(&inbox), &inbox, command, |ask| {
+        let answer = {
+            if let Ask::Messages(uids) = &ask {
+                asked.extend_from_slice(uids);
+            }
+            inbox.answer(ask)
+        };
+        match answer {
+            Answer::Summaries(Ok(mut found)) => {
+                for (index, summary) in found.iter_mut().enumerate() {
+                    match (index % 3, summary.as_mut()) {
+                        (0, _) => *summary = None,
+                        (1, Some(summary)) => summary[0] = 99,
+                        _ => {}
+                    }
+                }
+                Answer::Summaries(Ok(found))
+            }
+            answer => answer,
+        }
+    });
+    assert_eq!(said, expected);
+    assert_eq!(asked.len(), 401, "two of three, each once");
+}
+
+#[test]
+fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
+    let inbox = large_inbox();
+    let big = inbox.add(vec![b'z'; 1 << 20], Flags::default(), None);
+    let command = "a FETCH 1:* (ENVELOPE BODY.PEEK[TEXT])\r\n";
+    let expected = said(&mut selected(&inbox), &inbox, command);
+    let mut session = selected(&inbox);
+    let mut asks = 0;
+    let said = answered(&mut session, &inbox, command, |ask| {
+        let Ask::Messages(uids) = &ask else {
+            panic!("texts have all that is asked for")
+        };
+        let bytes: usize = uids.iter().map(|uid| *uid as usize + 50).sum();
+        assert!(bytes < 300 << 10 && (uids.contains(&big) <= (uids.len() == 1)));
+        asks += 1;
+        match inbox.answer(ask) {
+            // As a store does that cannot read on.
+            Answer::Messages(Ok(mut texts)) => {
+                texts.truncate(100);
+                Answer::Messages(Ok(texts))
+            }
+            answer => answer,
+        }
+    });
+    assert!(said == expected);
+    assert!((6..=12).contains(&asks), "{asks}");
+
+    let mut session = selected(&inbox);
+    let said = answered(&mut session, &inbox, "a FETCH 1:* (ENVELOPE)\r\n", |ask| match ask {
+        Ask::Summaries(uids) => Answer::Summaries(Ok(uids.iter().map(|_| None).collect())),
+        Ask::Messages(uids) => {
+            let text = |uid: &u32| uid.is_multiple_of(2).then(|| b"Subject: even\r\n".to_vec());
+            Answer::Messages(Ok(uids.iter().map(text).collect()))
+        }
+        _ => panic!("nothing else is needed"),
+    });
+    assert_eq!(said.matches(" FETCH (ENVELOPE (NIL \"even\"").count(), 300);
+    assert!(!said.contains("* 5 FETCH") && said.contains("* 6 FETCH"));
+    assert!(said.ends_with("a OK [EXPUNGEISSUED] Some of the messages are expunged\r\n"));
+}
+
 #[test]
 fn reading_a_message_marks_it_as_seen() {
     let inbox = inbox();
@@ -565,6 +678,7 @@ fn a_store_that_does_not_answer_is_told() {
     let mut session = selected(&inbox);
     for command in [
         "a FETCH 1 BODY[]",
+        "a FETCH 1 ENVELOPE",
         "a STORE 1 FLAGS ()",
         "a SEARCH BODY x",
         "a APPEND INBOX {1+}\r\nx",
@@ -575,6 +689,8 @@ fn a_store_that_does_not_answer_is_told() {
         };
         session.handle_answer(match ask {
             Ask::Message(_) => Answer::Message(Err(Unavailable)),
+            Ask::Messages(_) => Answer::Messages(Err(Unavailable)),
+            Ask::Summaries(_) => Answer::Summaries(Err(Unavailable)),
             Ask::Append { .. } => Answer::Appended(Err(Unavailable)),
             _ => Answer::Done(Err(Unavailable)),
         });
@@ -600,7 +716,7 @@ fn a_client_that_does_not_read_is_not_read_from() {
             _ => panic!("the client has to read first"),
         }
     }
-    assert!((16_000..20_000).contains(&waiting), "{waiting}");
+    assert!((64_000..70_000).contains(&waiting), "{waiting}");
 }
 
 proptest! {
