@@ -17,7 +17,7 @@ use crate::base::Base;
 use crate::bodies::{BODIES, BodyRow};
 use crate::disk::Disk;
 use crate::index::{Frozen, Index, Source};
-use crate::log::{Log, Mark};
+use crate::log::{CommitFailed, Log, Mark};
 use crate::overlay::{KEY_MAX, Overlay, RowName};
 use crate::vault;
 
@@ -110,9 +110,8 @@ impl Copy {
     /// Writes what has gathered. The records only carry bodies: nobody will replay them.
     fn write(&mut self, from: &Base, commit: u64) -> Result<(), StoreError> {
         if std::mem::take(&mut self.pending) > 0 {
-            self.log
-                .commit(&Overlay::default())
-                .map_err(crate::log::CommitFailed::into_error)?;
+            let committed = self.log.commit(&Overlay::default()).map_err(CommitFailed::into_error)?;
+            self.log.account(&committed);
         }
         let mark = Mark {
             commit,

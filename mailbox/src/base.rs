@@ -117,10 +117,12 @@ impl Base {
     pub(crate) fn commit(&self, write: Write<'_>) -> Result<u64, CommitFailed> {
         let rows = write.into_rows();
         match self.log.commit(&rows) {
-            Ok(number) => {
-                self.index.committed(rows, number);
+            Ok(committed) => {
+                self.index.committed(rows, committed.number);
+                // After that: who read an old row looks again, and finds that a body has gone or moved.
+                self.log.account(&committed);
                 self.slab.committed();
-                Ok(number)
+                Ok(committed.number)
             }
             Err(failed) => {
                 self.slab.abandoned();
@@ -175,7 +177,7 @@ impl Base {
 
     /// Whether so much was committed since that commits should wait for the index.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.index.recent_bytes() > 4 * self.bounds.recent_bytes || self.log.tail_bytes() > 4 * self.bounds.tail_bytes
+        self.index.held_bytes() > 4 * self.bounds.recent_bytes || self.log.tail_bytes() > 4 * self.bounds.tail_bytes
     }
 
     /// Closes the index and lets the lock go.

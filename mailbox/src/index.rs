@@ -106,11 +106,13 @@ impl Index {
     pub(crate) fn view<'i>(&'i self, vault: &'i Vault) -> Result<View<'i>, StoreError> {
         let state = self.state();
         let table = self.noting(state.table())?;
+        let severed = state.severed();
         Ok(View {
             index: self,
             vault,
             layers: Layers::Shared(state),
             table,
+            severed,
         })
     }
 
@@ -123,6 +125,7 @@ impl Index {
             vault,
             layers: Layers::Owned(state.recent.clone(), state.frozen.clone(), state.commit),
             table,
+            severed: state.severed(),
         })
     }
 
@@ -149,6 +152,12 @@ impl Index {
     /// About how much memory the recent rows take, in bytes.
     pub(crate) fn recent_bytes(&self) -> usize {
         self.state().recent.bytes()
+    }
+
+    /// About how much memory the rows take that redb has not got for certain, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let state = self.state();
+        state.recent.bytes() + state.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
     }
 
     /// Sets the recent rows apart for a checkpoint, which [`Self::checkpoint`] must complete before the next one.
@@ -250,6 +259,10 @@ impl Index {
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 impl State {
+    fn severed(&self) -> Option<Arc<AtomicBool>> {
+        self.open.as_ref().map(|open| Arc::clone(&open.severed))
+    }
+
     /// `None`: nothing has reached redb yet.
     fn table(&self) -> Result<Option<Table>, StoreError> {
         let open = self.open.as_ref().ok_or(StoreError::Unavailable)?;
@@ -299,6 +312,8 @@ pub(crate) struct View<'i> {
     vault: &'i Vault,
     layers: Layers<'i>,
     table: Option<Table>,
+    /// Set when the database that this looks at has been replaced: its failures say nothing of the new one.
+    severed: Option<Arc<AtomicBool>>,
 }
 
 enum Layers<'i> {
@@ -327,6 +342,15 @@ impl View<'_> {
         }
     }
 
+    /// Tells the keeper of an error of the disk, unless this looks at a database of the past.
+    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_past = self
+            .severed
+            .as_ref()
+            .is_some_and(|severed| severed.load(Ordering::SeqCst));
+        if is_past { result } else { self.index.noting(result) }
+    }
+
     /// Newest first.
     fn layers(&self) -> [Option<&Overlay>; 2] {
         match &self.layers {
@@ -343,7 +367,7 @@ impl View<'_> {
         }
         let Some(table) = &self.table else { return Ok(None) };
         let stored = name.stored();
-        let found = self.index.noting(table.get(&stored[..]).map_err(StoreError::from))?;
+        let found = self.noting(table.get(&stored[..]).map_err(StoreError::from))?;
         found
             .map(|sealed| self.vault.open_row(&stored, sealed.value()))
             .transpose()
@@ -367,17 +391,17 @@ impl View<'_> {
             .transpose()
         {
             Ok(rows) => rows,
-            Err(error) => return self.index.noting(Err(error.into())),
+            Err(error) => return self.noting(Err(error.into())),
         };
-        let mut next = |index: &Index| -> Result<_, StoreError> {
+        let mut next = || -> Result<_, StoreError> {
             let Some(row) = stored.as_mut().and_then(|rows| rows.next()) else {
                 return Ok(None);
             };
-            let (key, value) = index.noting(row.map_err(StoreError::from))?;
+            let (key, value) = self.noting(row.map_err(StoreError::from))?;
             let name = RowName::from_stored(key.value()).ok_or(StoreError::Corrupt)?;
             Ok(Some((name, value)))
         };
-        let mut below = next(self.index)?;
+        let mut below = next()?;
         loop {
             let named = layers.iter_mut().filter_map(|rows| rows.peek().map(|(name, _)| **name));
             let Some(name) = named.chain(below.as_ref().map(|(name, _)| *name)).min() else {
@@ -390,7 +414,7 @@ impl View<'_> {
                 }
             }
             let under = match &below {
-                Some((other, _)) if *other == name => std::mem::replace(&mut below, next(self.index)?),
+                Some((other, _)) if *other == name => std::mem::replace(&mut below, next()?),
                 _ => None,
             };
             let flow = match (newest, under) {
@@ -428,7 +452,7 @@ impl View<'_> {
                     };
                     let row = table.range::<&[u8]>(bounds).map(|mut rows| rows.next_back());
                     let row = row.map_err(StoreError::from);
-                    let row = self.index.noting(row.and_then(|row| Ok(row.transpose()?)))?;
+                    let row = self.noting(row.and_then(|row| Ok(row.transpose()?)))?;
                     row.map(|(key, _)| RowName::from_stored(key.value()).ok_or(StoreError::Corrupt))
                         .transpose()?
                 }

@@ -16,6 +16,8 @@ use crate::log::Location;
 
 /// Pause after something that failed.
 const RETRY: Duration = Duration::from_millis(250);
+/// Longest wait of a store that ends for a checkpoint that was under way before.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of bodies that are moved in one commit.
 const MOVE_BYTES: usize = 1 << 20;
 
@@ -53,8 +55,9 @@ pub(crate) fn keeper<S: Stage>(base: Arc<Base>, committer: WeakCommitter<S>) -> 
 }
 
 impl Orders {
-    /// Orders a checkpoint of everything up to now, unless one is under way.
-    pub(crate) fn checkpoint(&self, base: &Base) {
+    /// Orders a checkpoint of everything up to now, unless one is under way. [`Self::wait`] waits for the next to be made.
+    pub(crate) fn checkpoint(&mut self, base: &Base) {
+        self.made.mark_unchanged();
         if let Some(frozen) = base.freeze() {
             // The channel is empty whenever nothing is frozen; a keeper that is gone leaves the rows to the log.
             let _ = self.checkpoints.try_send(frozen);
@@ -68,7 +71,10 @@ impl Orders {
 
     /// Has the last checkpoint made and waits for the keeper's end.
     pub(crate) async fn close(mut self, base: &Base) {
-        while base.is_frozen() && self.made.changed().await.is_ok() {}
+        // An index that cannot be written does not hold up the end: the log has the rows.
+        if base.is_frozen() {
+            self.wait(CLOSE_PATIENCE).await;
+        }
         self.checkpoint(base);
         drop(self.checkpoints);
         while self.made.changed().await.is_ok() {}
@@ -102,9 +108,10 @@ impl<S: Stage> Keeper<S> {
     }
 
     async fn checkpoint(&mut self, frozen: &Frozen) {
+        let mut failed = self.base.index.is_failed();
         loop {
-            let failed = self.base.index.is_failed();
             let reopened = if failed { self.base.index.reopen() } else { Ok(()) };
+            failed = true;
             match reopened.and_then(|()| self.base.checkpoint(frozen)) {
                 Ok(()) => {
                     self.made.send_modify(|count| *count += 1);

@@ -348,8 +348,12 @@ impl RelayStore for RelayFiles {
         self.shared.base.copy_to(&self.shared.disk, folder)
     }
 
-    async fn verify(&self) -> Result<Verified, StoreError> {
-        self.run_verify().await
+    fn verify(&self) -> Result<Verified, StoreError> {
+        self.run_verify()
+    }
+
+    async fn verify_slots(&self, verified: &mut Verified) -> Result<(), StoreError> {
+        self.run_verify_slots(verified).await
     }
 
     fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError> {

@@ -388,9 +388,12 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// that was erased comes back with it, and it opens beside the keys of this store alone.
     fn backup(&self, folder: &Path) -> Result<Copied, StoreError>;
 
-    /// Reads everything that is kept and recomputes what can be: the audit, every row, body, delivery and key slot.
-    /// Takes as long as reading the whole store does; goes on beside other operations, and repairs nothing.
-    fn verify(&self) -> impl Future<Output = Result<Verified, StoreError>> + Send;
+    /// Reads everything that is kept and recomputes what can be: the audit, every row, body and delivery. Takes as long as
+    /// reading the whole store does; goes on beside other operations, and repairs nothing.
+    fn verify(&self) -> Result<Verified, StoreError>;
+
+    /// Goes on with [`Self::verify`]: compares the key slot of every account with its row.
+    fn verify_slots(&self, verified: &mut Verified) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The spool without identifiers, at most `most` rows.
     fn queue(&self, most: usize) -> Result<Vec<QueueRow>, StoreError>;

@@ -36,7 +36,7 @@ pub struct Slab {
 struct State {
     count: u64,
     free: Vec<RecordNumber>,
-    /// Taken since the last [`Slab::committed`]: given back if their batch fails.
+    /// Taken since the last [`Slab::committed`]: erased if their batch fails.
     taken: Vec<RecordNumber>,
     /// Finished since then: erased after their batch is durable.
     finished: Vec<RecordNumber>,
@@ -110,12 +110,13 @@ impl Slab {
         state.due.extend(finished);
     }
 
-    /// The commit under way was given up for certain.
+    /// The commit under way was given up. What it took may have sealed something that reached the disk: it is erased
+    /// before it is taken again.
     pub fn abandoned(&self) {
         let mut state = self.state();
         state.finished.clear();
         let taken = std::mem::take(&mut state.taken);
-        state.free.extend(taken);
+        state.due.extend(taken);
     }
 
     /// Whether [`Self::erase`] has something to do.

@@ -109,7 +109,8 @@ impl SlotFile {
             (Read::Torn, Read::Empty) => return Ok(None),
             _ => return Err(StoreError::Corrupt),
         };
-        self.generations.insert(slot, newest.generation);
+        let highest = self.generations.entry(slot).or_default();
+        *highest = newest.generation.max(*highest);
         Ok(Some(newest))
     }
 

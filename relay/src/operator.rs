@@ -111,7 +111,11 @@ impl<S: RelayStore> Commands for Operator<S> {
                 Ok(json!({ "totals": audit.totals, "findings": audit.findings }))
             }
             Command::Verify => {
-                let verified = store.verify().await.map_err(sentence)?;
+                let reader = store.clone();
+                // It reads the whole store.
+                let verified = self.relay.host.compute(move || reader.verify()).await;
+                let mut verified = verified.ok_or("the verification did not finish")?.map_err(sentence)?;
+                store.verify_slots(&mut verified).await.map_err(sentence)?;
                 Ok(json!({
                     "totals": verified.audit.totals,
                     "findings": verified.audit.findings,

@@ -49,6 +49,8 @@ const SPARES: usize = 2;
 /// A segment that is filled faster than this is not worth writing twice, first with zeros: what the syncs then save is
 /// less than what the zeros cost.
 const HURRY: Duration = Duration::from_secs(4);
+/// Most files of segments that are kept open.
+const HANDLES_MAX: usize = 64;
 /// How far a body may be moved to make room: segments with more than this share of living bytes are left alone.
 const SWEEP_BELOW: f64 = 0.5;
 
@@ -82,8 +84,12 @@ type Spares = VecDeque<(u32, Arc<dyn DiskFile>)>;
 struct State {
     files: BTreeMap<u32, Segment>,
     spares: Spares,
-    /// Where the next record goes. `None`: a segment is to be begun first.
-    head: Option<Position>,
+    /// Files of segments that were read lately.
+    handles: Handles,
+    /// Number of the next file. None is used twice, so that a name never means another file.
+    next_number: u32,
+    /// Where the next record goes, and its file. `None`: a segment is to be begun first.
+    head: Option<(Position, Arc<dyn DiskFile>)>,
     /// When the last segment was begun, and whether the one before was filled in a hurry.
     begun: Option<Instant>,
     is_hurried: bool,
@@ -102,8 +108,33 @@ struct State {
     readers: usize,
 }
 
+/// Open files, so many that reading is quick and no store runs out of them, however large it is.
+#[derive(Default)]
+struct Handles {
+    files: BTreeMap<u32, Arc<dyn DiskFile>>,
+    /// The oldest first.
+    order: VecDeque<u32>,
+}
+
+impl Handles {
+    fn keep(&mut self, number: u32, file: &Arc<dyn DiskFile>) {
+        if self.files.insert(number, Arc::clone(file)).is_none() {
+            self.order.push_back(number);
+        }
+        while self.order.len() > HANDLES_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.files.remove(&oldest);
+            }
+        }
+    }
+
+    fn forget(&mut self, number: u32) {
+        self.files.remove(&number);
+        self.order.retain(|other| *other != number);
+    }
+}
+
 struct Segment {
-    file: Arc<dyn DiskFile>,
     /// When it was begun, as a count of segments.
     ordinal: u64,
     /// End of its records.
@@ -166,6 +197,13 @@ impl CommitFailed {
     }
 }
 
+/// A durable record, and what it says of bodies.
+pub(crate) struct Committed {
+    pub(crate) number: u64,
+    placed: Vec<Placed>,
+    released: Vec<Location>,
+}
+
 /// How a commit failed.
 pub(crate) enum CommitFailed {
     /// It has not happened and never will have.
@@ -183,16 +221,15 @@ impl Log {
             self.make_certain(&mut state)?;
         }
         let wanted = self.segment_bytes / MARGIN;
-        let has_room = |position: &Position| position.offset + wanted <= self.segment_bytes;
-        let (place, header) = match state.head.filter(has_room) {
-            Some(place) => (place, Vec::new()),
+        let has_room = |(position, _): &&(Position, _)| position.offset + wanted <= self.segment_bytes;
+        let batch = match state.head.as_ref().filter(has_room) {
+            Some((place, file)) => Batch::new(Arc::clone(file), *place, Vec::new()),
             None => {
-                let header = self.next_segment(&mut state)?;
-                (header.first_record(), header.encode())
+                let (header, file) = self.next_segment(&mut state)?;
+                Batch::new(file, header.first_record(), header.encode())
             }
         };
-        let file = Arc::clone(&state.files.get(&place.segment).ok_or(StoreError::Corrupt)?.file);
-        state.batch = Some(Batch::new(file, place, header));
+        state.batch = Some(batch);
         Ok(())
     }
 
@@ -235,8 +272,9 @@ impl Log {
         }
     }
 
-    /// Completes the record with these rows and makes it durable. Returns the number of the commit.
-    pub(crate) fn commit(&self, rows: &Overlay) -> Result<u64, CommitFailed> {
+    /// Completes the record with these rows and makes it durable. When readers see the rows, what it says of bodies is to
+    /// be given to [`Self::account`].
+    pub(crate) fn commit(&self, rows: &Overlay) -> Result<Committed, CommitFailed> {
         let (mut batch, commit) = {
             let mut state = self.state();
             let batch = state.batch.take();
@@ -254,18 +292,32 @@ impl Log {
             segment: batch.place.segment,
             offset: end,
         };
-        state.head = Some(state.end);
-        state.account(&batch.bodies, &batch.released);
         let end = state.end;
+        state.head = Some((end, Arc::clone(&batch.file)));
         if let Some(segment) = state.files.get_mut(&end.segment) {
             segment.end = end.offset;
         }
-        Ok(commit)
+        Ok(Committed {
+            number: commit,
+            placed: batch.bodies,
+            released: batch.released,
+        })
+    }
+
+    /// Counts the bodies of a commit in and out. From then on the space of those that it released may be used again.
+    pub(crate) fn account(&self, committed: &Committed) {
+        self.state().account(&committed.placed, &committed.released);
     }
 
     /// Gives up the record under way before anything of it but bodies was written.
     pub(crate) fn abandon(&self) {
-        self.state().batch = None;
+        let mut state = self.state();
+        if let Some(batch) = state.batch.take()
+            && batch.frame_at > 0
+        {
+            // The segment was not begun: not even its header was written.
+            state.put_back(batch.place.segment, batch.file);
+        }
     }
 
     /// After a failure to write: what is behind the end of the log must never count.
@@ -282,30 +334,26 @@ impl Log {
     /// Begins a segment at the end of the log, which voids what was written behind it. Nothing is committed before that is
     /// durable, so that a disk which refuses is tried with one segment and not with one for each attempt.
     fn make_certain(&self, state: &mut State) -> Result<(), StoreError> {
-        let header = self.next_segment(state)?;
-        let segment = state.files.get(&header.number).ok_or(StoreError::Corrupt)?;
-        let written = segment.file.write_at(0, &header.encode());
-        match written.and_then(|()| segment.file.sync()) {
+        let (header, file) = self.next_segment(state)?;
+        match file.write_at(0, &header.encode()).and_then(|()| file.sync()) {
             Ok(()) => {
                 // The end of the log stays where it is until a record stands here.
-                (state.head, state.is_uncertain) = (Some(header.first_record()), false);
+                (state.head, state.is_uncertain) = (Some((header.first_record(), file)), false);
                 Ok(())
             }
             Err(error) => {
-                if let Some(segment) = state.files.remove(&header.number) {
-                    state.spares.push_front((header.number, segment.file));
-                }
+                state.put_back(header.number, file);
                 Err(error.into())
             }
         }
     }
 
     /// Takes a spare, or makes a file that grows as it is written: slower, but at once.
-    fn next_segment(&self, state: &mut State) -> Result<SegmentHeader, StoreError> {
+    fn next_segment(&self, state: &mut State) -> Result<(SegmentHeader, Arc<dyn DiskFile>), StoreError> {
         let (number, file) = match state.spares.pop_front() {
             Some(spare) => spare,
             None => {
-                let number = self.free_number(state)?;
+                let number = state.take_number()?;
                 let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
                 self.disk.sync_dir(&self.folder)?;
                 (number, file)
@@ -320,36 +368,45 @@ impl Log {
         state.files.insert(
             number,
             Segment {
-                file,
                 ordinal,
                 end: BLOCK,
                 live: 0,
                 unreadable: false,
             },
         );
-        Ok(SegmentHeader {
+        state.handles.keep(number, &file);
+        let header = SegmentHeader {
             number,
             ordinal,
             previous: state.end,
             commit: state.commit,
-        })
+        };
+        Ok((header, file))
     }
 
-    fn free_number(&self, state: &State) -> Result<u32, StoreError> {
-        let taken = state.files.keys().chain(state.spares.iter().map(|(number, _)| number));
-        taken
-            .max()
-            .map_or(Some(1), |last| last.checked_add(1))
-            .ok_or(StoreError::Corrupt)
+    /// The file of a segment that is not finished; `Corrupt`: there is none.
+    fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>, StoreError> {
+        {
+            let state = self.state();
+            if !state.files.contains_key(&number) {
+                return Err(StoreError::Corrupt);
+            }
+            if let Some(file) = state.handles.files.get(&number) {
+                return Ok(Arc::clone(file));
+            }
+        }
+        let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), false)?.into();
+        let mut state = self.state();
+        if state.files.contains_key(&number) {
+            state.handles.keep(number, &file);
+        }
+        Ok(file)
     }
 
     /// Reads a body. Its space may have been given to something else since its row was read: whoever asks looks again
     /// afterwards whether the row still says so.
     pub(crate) fn read(&self, location: Location) -> Result<Vec<u8>, StoreError> {
-        let file = {
-            let state = self.state();
-            Arc::clone(&state.files.get(&location.segment).ok_or(StoreError::Corrupt)?.file)
-        };
+        let file = self.file(location.segment)?;
         let mut body = vec![0; location.length as usize];
         file.read_at(location.offset, &mut body)?;
         Ok(body)
@@ -400,21 +457,22 @@ impl Log {
     /// Makes spares of what nobody needs any more, and of new files where there are too few; removes what is too much.
     pub(crate) fn make_spares(&self) -> Result<(), StoreError> {
         loop {
-            let (number, file, count) = {
+            let (number, fresh, is_wanted) = {
                 let mut state = self.state();
                 let Some(number) = state.finished().filter(|_| state.readers == 0) else {
                     break;
                 };
-                let segment = state.files.remove(&number).ok_or(StoreError::Corrupt)?;
-                (number, segment.file, state.spares.len())
+                let fresh = state.take_number()?;
+                state.files.remove(&number);
+                state.handles.forget(number);
+                (number, fresh, state.spares.len() < SPARES)
             };
-            if count >= SPARES || file.len()? != self.segment_bytes {
+            // What fails here is tidied up at the next start.
+            if !is_wanted || self.disk.open(&self.path(number), false)?.len()? != self.segment_bytes {
                 self.disk.remove(&self.path(number))?;
                 continue;
             }
             // Under a new number: the header and the records in it name the old one and are void.
-            let fresh = self.free_number(&self.state())?;
-            drop(file);
             self.disk.rename(&self.path(number), &self.path(fresh))?;
             self.disk.sync_dir(&self.folder)?;
             let file = self.disk.open(&self.path(fresh), false)?.into();
@@ -427,7 +485,7 @@ impl Log {
             if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + 2 * self.segment_bytes {
                 return Err(StoreError::Full);
             }
-            let number = self.free_number(&self.state())?;
+            let number = self.state().take_number()?;
             let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
             if let Err(error) = file.allocate(self.segment_bytes) {
                 // What was allocated of it is room that others need.
@@ -443,9 +501,13 @@ impl Log {
     /// A segment whose living bodies are worth moving, as long as less than half of the log lives.
     pub(crate) fn sparse(&self) -> Option<u32> {
         let state = self.state();
+        // Nothing would be won while somebody keeps the segments.
+        if state.readers > 0 {
+            return None;
+        }
         let closed = || {
             let closed = |(_, segment): &(&u32, &Segment)| {
-                segment.ordinal < state.checkpoint && !segment.unreadable && segment.end > BLOCK
+                segment.ordinal < state.checkpoint && !segment.unreadable && segment.live > 0
             };
             state.files.iter().filter(closed)
         };
@@ -457,7 +519,6 @@ impl Log {
         }
         let share = |segment: &Segment| segment.live as f64 / segment.end as f64;
         closed()
-            .filter(|(_, segment)| segment.live > 0)
             .min_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
             .map(|(number, _)| *number)
     }
@@ -476,11 +537,8 @@ impl Log {
 
     /// All bodies that were ever written to a closed segment.
     pub(crate) fn bodies_of(&self, number: u32) -> Result<Vec<Placed>, StoreError> {
-        let (file, end) = {
-            let state = self.state();
-            let segment = state.files.get(&number).ok_or(StoreError::NoRow)?;
-            (Arc::clone(&segment.file), segment.end)
-        };
+        let file = self.file(number)?;
+        let end = self.state().files.get(&number).map_or(0, |segment| segment.end);
         let mut bodies = Vec::new();
         let mut place = Position {
             segment: number,
@@ -501,28 +559,23 @@ impl Log {
 
     /// Reads all records, and their bodies as they were written.
     pub(crate) fn verify(&self) -> Result<Checked, StoreError> {
-        let segments: Vec<(u32, u64, u64, Arc<dyn DiskFile>)> = {
+        let segments: Vec<(u32, u64)> = {
             let state = self.state();
-            let segment = |(number, segment): (&u32, &Segment)| {
-                (*number, segment.ordinal, segment.end, Arc::clone(&segment.file))
-            };
-            state.files.iter().map(segment).collect()
+            let segments = state.files.iter();
+            segments.map(|(number, segment)| (*number, segment.end)).collect()
         };
         let mut checked = Checked::default();
-        for (number, ordinal, end, file) in segments {
+        for (number, end) in segments {
+            let file = self.file(number);
             let mut place = Position {
                 segment: number,
                 offset: BLOCK,
             };
             while place.offset < end {
-                let record = record::read(&*file, &self.key, place, true);
+                let read = |file: &Arc<dyn DiskFile>| record::read(&**file, &self.key, place, true);
+                let record = file.as_ref().map_err(|error| *error).and_then(read);
                 // Space that was won back meanwhile may hold anything.
-                if self
-                    .state()
-                    .files
-                    .get(&number)
-                    .is_none_or(|segment| segment.ordinal != ordinal)
-                {
+                if !self.state().files.contains_key(&number) {
                     break;
                 }
                 let Ok(Some(record)) = record else {
@@ -547,11 +600,15 @@ impl Log {
     /// Bytes taken on the disk, spares included.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
-        let state = self.state();
-        let files = state.files.values().map(|segment| &segment.file);
-        files
-            .chain(state.spares.iter().map(|(_, file)| file))
-            .map(|file| file.len().unwrap_or_default())
+        let paths = self.disk.list(&self.folder).expect("readable");
+        let segments = paths.iter().filter(|path| number_of(path).is_some());
+        segments
+            .map(|path| {
+                self.disk
+                    .open(path, false)
+                    .and_then(|file| file.len())
+                    .unwrap_or_default()
+            })
             .sum()
     }
 
@@ -576,6 +633,18 @@ impl Drop for Kept<'_> {
 }
 
 impl State {
+    fn take_number(&mut self) -> Result<u32, StoreError> {
+        let number = self.next_number;
+        self.next_number = number.checked_add(1).ok_or(StoreError::Corrupt)?;
+        Ok(number)
+    }
+
+    /// Makes a spare again of a segment that was not begun after all.
+    fn put_back(&mut self, number: u32, file: Arc<dyn DiskFile>) {
+        self.files.remove(&number);
+        self.spares.push_front((number, file));
+    }
+
     /// Counts bodies in and out.
     fn account(&mut self, placed: &[Placed], released: &[Location]) {
         for Placed { location, .. } in placed {

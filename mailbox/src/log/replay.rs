@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use keypacks::Secret;
 use tokio::sync::Notify;
 
-use super::record::{self, BLOCK, SegmentHeader};
+use super::record::{self, BLOCK, Position, SegmentHeader};
 use super::{Log, Mark, Segment, Spares, State, number_of, path_of};
 use crate::StoreError;
 use crate::disk::{Disk, DiskFile};
@@ -23,11 +23,8 @@ pub(crate) struct Replayed {
     pub(crate) commit: u64,
 }
 
-/// A file of the folder that is called a segment.
-struct Found {
-    file: Arc<dyn DiskFile>,
-    header: Option<SegmentHeader>,
-}
+/// Headers of the files that are called segments; `None`: the file has none, or another's.
+type Found = BTreeMap<u32, Option<SegmentHeader>>;
 
 impl Log {
     /// Opens the log and reads what the index has not got. What was read is durable when it returns.
@@ -54,9 +51,8 @@ impl Log {
         for row in &mark.segments {
             listed.insert(row.number, row.live);
             // One that is not there may have been finished since; whether it was shows at the end.
-            if let Some(found) = found.get(&row.number) {
+            if found.contains_key(&row.number) {
                 let segment = Segment {
-                    file: Arc::clone(&found.file),
                     ordinal: row.ordinal,
                     end: row.end,
                     live: row.live,
@@ -66,12 +62,19 @@ impl Log {
                 listed.remove(&row.number);
             }
         }
-        let replayed = state.replay(&found, &key, &mut listed)?;
+        let numbers = found.keys().chain(mark.segments.iter().map(|row| &row.number));
+        let highest = numbers
+            .chain([&mark.position.segment])
+            .max()
+            .copied()
+            .unwrap_or_default();
+        state.next_number = highest.checked_add(1).ok_or(StoreError::Corrupt)?;
+        let replayed = state.replay(&*disk, folder, &found, &key, &mut listed)?;
         if listed.values().any(|live| *live > 0) {
             return Err(StoreError::Corrupt);
         }
         found.retain(|number, _| !state.files.contains_key(number));
-        state.spares = keep_spares(&*disk, folder, found, segment_bytes)?;
+        state.spares = keep_spares(&*disk, folder, &key, found, segment_bytes)?;
         let log = Self {
             disk,
             folder: folder.to_owned(),
@@ -89,17 +92,24 @@ impl State {
     /// Reads from the end that the mark names. `missing`: living bytes of segments that are not there.
     fn replay(
         &mut self,
-        found: &BTreeMap<u32, Found>,
+        disk: &dyn Disk,
+        folder: &Path,
+        found: &Found,
         key: &Secret<32>,
         missing: &mut BTreeMap<u32, u64>,
     ) -> Result<Replayed, StoreError> {
         let mut replayed = Replayed::default();
         let mut ordinal = self.checkpoint;
+        let mut last = None;
+        let mut file: Option<Arc<dyn DiskFile>> = match self.files.contains_key(&self.end.segment) {
+            true => Some(disk.open(&path_of(folder, self.end.segment), false)?.into()),
+            false => None,
+        };
+        let mut read_from = file.iter().cloned().collect::<Vec<_>>();
         loop {
-            if let Some((header, file)) = self.successor(found, ordinal) {
+            if let Some(header) = self.successor(found, ordinal) {
                 ordinal = header.ordinal;
                 let segment = Segment {
-                    file,
                     ordinal,
                     end: BLOCK,
                     live: 0,
@@ -107,15 +117,19 @@ impl State {
                 };
                 self.files.insert(header.number, segment);
                 self.end = header.first_record();
+                let opened: Arc<dyn DiskFile> = disk.open(&path_of(folder, header.number), false)?.into();
+                read_from.push(Arc::clone(&opened));
+                file = Some(opened);
                 continue;
             }
-            let Some(segment) = self.files.get_mut(&self.end.segment) else {
+            let (Some(segment), Some(file)) = (self.files.get_mut(&self.end.segment), &file) else {
                 break;
             };
-            let record = record::read(&*segment.file, key, self.end, true)?;
+            let record = record::read(&**file, key, self.end, true)?;
             let Some(record) = record.filter(|record| record.contents.commit == self.commit + 1) else {
                 break;
             };
+            last = Some((self.end, record.room));
             self.end.offset += record.room;
             segment.end = self.end.offset;
             self.commit = record.contents.commit;
@@ -128,58 +142,97 @@ impl State {
             }
             replayed.rows.merge(record.rows);
         }
-        // What was read may lie in the page cache alone, after a kill; it counts from now on, so it must stay.
-        for segment in self.files.values().filter(|segment| segment.ordinal >= self.checkpoint) {
-            segment.file.sync()?;
+        // A segment is begun only where the log was durable: one that comes after more than was read tells of a gap, and
+        // what is behind a gap must not be taken for rubbish.
+        let behind_a_gap = |header: &SegmentHeader| header.ordinal > ordinal && header.commit > self.commit;
+        if found.values().flatten().any(behind_a_gap) {
+            return Err(StoreError::Corrupt);
         }
-        self.head = (self.end.segment != 0 && self.files.contains_key(&self.end.segment)).then_some(self.end);
+        if let Some(file) = &file {
+            write_again(&**file, self.end, last)?;
+        }
+        for file in &read_from {
+            file.sync()?;
+        }
+        self.head = file.filter(|_| self.end.segment != 0).map(|file| (self.end, file));
         replayed.commit = self.commit;
         Ok(replayed)
     }
 
     /// The segment that was begun last where the log stands.
-    fn successor(&self, found: &BTreeMap<u32, Found>, ordinal: u64) -> Option<(SegmentHeader, Arc<dyn DiskFile>)> {
-        let follows = |header: &SegmentHeader| {
+    fn successor(&self, found: &Found, ordinal: u64) -> Option<SegmentHeader> {
+        let follows = |header: &&SegmentHeader| {
             header.previous == self.end && header.commit == self.commit && header.ordinal > ordinal
         };
-        found
-            .values()
-            .filter_map(|found| Some((found.header.filter(follows)?, Arc::clone(&found.file))))
-            .max_by_key(|(header, _)| header.ordinal)
+        let followers = found.values().flatten().filter(follows);
+        followers.max_by_key(|header| header.ordinal).copied()
     }
 }
 
-fn find(disk: &dyn Disk, folder: &Path) -> Result<BTreeMap<u32, Found>, StoreError> {
-    let mut found = BTreeMap::new();
+/// Writes the end of the log once more where it stands: its last record, and the header if that is all there is besides.
+///
+/// What was read may lie in the page cache alone: after a kill, or after a sync that failed, which leaves pages that the
+/// system takes for written. It counts from now on, so it must be on the disk; what was written before it had a sync of
+/// its own that succeeded.
+fn write_again(file: &dyn DiskFile, end: Position, last: Option<(Position, u64)>) -> Result<(), StoreError> {
+    const STEP: u64 = 1 << 20;
+    let last = last.filter(|(place, _)| place.segment == end.segment);
+    let (mut at, until) = match last {
+        Some((place, _)) if place.offset > BLOCK => (place.offset, end.offset),
+        Some(_) => (0, end.offset),
+        None => (0, BLOCK.min(end.offset)),
+    };
+    while at < until {
+        let mut bytes = vec![0; usize::try_from(STEP.min(until - at)).expect("a small constant")];
+        file.read_at(at, &mut bytes)?;
+        file.write_at(at, &bytes)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
+fn find(disk: &dyn Disk, folder: &Path) -> Result<Found, StoreError> {
+    let mut found = Found::new();
     for path in disk.list(folder)? {
         if let Some(number) = number_of(&path).filter(|number| *number > 0) {
-            let file: Arc<dyn DiskFile> = disk.open(&path, false)?.into();
-            let header = SegmentHeader::read(&*file, number)?;
-            found.insert(number, Found { file, header });
+            let header = SegmentHeader::read(&*disk.open(&path, false)?, number)?;
+            found.insert(number, header);
         }
     }
     Ok(found)
 }
 
-fn highest_ordinal(found: &BTreeMap<u32, Found>) -> u64 {
-    let headers = found.values().filter_map(|found| found.header);
+fn highest_ordinal(found: &Found) -> u64 {
+    let headers = found.values().flatten();
     headers.map(|header| header.ordinal).max().unwrap_or_default()
 }
 
-/// Keeps whole segments that were never begun, removes all else.
+/// Keeps whole segments that were never begun, removes all else: a file that holds a record of its own number must not be
+/// begun once more, or that record could count again.
 fn keep_spares(
     disk: &dyn Disk,
     folder: &Path,
-    found: BTreeMap<u32, Found>,
+    key: &Secret<32>,
+    found: Found,
     segment_bytes: u64,
 ) -> Result<Spares, StoreError> {
     let mut spares = Spares::new();
     let mut removed: Vec<PathBuf> = Vec::new();
-    for (number, Found { file, header }) in found {
-        if header.is_none() && file.len()? == segment_bytes && spares.len() < super::SPARES {
+    for (number, header) in found {
+        let path = path_of(folder, number);
+        let file: Arc<dyn DiskFile> = disk.open(&path, false)?.into();
+        let first = Position {
+            segment: number,
+            offset: BLOCK,
+        };
+        let is_spare = header.is_none()
+            && spares.len() < super::SPARES
+            && file.len()? == segment_bytes
+            && record::read(&*file, key, first, false)?.is_none();
+        if is_spare {
             spares.push_back((number, file));
         } else {
-            removed.push(path_of(folder, number));
+            removed.push(path);
         }
     }
     for path in &removed {

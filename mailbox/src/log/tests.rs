@@ -39,11 +39,15 @@ fn keys(rows: &Overlay) -> Vec<u64> {
     rows.iter().map(key).collect()
 }
 
+fn commit(log: &Log, rows: &Overlay) -> Result<(), CommitFailed> {
+    log.commit(rows).map(|committed| log.account(&committed))
+}
+
 /// Commits one row and one body.
 fn put(log: &Log, key: u64, body: &[u8]) -> Result<Location, CommitFailed> {
     log.begin().map_err(CommitFailed::Voided)?;
     match log.append(key, body) {
-        Ok(location) => log.commit(&rows(key)).map(|_| location),
+        Ok(location) => commit(log, &rows(key)).map(|()| location),
         Err(error) => {
             log.abandon();
             Err(CommitFailed::Voided(error))
@@ -89,7 +93,7 @@ fn a_large_body_is_written_from_where_it_lies_and_found_again() {
         .zip(&bodies)
         .map(|(name, body)| log.append(name, body).expect("room"))
         .collect();
-    assert!(log.commit(&rows(1)).is_ok());
+    assert!(commit(&log, &rows(1)).is_ok());
     drop(log);
     disk.crash(2);
     let (again, replayed) = open(&disk);
@@ -174,7 +178,7 @@ fn a_finished_segment_becomes_a_spare_whose_old_records_are_void() {
             let body = put(&log, 10 * round + key, &[1; 5_000]).ok().expect("committed");
             log.begin().expect("room");
             log.release(body);
-            assert!(log.commit(&Overlay::default()).is_ok());
+            assert!(commit(&log, &Overlay::default()).is_ok());
         }
         mark = log.mark();
         log.checkpointed(&mark, log.tail_bytes());
@@ -185,4 +189,102 @@ fn a_finished_segment_becomes_a_spare_whose_old_records_are_void() {
     drop(log);
     disk.crash(5);
     assert_eq!(keys(&open_from(&disk, &mark).expect("opened").1.rows), [1_000]);
+}
+
+#[test]
+fn spares_that_are_made_beside_commits_take_no_segment_from_them() {
+    for round in 0..12 {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    log.make_spares().expect("room");
+                    // As if segments had lasted long: spares are written ahead all the time.
+                    log.state().is_hurried = false;
+                }
+            });
+            for key in 0..60 {
+                assert!(put(&log, key, &[1; 9_000]).is_ok());
+            }
+        });
+        drop(log);
+        disk.crash(round);
+        assert_eq!(keys(&open(&disk).1.rows), (0..60).collect::<Vec<_>>(), "round {round}");
+    }
+}
+
+#[test]
+fn batches_that_come_to_nothing_use_up_no_segment() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    while log
+        .state()
+        .head
+        .as_ref()
+        .is_none_or(|(head, _)| head.offset + SEGMENT / MARGIN <= SEGMENT)
+    {
+        assert!(put(&log, 1, &[1; 5_000]).is_ok());
+    }
+    let before = log.bytes();
+    for _ in 0..50 {
+        log.begin().expect("room");
+        log.abandon();
+    }
+    assert!(log.bytes() <= before + SEGMENT);
+    assert!(put(&log, 2, b"next").is_ok());
+    drop(log);
+    assert_eq!(keys(&open(&disk).1.rows), [1, 2]);
+}
+
+#[test]
+fn what_is_behind_a_gap_is_refused_and_left_alone() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let places: Vec<_> = (0..40)
+        .map(|key| put(&log, key, &[1; 5_000]).ok().expect("committed"))
+        .collect();
+    drop(log);
+    let file = disk
+        .open(&path_of(Path::new(FOLDER), places[12].segment), false)
+        .expect("there");
+    file.write_at(places[12].offset, &[9]).expect("written");
+    let before = disk.fingerprint();
+    assert_eq!(open_from(&disk, &Mark::default()).err(), Some(StoreError::Corrupt));
+    assert_eq!(disk.fingerprint(), before, "nothing was removed");
+}
+
+#[test]
+fn a_record_that_lost_its_header_does_not_come_back_under_the_next_one() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    log.make_spares().expect("room");
+    let place = put(&log, 1, b"lost").ok().expect("committed");
+    drop(log);
+    // The sector of the header never reached the disk, the record did.
+    let path = path_of(Path::new(FOLDER), place.segment);
+    disk.open(&path, false)
+        .expect("there")
+        .write_at(0, &[0; 512])
+        .expect("written");
+    let (log, replayed) = open(&disk);
+    assert_eq!(replayed.commit, 0);
+    assert!(put(&log, 2, b"next").is_ok());
+    drop(log);
+    assert_eq!(keys(&open(&disk).1.rows), [2]);
+    assert!(disk.open(&path, false).is_err(), "it is not used again");
+}
+
+#[test]
+fn a_store_of_many_segments_keeps_few_files_open() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let places: Vec<_> = (0..1_200)
+        .map(|key| put(&log, key, &[1; 5_000]).ok().expect("committed"))
+        .collect();
+    assert!(places.last().expect("many").segment > u32::try_from(HANDLES_MAX).expect("small"));
+    for place in places.iter().step_by(7) {
+        assert_eq!(log.read(*place), Ok(vec![1; 5_000]));
+    }
+    assert!(log.state().handles.files.len() <= HANDLES_MAX);
 }

@@ -13,7 +13,7 @@ use super::RelayFiles;
 use super::changes::Sealed;
 use super::deposits::{Deposit, Quota};
 use super::epochs::queued;
-use super::live::Effect;
+use super::live::{Effect, Queued};
 use super::rows::{PrivateRow, SPOOL, SpoolRow};
 use super::stage::RelayStage;
 use crate::StoreError;
@@ -57,10 +57,12 @@ impl RelayStage {
                 (epochs.current().number, slab_key(&epochs.current().key, &record_key))
             };
             let plain = Zeroizing::new(vault::encode(&private));
+            // No finer than the operator's bucket on the disk; in memory the queue keeps the order of acceptance.
+            let accepted = now - now % ACCEPTED_STEP_S;
             let row = SpoolRow {
-                due: now,
+                due: accepted,
                 attempts: 0,
-                accepted: now - now % ACCEPTED_STEP_S,
+                accepted,
                 kilobytes: sealed.kilobytes,
                 body,
                 epoch,
@@ -69,10 +71,11 @@ impl RelayStage {
             };
             let id = u64::from_le_bytes(random(&*base.entropy));
             SPOOL.put(write, id, &row)?;
-            self.batch.effects.push(Effect::Queued {
-                id,
-                queued: queued(&row),
-            });
+            let queued = Queued {
+                due: now,
+                ..queued(&row)
+            };
+            self.batch.effects.push(Effect::Queued { id, queued });
         }
         self.batch.queued += sealed.recipients.len();
         Ok(())

@@ -305,7 +305,12 @@ fn what_was_changed_on_the_disk_is_found_and_nothing_else() {
             submit(&store, account, seq, &[b'x'; 9_000]).await.expect("executed");
         }
         tokio::time::sleep(std::time::Duration::from_millis(900)).await;
-        let verified = store.verify().await.expect("readable");
+        let verify = async || {
+            let mut verified = store.verify().expect("readable");
+            store.verify_slots(&mut verified).await.expect("readable");
+            verified
+        };
+        let verified = verify().await;
         assert_eq!(verified.audit.findings, Vec::<String>::new());
         assert_eq!((verified.bodies, verified.slots), (20, 1));
         assert!(verified.records > 20 && verified.bytes > 20 * 9_000 && verified.rows > 60);
@@ -317,14 +322,11 @@ fn what_was_changed_on_the_disk_is_found_and_nothing_else() {
             // Both copies of a slot, and a record of the log.
             file.write_at(40, &[0x55; 100]).expect("written");
             file.write_at(4_096 + 40, &[0x55; 100]).expect("written");
-            let found = store.verify().await.expect("readable").audit.findings;
+            let found = verify().await.audit.findings;
             assert!(found.len() == 1 && found[0].contains(words), "{name}: {found:?}");
             file.write_at(0, &kept).expect("written");
         }
-        assert_eq!(
-            store.verify().await.expect("readable").audit.findings,
-            Vec::<String>::new()
-        );
+        assert_eq!(verify().await.audit.findings, Vec::<String>::new());
         store.close().await;
     });
 }
