@@ -37,7 +37,7 @@ const USER: &str = "me";
 const SMTP_PORT: u16 = 1_025;
 const IMAP_PORT: u16 = 1_143;
 /// Longest time to rest once all faults are over.
-const REST_MAX: Duration = Duration::from_secs(6 * 3_600);
+pub(crate) const REST_MAX: Duration = Duration::from_secs(6 * 3_600);
 
 /// What a message is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -336,9 +336,9 @@ impl World {
         Some(messages.into_iter().map(|(_, text)| text).collect())
     }
 
-    /// Waits until nothing is under way; `false` if that takes too long.
-    pub(crate) async fn rest(&self) -> bool {
-        let rested = wait_until(REST_MAX, async || {
+    /// Waits until nothing is under way; `false` if that takes longer than `most`.
+    pub(crate) async fn rest(&self, most: Duration) -> bool {
+        let rested = wait_until(most, async || {
             for index in 0..self.people.len() {
                 let Ok(status) = self.ask_person(index, &BridgeCommand::Status).await else {
                     return false;
