@@ -66,7 +66,9 @@ impl<K: RowKey, R: Serialize + DeserializeOwned> Table<K, R> {
 
     /// The key of a row, if it is this table's.
     pub(crate) fn key_of(&self, name: &RowName) -> Option<K> {
-        (name.table() == self.number).then(|| K::from_bytes(name.key())).flatten()
+        (name.table() == self.number)
+            .then(|| K::from_bytes(name.key()))
+            .flatten()
     }
 
     fn name(&self, key: &K) -> RowName {

@@ -56,6 +56,7 @@ pub(super) async fn work<S: HolderStore>(
     };
     let mut outbox = store.outbox_changed();
     let start = Instant::now();
+    let mut due = None;
     let mut done = courier.begin().await;
     loop {
         match done {
@@ -71,10 +72,16 @@ pub(super) async fn work<S: HolderStore>(
         }
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
         let look = courier.link.news || courier.has_waiting();
+        // Once there is something to look for, its tick stands: mail that goes out without a pause does not put it off.
+        let tick = due.filter(|_| look).unwrap_or_else(|| next_tick(start, config.tick));
+        due = look.then_some(tick);
         done = tokio::select! {
             biased;
             () = stopped(&mut stop) => Err(Ended::Stopped),
-            () = tokio::time::sleep_until(next_tick(start, config.tick)), if look => courier.look().await,
+            () = tokio::time::sleep_until(tick), if look => {
+                due = None;
+                courier.look().await
+            }
             _ = refreshed.changed() => courier.look().await,
             _ = outbox.changed() => courier.send_all().await,
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
