@@ -9,14 +9,21 @@ import quopri
 import time
 
 from clients import Inbox, deliver, submit
-from harness import BINARIES, Hazard, by_extent, in_background, word
+from harness import BINARIES, Hazard, World, by_extent, in_background, word
 from needles import Needle, search_files, search_memory
 from processes import run, wait_until
 
 EACH_WAY = 50
 
 
+def _patient_world():
+    """Mail is tried for as long as the search takes while it waits."""
+    return World(retry_s=[1] * 300)
+
+
 class AtRest(Hazard):
+    make = staticmethod(_patient_world)
+
     def setUp(self):
         self.relay, self.sink, self.a, self.b = self.world.relay, self.world.sink, self.world.a, self.world.b
         self.words = {part: word(part) for part in ("body", "subject", "sender", "recipient", "filename")}

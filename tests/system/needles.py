@@ -65,8 +65,14 @@ def search_files(needles, *places):
             found += _search_blocks(needles, f"name of {path}", [str(path.name).encode()])
             if path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
-                    found += _search_blocks(needles, str(path), iter(lambda: file.read(WINDOW), b""))
+                    found += _search_blocks(needles, str(path), _written(file))
     return found
+
+
+def _written(file):
+    """The blocks of a file but for those of zeros, which is most of a segment that was made ahead; they part needles."""
+    for block in iter(lambda: file.read(WINDOW), b""):
+        yield block if block.strip(b"\0") else b"\0"
 
 
 def search_memory(needles, *pids):
