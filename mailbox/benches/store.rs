@@ -79,7 +79,11 @@ fn tag_lookup(bencher: Bencher<'_, '_>, packs: u64) {
     let mut at = 0;
     bencher.bench_local(|| {
         at += 1;
-        store.store.find_tag(&store.tags[at % store.tags.len()]).expect("live").floor
+        store
+            .store
+            .find_tag(&store.tags[at % store.tags.len()])
+            .expect("live")
+            .floor
     });
 }
 
@@ -127,12 +131,14 @@ fn commit_of_a_submission(bencher: Bencher<'_, '_>) {
         };
         (change.digest(), change, spooled)
     };
-    bencher.with_inputs(submission).bench_local_values(|(digest, change, spooled)| {
-        let executed = store
-            .store
-            .execute(Account(0), change, digest, Effect::Spool(spooled), DAY, 0);
-        store.runtime.block_on(executed).expect("executed")
-    });
+    bencher
+        .with_inputs(submission)
+        .bench_local_values(|(digest, change, spooled)| {
+            let executed = store
+                .store
+                .execute(Account(0), change, digest, Effect::Spool(spooled), DAY, 0);
+            store.runtime.block_on(executed).expect("executed")
+        });
 }
 
 /// The typed request of a submission, from its bytes.
