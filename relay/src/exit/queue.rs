@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const HOST_MAX: usize = 20;
 /// Deliveries whose end is not on the disk yet: with those under way, what a crash may send a second time. No more are
 /// begun beyond, so a disk that takes nothing stops the exit.
-const RECORDING_MAX: usize = 64;
+const RECORDING_MAX: usize = 12;
 /// Deliveries asked of the spool at one time, beyond those that are known.
 const BATCH: usize = 256;
 /// Wait for each known delivery before the spool is asked again, as it shows all of them again: a long queue for one slow
