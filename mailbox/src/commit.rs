@@ -1,6 +1,6 @@
 //! Group commit: one task owns the stage; what arrived during the last sync shares the next commit.
 //!
-//! A [`Committer`] hands operations to its [`Actor`]. The actor applies what waits, each operation validated in
+//! A `Committer` hands operations to its `Actor`. The actor applies what waits, each operation validated in
 //! order on top of those before, makes the batch durable with one write to the log, and answers only then. Between commits
 //! it lets the stage erase what is finished with, at most [`SETTLE_MS_MAX`] after the commit that finished it.
 //!
@@ -65,7 +65,7 @@ pub(crate) struct Committer<S> {
     sender: mpsc::Sender<Order<S>>,
 }
 
-/// A [`Committer`] that does not keep its actor alive.
+/// A `Committer` that does not keep its actor alive.
 pub(crate) struct WeakCommitter<S> {
     sender: mpsc::WeakSender<Order<S>>,
 }
@@ -188,7 +188,7 @@ pub(crate) fn committer<S: Stage>(stage: S) -> (Committer<S>, Actor<S>, Keeper<S
 }
 
 impl<S: Stage> Actor<S> {
-    /// Commits until every [`Committer`] is gone, then settles a last time.
+    /// Commits until every `Committer` is gone, then settles a last time.
     pub(crate) async fn run(mut self) {
         let mut settle_at = None;
         loop {

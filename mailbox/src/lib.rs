@@ -1,8 +1,9 @@
 //! Durable state: what a relay keeps ([`RelayStore`]) and what a keypack's holder keeps ([`HolderStore`]).
 //!
-//! Both stand on one base: the [`disk`] trait under all files, [`segments`] for bodies, [`slots`] for chain states and
-//! the [`slab`] for row keys (both overwritten in place), redb as [`index`], and group [`commit`]. Knows no socket and
-//! no mail; randomness enters as [`Entropy`], time as an argument. [`request`] holds the typed requests on a link.
+//! Both stand on one base: the [`disk`] trait under all files, the [`log`] that every commit is one record of, the
+//! [`index`] behind it, [`slots`] for chain states and the [`slab`] for row keys (both overwritten in place), and group
+//! [`commit`]. Knows no socket and no mail; randomness enters as [`Entropy`], time as an argument. [`request`] holds the
+//! typed requests on a link.
 //!
 //! Promises: an operation that returned is durable; one second after a key is used up, no file holds it; a store
 //! that was killed at any point opens again with everything it acknowledged. Start at [`relay_store`], then

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Segments are files of one size that were written with zeros beforehand, so that a sync moves no metadata. Records
-//! follow each other; a segment names the place where the log left the one before ([`record`]). Bodies stay where they
+//! follow each other; a segment names the place where the log left the one before (`record`). Bodies stay where they
 //! were written, and the index names them; a segment whose bodies are all released becomes a spare again.
 //!
 //! What may go wrong, and what then holds:
