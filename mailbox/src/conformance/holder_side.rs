@@ -62,11 +62,14 @@ impl Holder {
         store: &impl RelayStore,
         index: u64,
         fields: &WrapFields,
-    ) -> Result<Vec<u8>, Refusal> {
-        let (kilobytes, body) = store.fetch(self.account, index, DAY).await.expect("readable")?;
+    ) -> Result<Result<Vec<u8>, Refusal>, StoreError> {
+        let (kilobytes, body) = match store.fetch(self.account, index, DAY).await? {
+            Ok(fetched) => fetched,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         assert_eq!(kilobytes, fields.kilobytes);
         assert_eq!(keypacks::kdf::hash(&[&body]), fields.body_digest);
-        Ok(open_body(&fields.dek, body, fields.length).expect("the body opens"))
+        Ok(Ok(open_body(&fields.dek, body, fields.length).expect("the body opens")))
     }
 
     pub(super) fn balance(&self, store: &impl RelayStore) -> (u64, u64) {

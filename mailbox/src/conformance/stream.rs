@@ -212,7 +212,7 @@ impl Run {
             let (index, fields, digest) = holder.open(entry).expect("nothing expires here");
             holder
                 .fetch(store, index, &fields)
-                .await
+                .await?
                 .expect("inbound mail is free here");
             confirmed.push((index, digest));
         }

@@ -90,7 +90,10 @@ pub(super) async fn a_deposit_is_served_until_it_is_confirmed(store: &impl Relay
     assert!(matches!(store.collect(holder.account, 0, 1), Ok((first, 1, true)) if first.len() == 1));
     let (index, fields, digest) = holder.open(&collected[0]).expect("a wrap");
     assert_eq!((index, number_of(&fields), fields.alias, fields.day), (0, 41, 3, DAY));
-    assert_eq!(holder.fetch(store, 0, &fields).await.expect("free"), b"for two");
+    assert_eq!(
+        holder.fetch(store, 0, &fields).await.expect("readable").expect("free"),
+        b"for two"
+    );
     assert_eq!(
         store.confirm(holder.account, vec![(0, [0; 32]), (1, digest)]).await,
         Ok(0),
@@ -106,13 +109,16 @@ pub(super) async fn a_deposit_is_served_until_it_is_confirmed(store: &impl Relay
         Ok(Err(Refusal::NoDeposit))
     ));
     let (_, fields, digest) = holder.open(&collected[1]).expect("a wrap");
-    assert_eq!(holder.fetch(store, 1, &fields).await.expect("free"), vec![b'x'; 40_000]);
+    assert_eq!(
+        holder.fetch(store, 1, &fields).await.expect("readable").expect("free"),
+        vec![b'x'; 40_000]
+    );
     assert_eq!(store.confirm(holder.account, vec![(1, digest)]).await, Ok(1));
     assert!(!store.waiting(holder.account) && store.waiting(other.account));
     let (collected, ..) = store.collect(other.account, 0, 10).expect("readable");
     let (_, fields, _) = other.open(&collected[0]).expect("a wrap");
     assert_eq!(
-        other.fetch(store, 0, &fields).await.expect("free"),
+        other.fetch(store, 0, &fields).await.expect("readable").expect("free"),
         b"for two",
         "the shared body outlives the first"
     );
