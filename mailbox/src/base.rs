@@ -38,7 +38,7 @@ pub struct Bounds {
 impl Bounds {
     /// For a relay.
     pub const LARGE: Self = Self {
-        segment_bytes: 64 << 20,
+        segment_bytes: 16 << 20,
         recent_bytes: 16 << 20,
         tail_bytes: 128 << 20,
     };

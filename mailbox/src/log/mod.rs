@@ -48,7 +48,7 @@ const MARGIN: u64 = 16;
 const SPARES: usize = 2;
 /// A segment that is filled faster than this is not worth writing twice, first with zeros: what the syncs then save is
 /// less than what the zeros cost.
-const HURRY: Duration = Duration::from_secs(4);
+const HURRY: Duration = Duration::from_secs(1);
 /// Most files of segments that are kept open.
 const HANDLES_MAX: usize = 64;
 /// How far a body may be moved to make room: segments with more than this share of living bytes are left alone.
