@@ -67,8 +67,24 @@ fn json_as<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     assert!(serde_json::to_value(&again).expect("a command is plain data") == value);
 }
 
-/// Settings that were read are written as they read.
+/// Stack of a program's first thread under Linux, in bytes.
+const FIRST_STACK: usize = 8 * 1024 * 1024;
+
+/// Settings that were read are written as they read. Programs read them on their first thread, so that is what they get
+/// here: the reader stops at 80 keys with dots inside 80 tables, for which unoptimised code takes more than a test's 2 MiB.
 fn toml_as<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(FIRST_STACK);
+        let read = reader
+            .spawn_scoped(scope, || toml_on_first_stack::<T>(bytes))
+            .expect("a thread");
+        if let Err(panic) = read.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+fn toml_on_first_stack<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let Some(settings) = str::from_utf8(bytes)
         .ok()
         .and_then(|text| toml::from_str::<T>(text).ok())
