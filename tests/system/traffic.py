@@ -21,7 +21,7 @@ KEYS = 200_000
 # Text lengths that lie well inside a size class, by kilobytes of that class.
 TEXTS = {1: 100, 8: 6_500, 32: 24_000}
 # Deliveries that a relay has under way at one time: as many can be between the final dot and the record of its answer.
-DELIVERIES_AT_ONCE = 20 + 12
+DELIVERIES_AT_ONCE = 20
 # The relay's process was killed at most so long after the final dot of a delivery that it then repeats.
 DOT_TO_RECORD_S = 2.0
 

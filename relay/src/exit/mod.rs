@@ -23,10 +23,18 @@ use self::channel::{Channel, Parcel, send};
 use self::queue::{Berth, Queue};
 use crate::{Relay, seal};
 
-/// Longest sleep when the store cannot say when the next delivery is due, or refuses to record how one ended.
+/// Longest sleep when the store cannot say when the next delivery is due.
 const BLIND: Duration = Duration::from_secs(5);
+/// Pause before the store is told again how a delivery ended, when it refused.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Wait before a delivery is looked at again that could not be read, or whose failure could not be told, in seconds.
 const LATER_S: u64 = 600;
+
+/// A place at a next host, kept until the end of its delivery is on the disk, and the connection if it can go on.
+struct Place {
+    route: String,
+    channel: Option<Channel>,
+}
 
 /// What the workers share.
 struct Exit<S> {
@@ -127,7 +135,7 @@ impl<S: RelayStore> Exit<S> {
     }
 
     /// One try. `false`: its host is full, and the delivery waits in the queue.
-    async fn deliver(self: &Arc<Self>, id: DeliveryId) -> bool {
+    async fn deliver(&self, id: DeliveryId) -> bool {
         let relay = &self.relay;
         // Before it is read: many large deliveries would be more than all the memory for mail.
         let bytes = class_bytes(relay.store.delivery_kilobytes(id).unwrap_or_default());
@@ -135,10 +143,10 @@ impl<S: RelayStore> Exit<S> {
         let Ok(Some(delivery)) = relay.store.delivery(id) else {
             // Gone meanwhile, or damaged: as long as it is due, it would be looked at without end.
             let at = relay.host.clock.unix_seconds() + LATER_S;
-            self.record(id, Outcome::Retry { at });
+            self.record(id, Outcome::Retry { at }).await;
             return true;
         };
-        let Some(result) = self.try_once(id, &delivery).await else {
+        let Some((result, place)) = self.try_once(id, &delivery).await else {
             return false;
         };
         let outcome = judge(relay, &delivery, result);
@@ -149,26 +157,31 @@ impl<S: RelayStore> Exit<S> {
         }
         drop(delivery);
         drop(room);
-        self.record(id, outcome);
+        self.record(id, outcome).await;
+        if let Some(Place { route, channel }) = place {
+            let surplus = self.queue().end(&route, channel, Instant::now());
+            close(surplus.into_iter().collect()).await;
+        }
         true
     }
 
-    /// `None`: its host is full.
-    async fn try_once(&self, id: DeliveryId, delivery: &Delivery) -> Option<DeliveryResult> {
+    /// How it ended, and the place at its host that it still has. `None`: its host is full.
+    async fn try_once(&self, id: DeliveryId, delivery: &Delivery) -> Option<(DeliveryResult, Option<Place>)> {
         let relay = &self.relay;
+        let nowhere = |result| Some((result, None));
         // Both were checked when the delivery was accepted; the route can have gone since.
         let (Some(domain), Some(reverse_path), Some(recipient)) = (
             Domain::parse(&relay.config.domain),
             ReversePath::parse(&delivery.reverse_path),
             Mailbox::parse(&delivery.recipient),
         ) else {
-            return Some(DeliveryResult::Permanent {
+            return nowhere(DeliveryResult::Permanent {
                 code: None,
                 status: Enhanced::new(5, 1, 3),
             });
         };
         let Some(route) = relay.config.route(recipient.domain().as_str()) else {
-            return Some(DeliveryResult::Transient {
+            return nowhere(DeliveryResult::Transient {
                 code: None,
                 status: Enhanced::new(4, 4, 4),
             });
@@ -183,26 +196,20 @@ impl<S: RelayStore> Exit<S> {
             message: &delivery.message,
         };
         let (result, channel) = send(kept, relay.host.dial(&route), &parcel).await;
-        let surplus = self.queue().end(&route, channel, Instant::now());
-        close(surplus.into_iter().collect()).await;
-        Some(result)
+        Some((result, Some(Place { route, channel })))
     }
 
-    /// Records the end of a try beside the next one, which shares its commit if it ends soon enough.
-    fn record(self: &Arc<Self>, id: DeliveryId, outcome: Outcome) {
-        self.queue().record();
-        let exit = self.clone();
+    /// Returns once the end of a try is on the disk.
+    async fn record(&self, id: DeliveryId, outcome: Outcome) {
+        let relay = &self.relay;
         let is_gone = matches!(outcome, Outcome::Delivered);
-        self.relay.host.task(async move {
-            let relay = &exit.relay;
-            let now = || relay.host.clock.unix_seconds();
-            record(outcome, now, |outcome| relay.store.finish(id, outcome)).await;
-            let lets_others_begin = exit.queue().recorded(id);
-            // Another try has a time that the loop has to know.
-            if lets_others_begin || !is_gone {
-                exit.wake.notify_one();
-            }
-        });
+        let now = || relay.host.clock.unix_seconds();
+        record(outcome, now, |outcome| relay.store.finish(id, outcome)).await;
+        self.queue().recorded(id);
+        // Another try has a time that the loop has to know.
+        if !is_gone {
+            self.wake.notify_one();
+        }
     }
 }
 
@@ -221,7 +228,7 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
         };
         let Err(error) = finish(outcome).await else { return };
         tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again");
-        tokio::time::sleep(BLIND).await;
+        tokio::time::sleep(TELL_AGAIN).await;
         outcome = again;
     }
 }

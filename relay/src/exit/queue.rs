@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            offer            next              begin
-//!   spool ─────────▶ ready ─────────▶ opened ─────────▶ under way ──▶ recording ──▶ recorded
+//!   spool ─────────▶ ready ─────────▶ opened ─────────▶ under way ──▶ recorded
 //!                      ▲                 │ the host is full
 //!                      └──── end ──── waiting
 //! ```
@@ -24,11 +24,10 @@ const LOOKERS: usize = 16;
 const HELD_UP: Duration = Duration::from_millis(10);
 /// How often they look if deliveries do end. Seldom, for what then waits for its host has to be opened once more.
 const LOOK: Duration = Duration::from_millis(100);
-/// Deliveries under way to one next host, so that ten that are slow leave room for the others.
+/// Deliveries under way to one next host, so that ten that are slow leave room for the others. A delivery is under way
+/// until its end is on the disk: a crash sends no more than these a second time, and a disk that takes nothing stops the
+/// exit.
 const HOST_MAX: usize = 20;
-/// Deliveries whose end is not on the disk yet: with those under way, what a crash may send a second time. No more are
-/// begun beyond, so a disk that takes nothing stops the exit.
-const RECORDING_MAX: usize = 12;
 /// Deliveries asked of the spool at one time, beyond those that are known.
 const BATCH: usize = 256;
 /// Wait for each known delivery before the spool is asked again, as it shows all of them again: a long queue for one slow
@@ -50,7 +49,6 @@ pub(super) struct Queue<C> {
     hosts: BTreeMap<String, NextHost<C>>,
     idle_count: usize,
     workers: usize,
-    recording: usize,
     /// Workers were started last.
     looked: Option<Instant>,
     /// A delivery ended last.
@@ -83,7 +81,6 @@ impl<C> Default for Queue<C> {
             hosts: BTreeMap::new(),
             idle_count: 0,
             workers: 0,
-            recording: 0,
             looked: None,
             ended: None,
             ask_at: None,
@@ -100,7 +97,7 @@ impl<C> Queue<C> {
 
     /// How many of the deliveries that are due it wants to be shown, if any. The spool shows known ones as well.
     pub(super) fn wants(&mut self, now: Instant) -> Option<usize> {
-        if !self.ready.is_empty() || self.is_held() || self.asks_at().is_some_and(|at| now < at) {
+        if !self.ready.is_empty() || self.stopped || self.asks_at().is_some_and(|at| now < at) {
             return None;
         }
         let known = self.known.len();
@@ -146,12 +143,12 @@ impl<C> Queue<C> {
 
     /// Deliveries that somebody could open.
     pub(super) fn unopened(&self) -> usize {
-        if self.is_held() { 0 } else { self.ready.len() }
+        if self.stopped { 0 } else { self.ready.len() }
     }
 
     /// The delivery to open next; without one, the worker that asks is dismissed.
     pub(super) fn next(&mut self) -> Option<DeliveryId> {
-        let next = if self.is_held() { None } else { self.ready.pop_front() };
+        let next = if self.stopped { None } else { self.ready.pop_front() };
         if next.is_none() {
             self.dismiss();
         }
@@ -161,10 +158,6 @@ impl<C> Queue<C> {
     /// A worker goes.
     pub(super) fn dismiss(&mut self) {
         self.workers -= 1;
-    }
-
-    fn is_held(&self) -> bool {
-        self.stopped || self.recording >= RECORDING_MAX
     }
 
     /// Takes a place at `host` for an opened delivery.
@@ -214,17 +207,9 @@ impl<C> Queue<C> {
         surplus
     }
 
-    /// The end of a delivery's try is being recorded.
-    pub(super) fn record(&mut self) {
-        self.recording += 1;
-    }
-
-    /// The end of a delivery's try is on the disk. Whether that lets others begin.
-    pub(super) fn recorded(&mut self, id: DeliveryId) -> bool {
-        let was_held = self.is_held();
-        self.recording -= 1;
+    /// The end of a delivery's try is on the disk.
+    pub(super) fn recorded(&mut self, id: DeliveryId) {
         self.known.remove(&id);
-        was_held
     }
 
     /// Connections kept for too long, to be closed.
@@ -304,7 +289,6 @@ mod tests {
             assert!(queue.next() == Some(DeliveryId(id)));
         }
         assert!(queue.unopened() == 0);
-        queue.record();
         queue.recorded(DeliveryId(2));
         queue.offer(ids(0..5));
         assert!(queue.next() == Some(DeliveryId(2)), "a retry is offered again");
@@ -439,14 +423,17 @@ mod tests {
     #[test]
     fn a_disk_that_takes_nothing_stops_the_exit_and_goes_on_with_it() {
         let mut queue = queue(1_000);
-        for _ in 0..RECORDING_MAX {
-            assert!(queue.next().is_some());
-            queue.record();
+        // Nothing is recorded, so no place is given back.
+        for _ in 0..HOST_MAX {
+            let id = queue.next().expect("ready");
+            assert!(matches!(queue.begin("host", id), Berth::Free(None)));
         }
-        assert!(queue.unopened() == 0 && queue.hire(Instant::now()) == 0 && queue.wants(Instant::now()).is_none());
-        assert!(queue.recorded(DeliveryId(0)), "others can begin");
-        assert!(!queue.recorded(DeliveryId(1)));
-        assert!(queue.next().is_some());
+        let waiting = queue.next().expect("ready");
+        assert!(matches!(queue.begin("host", waiting), Berth::Full));
+        queue.recorded(DeliveryId(0));
+        queue.end("host", None, Instant::now());
+        assert!(queue.next() == Some(waiting), "what waits for the host goes first");
+        assert!(matches!(queue.begin("host", waiting), Berth::Free(None)));
         assert!(queue.stop().is_empty());
         assert!(queue.next().is_none());
     }
