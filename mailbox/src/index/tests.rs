@@ -33,10 +33,11 @@ fn put(index: &Index, rows: &[(u8, Option<u8>)]) {
     index.committed(overlay, index.commit_number() + 1);
 }
 
-#[allow(clippy::field_reassign_with_default)] // The other fields are the log's own.
 fn checkpoint(index: &Index, vault: &Vault) -> Result<(), StoreError> {
-    let mut mark = Mark::default();
-    mark.commit = index.commit_number();
+    let mark = Mark {
+        commit: index.commit_number(),
+        ..Mark::default()
+    };
     let frozen = index.freeze(mark, 0).expect("none under way");
     let mut outcome = index.checkpoint(&frozen, vault);
     for _ in 0..3 {
