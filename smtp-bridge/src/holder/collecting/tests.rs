@@ -1,25 +1,20 @@
 //! Statements about collecting, with a relay whose order of answers, refusals and cuts a test decides.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keypacks::Secret;
 use keypacks::cell::Kind;
 use keypacks::deposit::{BodySealer, Dek, WrapFields};
-use mailbox::Entropy;
-use mailbox::disk::{Disk, MemoryDisk, RESERVE_BYTES};
-use mailbox::entropy::SeededEntropy;
-use mailbox::holder::{HolderFiles, HolderOptions};
+use mailbox::disk::{MemoryDisk, RESERVE_BYTES};
+use mailbox::holder::HolderFiles;
 use mailbox::request::Envelope;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::DuplexStream;
 
-use super::super::courier::tests::{ends, issue, options};
-use super::super::dial::Established;
+use super::super::courier::tests::{config, linked, store};
 use super::*;
 use crate::link::{LinkReader, LinkWriter, Outgoing};
-use crate::message::Address;
-use crate::net::{BoxStream, system};
+use crate::net::system;
 
 /// What waits at the relay.
 struct Deposit {
@@ -58,12 +53,7 @@ impl Bench {
     /// A holder for whom messages of these lengths wait.
     fn new(lengths: &[usize]) -> Self {
         let disk = MemoryDisk::new();
-        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-        let options: HolderOptions = options();
-        HolderFiles::create(&shared, Path::new("/h"), &issue(), b"word", &options, &entropy).expect("made");
-        let (store, actor) = HolderFiles::open(&shared, Path::new("/h"), b"word", &options, &entropy).expect("opened");
-        tokio::spawn(actor);
+        let store = store(&disk);
         let count = lengths.len() as u64;
         let steps = store.post_steps(count);
         let deposits = steps.iter().zip(lengths).map(|(step, length)| {
@@ -102,24 +92,15 @@ impl Bench {
 
     /// A new link to a relay that does as `next` says.
     fn link(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Requests {
-        let (holder, far) = ends();
-        let (near_stream, far_stream) = duplex(1 << 20);
+        let (established, stream, link) = linked();
         let (deposits, seen) = (Arc::clone(&self.deposits), Arc::clone(&self.seen));
-        tokio::spawn(relay(far_stream, far, deposits, seen, next));
-        let (read, write) = tokio::io::split(Box::new(near_stream) as BoxStream);
-        let established = Established {
-            reader: LinkReader::new(read, holder.opener),
-            writer: LinkWriter::new(write, holder.sealer),
-            token_mismatch: false,
-            rolled_back: false,
-        };
+        tokio::spawn(relay(stream, link, deposits, seen, next));
         Requests::new(established, Duration::from_secs(120))
     }
 
     async fn collect_over(&self, link: &mut Requests) -> Result<(), Ended> {
-        let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
         let (_stop, stop) = watch::channel(false);
-        collect(&self.host, &self.store, &config, link, &stop).await
+        collect(&self.host, &self.store, &config(), link, &stop).await
     }
 
     async fn collect(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Result<(), Ended> {
@@ -142,27 +123,19 @@ impl Bench {
         let inbox = self.store.inbox();
         let uids: Vec<u32> = inbox.entries.iter().map(|entry| entry.uid).collect();
         let summaries = self.store.summaries(&uids).expect("readable");
-        let has_its_own = |(uid, found): (u32, Option<Zeroizing<Vec<u8>>>)| {
-            let text = self.store.message(uid).expect("readable").expect("there");
-            found.is_some_and(|found| *found == imap::summary(&text))
+        let has_its_own = |(uid, found): &(u32, Option<Zeroizing<Vec<u8>>>)| {
+            let text = self.store.message(*uid).expect("readable").expect("there");
+            found.as_ref().is_some_and(|found| **found == imap::summary(&text))
         };
-        uids.into_iter()
-            .zip(summaries)
-            .filter(|each| has_its_own(each.clone()))
-            .count()
+        uids.into_iter().zip(summaries).filter(has_its_own).count()
     }
 
     /// INBOX has each message once but for those of these indices, of each of which it has a notice instead.
     fn assert_has_all_but(&self, lengths: &[usize], given_up: &[u64]) {
-        let mut expected: Vec<_> = (0..).zip(lengths).map(|(index, length)| text(index, *length)).collect();
         let texts = self.texts();
-        assert_eq!(texts.len(), expected.len());
-        expected = expected
-            .into_iter()
-            .enumerate()
-            .filter(|(index, _)| !given_up.contains(&(*index as u64)))
-            .map(|(_, text)| text)
-            .collect();
+        assert_eq!(texts.len(), lengths.len());
+        let kept = (0..).zip(lengths).filter(|(index, _)| !given_up.contains(index));
+        let expected: Vec<_> = kept.map(|(index, length)| text(index, *length)).collect();
         assert!(expected.iter().all(|text| texts.binary_search(text).is_ok()));
         assert_eq!(self.summarised(), expected.len(), "each has its summary");
         assert!(self.store.pending().expect("readable").is_empty());

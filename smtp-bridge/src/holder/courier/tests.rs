@@ -1,8 +1,7 @@
 //! Statements about the work on a link, with a relay that answers what a test tells it to.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use keypacks::cell::Kind;
 use keypacks::chain::LinkChain;
@@ -32,7 +31,7 @@ impl PersistedIndex for Durable {
 }
 
 /// Both ends of an established link: the holder's, then the relay's.
-pub(in crate::holder) fn ends() -> (Link, Link) {
+fn ends() -> (Link, Link) {
     let chain = LinkChain::from_root(&Secret::new([7; 32]));
     let step = || chain.step_at(0).expect("the first step");
     let secret = RelaySecret::new(Secret::new([9; 32]));
@@ -127,16 +126,39 @@ async fn relay(stream: DuplexStream, link: Link, mut answer: impl FnMut(&Request
     }
 }
 
-/// Of a store that opens quickly.
-pub(in crate::holder) fn options() -> HolderOptions {
-    HolderOptions {
-        passphrase_cost: PassphraseCost::LEAST,
-        ..HolderOptions::default()
-    }
+/// The holder's end of a new link, and the relay's stream and keys.
+pub(in crate::holder) fn linked() -> (Established, DuplexStream, Link) {
+    let (holder, relay) = ends();
+    let (near, far) = duplex(1 << 20);
+    let (read, write) = tokio::io::split(Box::new(near) as BoxStream);
+    let established = Established {
+        reader: LinkReader::new(read, holder.opener),
+        writer: LinkWriter::new(write, holder.sealer),
+        token_mismatch: false,
+        rolled_back: false,
+    };
+    (established, far, relay)
 }
 
-/// A pack of the relay of [`ends`].
-pub(in crate::holder) fn issue() -> Issue {
+pub(in crate::holder) fn config() -> HolderConfig {
+    HolderConfig::new(Address::parse("a@localhost").expect("an address"))
+}
+
+/// A new store on `disk`, of a pack of the relay of [`linked`]; a task of its own commits for it.
+pub(in crate::holder) fn store(disk: &MemoryDisk) -> HolderFiles {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let options = HolderOptions {
+        passphrase_cost: PassphraseCost::LEAST,
+        ..HolderOptions::default()
+    };
+    HolderFiles::create(&disk, Path::new("/h"), &issue(), b"word", &options, &entropy).expect("made");
+    let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");
+    tokio::spawn(actor);
+    store
+}
+
+fn issue() -> Issue {
     Issue {
         identifier: Identifier([1; 16]),
         relay_public: [9; 32],
@@ -154,13 +176,7 @@ async fn work_for(
     time: Duration,
     answer: impl FnMut(&Request) -> Answer + Send + 'static,
 ) -> (HolderFiles, Option<Ended>) {
-    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
-    let options = options();
-    let issue = issue();
-    HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
-    let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");
-    tokio::spawn(actor);
+    let store = store(&MemoryDisk::new());
     let order = OutboxOrder {
         body: vec![0; 1_000],
         kilobytes: 1,
@@ -173,17 +189,9 @@ async fn work_for(
     };
     store.enqueue(order).await.expect("durable");
 
-    let (holder, far) = ends();
-    let (near_stream, far_stream) = duplex(1 << 20);
-    tokio::spawn(relay(far_stream, far, answer));
-    let (read, write) = tokio::io::split(Box::new(near_stream) as BoxStream);
-    let established = Established {
-        reader: LinkReader::new(read, holder.opener),
-        writer: LinkWriter::new(write, holder.sealer),
-        token_mismatch: false,
-        rolled_back: false,
-    };
-    let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
+    let (established, stream, link) = linked();
+    tokio::spawn(relay(stream, link, answer));
+    let config = config();
     let (_refresh, refreshed) = watch::channel(0);
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
@@ -196,12 +204,9 @@ async fn work_for(
 async fn a_message_that_met_a_busy_relay_goes_at_the_next_tick() {
     let mut tries = 0;
     let answer = move |request: &Request| match request {
-        Request::Change(change) if tries < 2 => {
+        Request::Change(_) if tries < 2 => {
             tries += 1;
-            Answer::Refused {
-                seq: change.seq,
-                refusal: Refusal::Busy,
-            }
+            busily(request)
         }
         request => plainly(request),
     };
