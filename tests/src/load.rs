@@ -1,15 +1,30 @@
-//! What the load generators share: a common start, what came of a run, and a plain SMTP client.
+//! What the load generators share: how they run, a common start, what came of a run, and a plain SMTP client.
 
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smtp_bridge::net::BoxStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Failure;
+
+/// Runs a program to its end; why it failed is said under its name.
+pub fn run(name: &str, mut runtime: Builder, program: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let runtime = runtime.enable_all().build().expect("a runtime can be made");
+    match runtime.block_on(program) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{name}: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Says "ready" and waits for a line on standard input, or for its end.
 ///
@@ -57,13 +72,8 @@ impl Waits {
         self.0.push(start.elapsed());
     }
 
-    /// Takes over those of another session.
-    pub fn merge(&mut self, other: Waits) {
-        self.0.extend(other.0);
-    }
-
     /// One line: how many in how long, and how long half of them and all but one in a hundred waited.
-    pub fn line(&mut self, start: Instant) -> String {
+    fn line(&mut self, start: Instant) -> String {
         let seconds = start.elapsed().as_secs_f64();
         let count = self.0.len();
         self.0.sort_unstable();
@@ -78,6 +88,20 @@ impl Waits {
             milliseconds(99)
         )
     }
+}
+
+/// Waits for all sessions; returns the line about the messages since `start`, and the sessions, idle now.
+pub async fn finished<S: 'static>(
+    mut running: JoinSet<Result<(Waits, S), Failure>>,
+    start: Instant,
+) -> Result<(String, Vec<S>), Failure> {
+    let (mut waits, mut idle) = (Waits::default(), Vec::new());
+    while let Some(done) = running.join_next().await {
+        let (part, session) = done??;
+        waits.0.extend(part.0);
+        idle.push(session);
+    }
+    Ok((waits.line(start), idle))
 }
 
 /// Header fields of a message that comes from outside.
@@ -176,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_quota_ends_with_its_count() {
+    async fn a_quota_ends_with_its_count_or_its_time() {
         let quota = Quota::new(Some(2), None, Instant::now());
         assert_eq!([quota.take(), quota.take(), quota.take()], [true, true, false]);
         assert!(!Quota::new(None, Some(0.0), Instant::now()).take());

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use postern_tests::Failure;
-use postern_tests::load::{HEADER, Quota, message, ready};
+use postern_tests::load::{HEADER, Quota, message, ready, run};
 use smtp_bridge::net::{BoxStream, system};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -42,17 +43,7 @@ struct Arguments {
 const BLOCK: usize = 1 << 18;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    match runtime.block_on(load(&Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("imapload: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    run("imapload", Builder::new_current_thread(), load(&Arguments::parse()))
 }
 
 async fn load(arguments: &Arguments) -> Result<(), Failure> {

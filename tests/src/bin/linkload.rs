@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use postern_tests::load::{Quota, Waits, message, ready};
+use postern_tests::load::{Quota, Waits, finished, message, ready, run};
 use postern_tests::{Failure, Session, issue};
 use smtp_bridge::net::system;
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -47,19 +48,11 @@ struct Arguments {
 
 /// Sessions that are being opened at one time.
 const OPENING_MAX: usize = 32;
+/// What a pack is worth, in µtok: more than a load spends, and a million of them still add up in 64 bits.
+const VALUE: u64 = u64::MAX / 1_000_000;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("threads can be started");
-    match runtime.block_on(load(Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("linkload: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    run("linkload", Builder::new_multi_thread(), load(Arguments::parse()))
 }
 
 async fn load(arguments: Arguments) -> Result<(), Failure> {
@@ -86,18 +79,8 @@ async fn load(arguments: Arguments) -> Result<(), Failure> {
             Ok::<_, Failure>((waits, session))
         });
     }
-    let (mut waits, mut idle) = (Waits::default(), Vec::new());
-    while let Some(done) = running.join_next().await {
-        let (part, session) = done??;
-        waits.merge(part);
-        idle.push(session);
-    }
-    println!(
-        "sessions={} size={} {}",
-        arguments.sessions,
-        arguments.size,
-        waits.line(start)
-    );
+    let (line, idle) = finished(running, start).await?;
+    println!("sessions={} size={} {line}", arguments.sessions, arguments.size);
     let mut holding = JoinSet::new();
     for mut session in idle {
         holding.spawn(async move { session.hold().await });
@@ -117,7 +100,7 @@ async fn open_all(arguments: &Arc<Arguments>) -> Result<Vec<Session>, Failure> {
         }
         let (host, arguments) = (host.clone(), arguments.clone());
         opening.spawn(async move {
-            let mut pack = issue(&host, &arguments.data, 16, u64::MAX / 1_000_000).await?;
+            let mut pack = issue(&host, &arguments.data, 16, VALUE).await?;
             Session::open(&host, &arguments.relay, &mut pack).await
         });
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_tests::Failure;
-use postern_tests::load::{HEADER, Quota, SmtpClient, Waits, message, ready};
+use postern_tests::load::{HEADER, Quota, SmtpClient, Waits, finished, message, ready, run};
 use smtp_bridge::net::system;
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -45,17 +46,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    match runtime.block_on(load(Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("smtpload: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    run("smtpload", Builder::new_current_thread(), load(Arguments::parse()))
 }
 
 async fn load(arguments: Arguments) -> Result<(), Failure> {
@@ -92,18 +83,9 @@ async fn load(arguments: Arguments) -> Result<(), Failure> {
             Ok::<_, Failure>((waits, client))
         });
     }
-    let (mut waits, mut idle) = (Waits::default(), Vec::new());
-    while let Some(done) = running.join_next().await {
-        let (part, client) = done??;
-        waits.merge(part);
-        idle.push(client);
-    }
-    println!(
-        "sessions={} size={} {}",
-        arguments.sessions,
-        arguments.size,
-        waits.line(start)
-    );
+    // The sessions are open until these are dropped.
+    let (line, _clients) = finished(running, start).await?;
+    println!("sessions={} size={} {line}", arguments.sessions, arguments.size);
     tokio::time::sleep(Duration::from_secs(arguments.hold)).await;
     Ok(())
 }

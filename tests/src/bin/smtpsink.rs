@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use clap::Parser;
 use postern_tests::Failure;
+use postern_tests::load::run;
 use smtp_bridge::net::{BoxStream, Host, Listener, system};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 /// Accepts mail, discards and counts it.
@@ -28,17 +30,11 @@ struct Arguments {
 const BLOCK: usize = 65_536;
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    match runtime.block_on(sink(&system::host(), Arguments::parse())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("smtpsink: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    run(
+        "smtpsink",
+        Builder::new_current_thread(),
+        sink(&system::host(), Arguments::parse()),
+    )
 }
 
 async fn sink(host: &Host, arguments: Arguments) -> Result<(), Failure> {
