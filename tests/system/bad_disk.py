@@ -76,8 +76,7 @@ class BadDisk(Judged):
         traffic.sent.append(wait_until(taken, RECOVERY_S, "a submission taken by the bridge"))
         submitted = time.monotonic() - started
         first_read(self.world.a, RECOVERY_S - submitted)
-        empty = lambda: self.relay.totals()["deposits"] == 0  # noqa: E731 - as short as what it says
-        wait_until(empty, RECOVERY_S - submitted, "mail collected by the bridge")
+        wait_until(lambda: not self.relay.totals()["deposits"], RECOVERY_S - submitted, "mail collected by the bridge")
         print(f"       submission after {submitted:.2f} s, mail collected after {time.monotonic() - started:.2f} s")
 
     def under_load(self, spoil, refusals, mend, recovers, beginning=""):
@@ -184,44 +183,42 @@ class FoundDamaged(BadDisk):
         self.under_load(disk.fail, refusals, mend, recovers)
 
 
-@needs_faults
-class PassingAtTheRelay(BadDisk):
+class Passing(BadDisk):
     """Every write fails for a while, and then again works, under the same open files."""
+
+    def passing(self, fault, refusals, recovers):
+        strike = self.world.faults.strike
+        self.under_load(lambda: strike(fault), refusals, lambda: strike(Faults.NONE), recovers)
+
+
+@needs_faults
+class PassingAtTheRelay(Passing):
+    """Where all users' mail goes through."""
 
     @staticmethod
     def make():
         return faulty("relay")
 
-    def strikes(self, fault):
-        faults = self.world.faults
-        refusals, mend = self.refusals_of_the_relay, lambda: faults.strike(Faults.NONE)
-        self.under_load(lambda: faults.strike(fault), refusals, mend, self.relay_recovers)
-
     def test_a_relay_on_a_read_only_disk_refuses_and_recovers(self):
-        self.strikes(Faults.READ_ONLY)
+        self.passing(Faults.READ_ONLY, self.refusals_of_the_relay, self.relay_recovers)
 
     def test_a_relay_on_a_failing_disk_refuses_and_recovers(self):
-        self.strikes(Faults.ERROR)
+        self.passing(Faults.ERROR, self.refusals_of_the_relay, self.relay_recovers)
 
 
 @needs_faults
-class PassingAtABridge(BadDisk):
-    """The same where the holder is."""
+class PassingAtABridge(Passing):
+    """Where the holder is."""
 
     @staticmethod
     def make():
         return faulty("a")
 
-    def strikes(self, fault):
-        faults = self.world.faults
-        refusals, mend = self.refusals_of_the_bridge, lambda: faults.strike(Faults.NONE)
-        self.under_load(lambda: faults.strike(fault), refusals, mend, self.bridge_recovers)
-
     def test_a_bridge_on_a_read_only_disk_refuses_and_recovers(self):
-        self.strikes(Faults.READ_ONLY)
+        self.passing(Faults.READ_ONLY, self.refusals_of_the_bridge, self.bridge_recovers)
 
     def test_a_bridge_on_a_failing_disk_refuses_and_recovers(self):
-        self.strikes(Faults.ERROR)
+        self.passing(Faults.ERROR, self.refusals_of_the_bridge, self.bridge_recovers)
 
 
 @needs_faults

@@ -19,7 +19,6 @@ from traffic import KEYS, PRICES, VALUE, Judged, Traffic, spread, start_and_serv
 VICTIMS = [("relay",), ("relay",), ("a",), ("relay", "a")]
 
 
-
 class World(OwnDisks):
     """A world that has been there for a while."""
 
@@ -119,30 +118,38 @@ class SyncsThatLie(unittest.TestCase):
 class JustMade(unittest.TestCase):
     """A cut before the kernel wrote anything out by itself."""
 
+    VALUE = 100_000_000
+
+    def setUp(self):
+        self.world = OwnDisks(holders=())
+        self.addCleanup(self.world.close)
+        self.bridge = Bridge(self.world.folder.path, "a", self.world.proxy.address)
+
+    def issue(self, pack):
+        self.world.relay.issue(pack, self.bridge.passphrase, 100, self.VALUE)
+
+    def judge(self):
+        """The bridge links, and has what was issued."""
+        self.world.bridges.append(self.bridge)
+        self.bridge.start()
+        self.assertEqual(self.bridge.settled()["balance"], self.VALUE - self.world.relay.prices["key"])
+
     def test_a_bridge_made_just_before_the_cut_starts_after_it(self):
-        world = OwnDisks(holders=())
-        self.addCleanup(world.close)
-        bridge = Bridge(world.folder.path, "a", world.proxy.address)
-        pack = world.folder.path / "a.pack"
-        world.relay.issue(pack, bridge.passphrase, 100, 100_000_000)
-        bridge.init(pack)
-        world.bridges.append(bridge)
-        world.disks["a"].cut()
-        world.disks["a"].remount()
-        bridge.start()
-        self.assertEqual(bridge.settled()["balance"], 100_000_000 - world.relay.prices["key"])
+        pack, disk = self.world.folder.path / "a.pack", self.world.disks["a"]
+        self.issue(pack)
+        self.bridge.init(pack)
+        disk.cut()
+        disk.remount()
+        self.judge()
 
     def test_what_a_relay_issued_just_before_the_cut_is_there_after_it(self):
-        world = OwnDisks(holders=())
-        self.addCleanup(world.close)
-        bridge = Bridge(world.folder.path, "a", world.proxy.address)
+        relay, disk = self.world.relay, self.world.disks["relay"]
         # The pack file is cut off with the relay, as where both are on one disk.
-        pack = world.relay.data / "a.pack"
-        world.relay.issue(pack, bridge.passphrase, 100, 100_000_000)
-        world.disks["relay"].cut()
-        world.relay.kill()
-        world.disks["relay"].remount()
-        world.relay.start()
-        bridge.init(pack)
-        world.bridges.append(bridge.start())
-        self.assertEqual(bridge.settled()["balance"], 100_000_000 - world.relay.prices["key"])
+        pack = relay.data / "a.pack"
+        self.issue(pack)
+        disk.cut()
+        relay.kill()
+        disk.remount()
+        relay.start()
+        self.bridge.init(pack)
+        self.judge()

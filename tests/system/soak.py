@@ -56,11 +56,11 @@ class Steady(Traffic):
         super().__init__(world, sizes=(8, 32), pause=0.05)
         self.sent_out, self.taken, self.seen = Counter(), Counter(), Counter()
         self.deleted = 0
-        self._ways += [lambda holder=holder: self._read(holder) for holder in world.bridges]
+        self._ways += [lambda holder=holder: self.read(holder) for holder in world.bridges]
         self._ways.append(self._tidy)
         self._tidying = threading.Lock()
 
-    def _read(self, holder):
+    def read(self, holder):
         """Reads what is new, and deletes all but the newest once there are enough."""
         session = login(holder)
         try:
@@ -117,9 +117,11 @@ class Soak(unittest.TestCase):
         self.judge_growth(programs, traffic.acknowledged - warm)
 
     def judge_growth(self, programs, messages):
+        growths = []
         for samples in programs:
-            memory, files, disk = (samples.growth(column) for column in (1, 2, 3))
             name, (_, *last) = samples.program.name, samples.rows[-1]
+            memory, files, disk = growth = [samples.growth(column) for column in (1, 2, 3)]
+            growths.append((name, growth))
             print(
                 f"       {name}: at the end {last[0] / MIB:.1f} MiB, {last[1]} files, {last[2] / MIB:.1f} MiB of disk;"
                 f" since the warm-up {memory / MIB:+.2f} MiB, {files:+.1f} files, {disk / MIB:+.2f} MiB"
@@ -128,11 +130,11 @@ class Soak(unittest.TestCase):
         disk_max = DISK_MAX + DISK_OF_A_MESSAGE_MAX * messages
         print(f"       since the warm-up {messages} messages, {through / MIB:.0f} MiB")
         self.assertGreater(through, disk_max, "too little went through to show anything")
-        for samples in programs:
-            with self.subTest(program=samples.program.name):
-                self.assertLess(samples.growth(1), MEMORY_MAX, "memory")
-                self.assertLess(samples.growth(2), FILES_MAX, "open files")
-                self.assertLess(samples.growth(3), disk_max, "disk")
+        for name, (memory, files, disk) in growths:
+            with self.subTest(program=name):
+                self.assertLess(memory, MEMORY_MAX, "memory")
+                self.assertLess(files, FILES_MAX, "open files")
+                self.assertLess(disk, disk_max, "disk")
 
     def judge_books(self, traffic):
         """All of it came, once, and was paid once."""
@@ -141,7 +143,7 @@ class Soak(unittest.TestCase):
         wait_until(lambda: world.relay.totals()["queued"] == 0, 120, "an empty queue")
         wait_until(lambda: world.relay.totals()["deposits"] == 0, 60, "no deposit left")
         for bridge in world.bridges:
-            traffic._read(bridge)
+            traffic.read(bridge)
         traffic.tidy()
         self.assertEqual(Counter(traffic.sent), traffic.taken)
         self.assertEqual(Counter(token for tokens in traffic.received.values() for token in tokens), traffic.seen)
