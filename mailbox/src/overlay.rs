@@ -1,5 +1,6 @@
 //! Rows that the log holds and the index does not yet: what was committed lately, in memory.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -10,12 +11,28 @@ pub(crate) const KEY_MAX: usize = 32;
 const ROW_OVERHEAD: usize = 96;
 
 /// Table and key of a row, in the order of the index: by table, then by the bytes of the key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RowName {
     table: u8,
+    length: u8,
     // Filled up with zeros: compared before the length, this is the order of the bytes themselves.
     bytes: [u8; KEY_MAX],
-    length: u8,
+}
+
+impl Ord for RowName {
+    /// By words instead of bytes: trees of rows do little else, and the first word mostly decides.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.table
+            .cmp(&other.table)
+            .then_with(|| self.words().cmp(other.words()))
+            .then_with(|| self.length.cmp(&other.length))
+    }
+}
+
+impl PartialOrd for RowName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl RowName {
@@ -28,6 +45,11 @@ impl RowName {
             bytes,
             length: u8::try_from(key.len()).ok()?,
         })
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> {
+        let (words, _) = self.bytes.as_chunks();
+        words.iter().map(|word| u64::from_be_bytes(*word))
     }
 
     pub(crate) fn table(&self) -> u8 {
