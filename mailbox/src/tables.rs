@@ -34,7 +34,7 @@ impl<K: RowKey, R: Serialize + DeserializeOwned> Table<K, R> {
     }
 
     pub(crate) fn put(&self, write: &Write<'_>, key: K, row: &R) -> Result<(), StoreError> {
-        write.set(self.name(&key), Some(vault::encode(row).into()));
+        write.set(self.name(&key), Some(vault::encode_shared(row)));
         Ok(())
     }
 

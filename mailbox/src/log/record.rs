@@ -168,7 +168,8 @@ pub(super) struct Contents {
 #[derive(Serialize, Deserialize)]
 struct RowChange<'r> {
     table: u8,
-    key: &'r [u8],
+    #[serde(borrow)]
+    key: Raw<'r>,
     value: Option<Raw<'r>>,
 }
 
@@ -185,16 +186,20 @@ impl Serialize for Raw<'_> {
 /// Seals contents and rows.
 pub(super) fn seal(key: &Secret<32>, contents: &Contents, rows: &Overlay, entropy: &dyn Entropy) -> Vec<u8> {
     let encoded = "plain data, and a vector takes any length";
-    let mut plain = zeroize::Zeroizing::new(postcard::to_extend(contents, Vec::new()).expect(encoded));
+    // Room for all of it: a vector that grows leaves pieces of what it holds behind, where nothing wipes them.
+    let length = postcard::experimental::serialized_size(contents).expect(encoded) + rows.bytes();
+    let plain = Vec::with_capacity(length);
+    let mut plain = zeroize::Zeroizing::new(postcard::to_extend(contents, plain).expect(encoded));
     for (name, value) in rows.iter() {
         let change = RowChange {
             table: name.table(),
-            key: name.key(),
+            key: Raw(name.key()),
             value: value.as_deref().map(Raw),
         };
         let so_far = std::mem::take(&mut *plain);
         *plain = postcard::to_extend(&change, so_far).expect(encoded);
     }
+    debug_assert!(plain.len() <= length);
     vault::seal(key, &plain, entropy)
 }
 
@@ -209,7 +214,7 @@ fn parse(plain: &[u8]) -> Option<(Contents, Overlay)> {
     while !rest.is_empty() {
         let (change, left) = postcard::take_from_bytes::<RowChange<'_>>(rest).ok()?;
         rows.set(
-            RowName::new(change.table, change.key)?,
+            RowName::new(change.table, change.key.0)?,
             change.value.map(|value| value.0.into()),
         );
         rest = left;
