@@ -44,6 +44,8 @@ pub(crate) use record::{Placed, Position};
 const DIRECT_BYTES: usize = 256 << 10;
 /// Room that a batch should find before a new segment is begun for it, as a part of a segment.
 const MARGIN: u64 = 16;
+/// Memory of a record that is kept for the next one at most, as a part of a segment.
+const ROOM_KEPT: u64 = 8;
 /// Spare segments that are kept ready.
 const SPARES: usize = 2;
 /// A segment that is filled faster than this is not worth writing twice, first with zeros: what the syncs then save is
@@ -104,6 +106,8 @@ struct State {
     /// Written since the checkpoint, in bytes.
     tail: u64,
     batch: Option<Batch>,
+    /// Memory of the record before, for the next one.
+    room: Vec<u8>,
     /// Those who read old places of bodies: no segment is used again before they are done.
     readers: usize,
 }
@@ -158,6 +162,8 @@ struct Batch {
     bodies: Vec<Placed>,
     released: Vec<Location>,
     digest: Xxh3,
+    /// Free bytes of the disk when the first body came.
+    free: Option<u64>,
 }
 
 /// What [`Log::verify`] read.
@@ -222,25 +228,30 @@ impl Log {
         }
         let wanted = self.segment_bytes / MARGIN;
         let has_room = |(position, _): &&(Position, _)| position.offset + wanted <= self.segment_bytes;
-        let batch = match state.head.as_ref().filter(has_room) {
-            Some((place, file)) => Batch::new(Arc::clone(file), *place, Vec::new()),
+        let (file, place, header) = match state.head.as_ref().filter(has_room) {
+            Some((place, file)) => (Arc::clone(file), *place, Vec::new()),
             None => {
                 let (header, file) = self.next_segment(&mut state)?;
-                Batch::new(file, header.first_record(), header.encode())
+                (file, header.first_record(), header.encode())
             }
         };
-        state.batch = Some(batch);
+        let room = std::mem::take(&mut state.room);
+        state.batch = Some(Batch::new(file, place, &header, room));
         Ok(())
     }
 
     /// Adds a body to the record under way. It can be read once the record is committed.
     pub(crate) fn append(&self, name: u64, body: &[u8]) -> Result<Location, StoreError> {
         let length = u32::try_from(body.len()).map_err(|_| StoreError::Invalid)?;
-        if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + u64::from(length) {
-            return Err(StoreError::Full);
-        }
+        // Asked once for each record: the record itself is all that was taken since.
+        let known = self.state().batch.as_ref().and_then(|batch| batch.free);
+        let free = known.map_or_else(|| self.disk.free_bytes(&self.folder), Ok)?;
         let mut state = self.state();
         let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
+        batch.free = Some(free);
+        if free < RESERVE_BYTES + (batch.at - batch.place.offset) + u64::from(length) {
+            return Err(StoreError::Full);
+        }
         let direct = body.len() >= DIRECT_BYTES;
         if direct {
             batch.at = batch.at.next_multiple_of(BLOCK);
@@ -286,6 +297,7 @@ impl Log {
             return Err(self.leave_head(error.into()));
         }
         let mut state = self.state();
+        state.room = batch.room(self.segment_bytes / ROOM_KEPT);
         state.commit = commit;
         state.tail += end - batch.place.offset;
         state.end = Position {
@@ -667,10 +679,11 @@ impl State {
 }
 
 impl Batch {
-    /// `header`: the block before the record, if it begins a segment.
-    fn new(file: Arc<dyn DiskFile>, place: Position, header: Vec<u8>) -> Self {
+    /// `header`: the block before the record, if it begins a segment. `room`: memory to gather in.
+    fn new(file: Arc<dyn DiskFile>, place: Position, header: &[u8], room: Vec<u8>) -> Self {
         let frame_at = header.len();
-        let mut first = header;
+        let mut first = room;
+        first.extend_from_slice(header);
         first.resize(frame_at + FRAME, 0);
         Self {
             file,
@@ -681,6 +694,18 @@ impl Batch {
             bodies: Vec::new(),
             released: Vec::new(),
             digest: Xxh3::new(),
+            free: None,
+        }
+    }
+
+    /// Its memory, if that is no more than `most` bytes.
+    fn room(&mut self, most: u64) -> Vec<u8> {
+        let (_, mut first) = self.gathered.swap_remove(0);
+        first.clear();
+        if first.capacity() as u64 > most {
+            Vec::new()
+        } else {
+            first
         }
     }
 
