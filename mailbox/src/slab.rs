@@ -19,6 +19,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::entropy::Entropy;
 
 const RECORD: usize = 32;
+/// Free records that are read at one time, at most.
+const READ_AHEAD: usize = 64;
 /// Records added at a time.
 const GROWTH: u64 = 1_024;
 
@@ -35,7 +37,10 @@ pub struct Slab {
 #[derive(Default)]
 struct State {
     count: u64,
+    /// In descending order, or nearly so: runs are taken from the end.
     free: Vec<RecordNumber>,
+    /// Free records that were read together; the next one last.
+    read: Vec<(RecordNumber, Secret<32>)>,
     /// Taken since the last [`Slab::committed`]: erased if their batch fails.
     taken: Vec<RecordNumber>,
     /// Finished since then: erased after their batch is durable.
@@ -78,16 +83,35 @@ impl Slab {
     /// Takes a free record for the commit under way and reads it.
     pub fn take(&self) -> Result<(RecordNumber, Secret<32>), StoreError> {
         let mut state = self.state();
+        if state.read.is_empty() {
+            self.read_ahead(&mut state)?;
+        }
+        let (record, key) = state.read.pop().expect("some were just read");
+        state.taken.push(record);
+        Ok((record, key))
+    }
+
+    /// Reads the next run of free records.
+    fn read_ahead(&self, state: &mut State) -> Result<(), StoreError> {
         if state.free.is_empty() {
             let first = state.count;
             self.refresh(&(first..first + GROWTH).collect::<Vec<_>>())?;
             state.count += GROWTH;
             state.free.extend((first..first + GROWTH).rev());
         }
-        let record = state.free.pop().expect("the slab has just grown");
-        state.taken.push(record);
-        drop(state);
-        Ok((record, self.read(record)?))
+        let descending = state.free.iter().rev().take(READ_AHEAD);
+        let next = state.free.last().copied().unwrap_or_default();
+        let length = descending
+            .zip(next..)
+            .take_while(|(record, place)| *record == place)
+            .count();
+        let mut bytes = Zeroizing::new(vec![0; length * RECORD]);
+        self.file.read_at(next * RECORD as u64, &mut bytes)?;
+        let keys = bytes.as_chunks().0.iter().map(|key| Secret::new(*key));
+        let run: Vec<_> = (next..).zip(keys).collect();
+        state.free.truncate(state.free.len() - length);
+        state.read.extend(run.into_iter().rev());
+        Ok(())
     }
 
     /// Reads a taken record.
@@ -126,13 +150,14 @@ impl Slab {
 
     /// Overwrites what is finished and makes that durable; what fails stays due.
     pub fn erase(&self) -> Result<(), StoreError> {
-        let due = self.state().due.clone();
+        let mut due = self.state().due.clone();
         if due.is_empty() {
             return Ok(());
         }
         self.refresh(&due)?;
         let mut state = self.state();
         state.due.drain(..due.len());
+        due.sort_unstable_by(|a, b| b.cmp(a));
         state.free.extend(due);
         Ok(())
     }
@@ -185,6 +210,28 @@ mod tests {
         slab.committed();
         disk.crash(3);
         assert!(self::slab(&disk).read(record).expect("there") == key);
+    }
+
+    #[test]
+    fn records_that_were_read_ahead_are_as_on_the_disk_and_taken_once() {
+        let disk = MemoryDisk::new();
+        let slab = slab(&disk);
+        let mut taken = std::collections::BTreeMap::new();
+        for round in 0..3_000 {
+            let (record, key) = slab.take().expect("there is always one");
+            assert!(key == slab.read(record).expect("there"));
+            assert!(taken.insert(record, key).is_none(), "taken twice");
+            if round % 3 == 0 {
+                // Scattered, so that what is free lies in runs of all lengths.
+                let scattered = *taken.keys().nth(round * 31 % taken.len()).expect("one at least");
+                taken.remove(&scattered);
+                slab.finish(scattered);
+            }
+            if round % 7 == 0 {
+                slab.committed();
+                slab.erase().expect("overwritten");
+            }
+        }
     }
 
     #[test]
