@@ -169,10 +169,11 @@ def read_mailbox(address, user, password, *words):
     return result
 
 
-def store_accepts(program, folder, callers, seconds):
-    """Submissions a second that the store alone accepts from so many callers, and processor seconds for each."""
+def store_accepts(program, folder, batch, seconds, what):
+    """Operations a second that the store alone makes durable, so many in each commit, and processor seconds for each."""
     folder.mkdir()
-    popen = subprocess.Popen([program, str(callers), str(folder), str(seconds)], stdout=subprocess.PIPE, text=True)
+    command = [program, str(batch), str(folder), str(seconds), what]
+    popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     cost = 0.0
 
     def watch():
