@@ -3,7 +3,7 @@
 use divan::Bencher;
 use divan::counter::BytesCount;
 use keypacks::cell::{Frame, Kind};
-use keypacks::chain::{BoxChain, BoxKind, LinkChain};
+use keypacks::chain::{BoxChain, BoxKind, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::deposit::{BodySealer, Dek, WrapFields, open_body, open_wrap, seal_wrap};
 use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
 use keypacks::secretbox::{MAC, open_in_place, seal_in_place};
@@ -44,6 +44,13 @@ fn open(bencher: Bencher<'_, '_>, length: usize) {
 fn link_step(bencher: Bencher<'_, '_>) {
     let mut chain = LinkChain::from_root(&key());
     bencher.bench_local(|| chain.advance().tag.0);
+}
+
+/// What a relay computes for an account when it starts.
+#[divan::bench]
+fn tags_ahead(bencher: Bencher<'_, '_>) {
+    let chain = LinkChain::from_root(&key());
+    bencher.bench_local(|| chain.tags_ahead(LINK_LOOK_AHEAD));
 }
 
 #[divan::bench]

@@ -2,8 +2,12 @@
 //!
 //! What was used cannot be computed again from what is left, so whoever takes a state takes the future only.
 
-use crate::kdf::he;
+mod ahead;
+
+use crate::kdf::{he, wipe_stack};
 use crate::{Secret, Tag};
+
+use ahead::Ahead;
 
 /// Fewest link keys that a pack is issued with.
 pub const LINK_KEYS_MIN: u64 = 16;
@@ -93,6 +97,16 @@ impl LinkChain {
         let mut ahead = self.duplicate();
         ahead.forward_to(index).ok()?;
         Some(ahead.advance())
+    }
+
+    /// The tags of the [`LINK_LOOK_AHEAD`] next indices, as far as they are below `end`; this chain stays where it is.
+    /// One step for each, where [`Self::step_at`] begins anew each time.
+    pub fn tags_ahead(&self, end: u64) -> Vec<(u64, Tag)> {
+        let index = self.0.index;
+        let end = end.min(index.saturating_add(LINK_LOOK_AHEAD));
+        let tags = tags_of(&self.0.state, index..end);
+        wipe_stack();
+        tags
     }
 
     /// A second chain at the same state, to work ahead on.
@@ -245,6 +259,13 @@ impl State {
     }
 }
 
+/// Apart from its caller, so that its working state lies in frames that [`wipe_stack`] reaches.
+#[inline(never)]
+fn tags_of(state: &Secret<32>, indices: std::ops::Range<u64>) -> Vec<(u64, Tag)> {
+    let mut ahead = Ahead::new(state);
+    indices.map(|index| (index, ahead.advance())).collect()
+}
+
 /// The tag is public: it need not be a secret of its own on the way.
 fn tag<const N: usize>(okm: &Secret<N>, offset: usize) -> Tag {
     Tag(*okm.expose()[offset..]
@@ -254,6 +275,8 @@ fn tag<const N: usize>(okm: &Secret<N>, offset: usize) -> Tag {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn root() -> Secret<32> {
@@ -272,6 +295,22 @@ mod tests {
         assert_eq!((step.index, chain.index()), (3, 4));
         assert!(step.up == ahead.up && step.down == ahead.down && step.tag == ahead.tag);
         assert!(chain.step_at(3).is_none(), "what is behind cannot be computed again");
+    }
+
+    proptest! {
+        #[test]
+        fn tags_ahead_are_those_of_the_steps(
+            state: [u8; 32],
+            index in prop_oneof![0..9u64, u64::MAX - 9..],
+            keys in 0..9u64,
+        ) {
+            let chain = LinkChain::from_state(index, Secret::new(state));
+            let end = index.saturating_add(keys);
+            let known = (index..end).take(LINK_LOOK_AHEAD as usize);
+            let steps = known.map(|index| chain.step_at(index).expect("near"));
+            prop_assert!(chain.tags_ahead(end) == steps.map(|step| (step.index, step.tag)).collect::<Vec<_>>());
+            prop_assert!(chain.tags_ahead(index.saturating_sub(keys)).is_empty());
+        }
     }
 
     #[test]
