@@ -8,33 +8,27 @@
 //! may fail: nothing is lost with it, since a checkpoint that did not succeed is made again.
 
 use std::cell::RefCell;
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, TableError};
+use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 use tokio::sync::Notify;
 
 use crate::StoreError;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::log::Mark;
-use crate::overlay::{Overlay, RowName, Value};
-use crate::vault::{self, Vault};
+use crate::overlay::Overlay;
+use crate::vault::Vault;
 
-/// Rows under table number and key.
-const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-/// What is known of the whole: [`MARK`] and [`FORMAT`].
-const ABOUT: TableDefinition<&str, &[u8]> = TableDefinition::new("about");
-/// [`Mark`], in postcard.
-const MARK: &str = "mark";
-/// Number of the layout of all files, as 4 bytes.
-const FORMAT: &str = "format";
-/// Layout that this code reads and writes. 1: rows committed to redb, bodies in segments without a log.
-pub const FORMAT_NUMBER: u32 = 2;
-/// Pages kept in memory, in bytes: a relay of the size meant here reads its index from it.
-const CACHE_BYTES: usize = 16 << 20;
+mod file;
+mod view;
+
+pub use file::FORMAT_NUMBER;
+use file::{Open, ROWS};
+use view::Layers;
+pub use view::Write;
+pub(crate) use view::{Source, View};
 
 /// The rows of one store. Readers, the committer and the keeper share it.
 pub struct Index {
@@ -53,12 +47,6 @@ struct State {
     commit: u64,
     /// `None`: redb failed and has not come back yet.
     open: Option<Open>,
-}
-
-struct Open {
-    database: Database,
-    /// Cuts this database off from the file, so that one that failed cannot write behind the back of its successor.
-    severed: Arc<AtomicBool>,
 }
 
 /// Rows that are to go to redb.
@@ -83,8 +71,8 @@ impl Frozen {
 impl Index {
     /// Opens or makes the database. Returns what it says of the log.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path) -> Result<(Self, Mark), StoreError> {
-        create(&*disk, path)?;
-        let open = open(&*disk, path)?;
+        file::create(&*disk, path)?;
+        let open = file::open(&*disk, path)?;
         let mark = open.mark()?;
         let state = State {
             recent: Overlay::default(),
@@ -205,7 +193,7 @@ impl Index {
                     None => drop(table.remove(&stored[..])?),
                 }
             }
-            write_about(&write, &frozen.mark)?;
+            file::write_about(&write, &frozen.mark)?;
         }
         Ok(write.commit()?)
     }
@@ -228,7 +216,7 @@ impl Index {
         if let Some(open) = state.open.take() {
             open.severed.store(true, Ordering::SeqCst);
         }
-        state.open = Some(open(&*self.disk, &self.path)?);
+        state.open = Some(file::open(&*self.disk, &self.path)?);
         self.is_failed.store(false, Ordering::SeqCst);
         Ok(())
     }
@@ -251,7 +239,7 @@ impl Index {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state_mut(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -271,331 +259,6 @@ impl State {
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl Open {
-    fn mark(&self) -> Result<Mark, StoreError> {
-        let read = self.database.begin_read()?;
-        let about = match read.open_table(ABOUT) {
-            Ok(about) => about,
-            Err(TableError::TableDoesNotExist(_)) => {
-                // A database without rows of any kind was made just now; any other is of a layout before this one.
-                let fresh = read.list_tables()?.next().is_none();
-                return if fresh {
-                    Ok(Mark::default())
-                } else {
-                    Err(StoreError::Format)
-                };
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let format = about.get(FORMAT)?.map(|bytes| bytes.value().to_vec());
-        if format.as_deref() != Some(&FORMAT_NUMBER.to_le_bytes()) {
-            return Err(StoreError::Format);
-        }
-        let mark = about.get(MARK)?.ok_or(StoreError::Corrupt)?;
-        vault::decode(mark.value())
-    }
-}
-
-fn write_about(write: &redb::WriteTransaction, mark: &Mark) -> Result<(), StoreError> {
-    let mut about = write.open_table(ABOUT)?;
-    about.insert(FORMAT, &FORMAT_NUMBER.to_le_bytes()[..])?;
-    about.insert(MARK, &vault::encode(mark)[..])?;
-    Ok(())
-}
-
-/// Rows as they are at one commit.
-pub(crate) struct View<'i> {
-    index: &'i Index,
-    vault: &'i Vault,
-    layers: Layers<'i>,
-    table: Option<Table>,
-    /// Set when the database that this looks at has been replaced: its failures say nothing of the new one.
-    severed: Option<Arc<AtomicBool>>,
-}
-
-enum Layers<'i> {
-    Shared(RwLockReadGuard<'i, State>),
-    Owned(Overlay, Option<Arc<Overlay>>, u64),
-}
-
-/// What a scan calls with the name and the bytes of each row.
-pub(crate) type Visit<'v> = dyn FnMut(&RowName, &[u8]) -> Result<std::ops::ControlFlow<()>, StoreError> + 'v;
-
-/// Rows that can be read.
-pub(crate) trait Source {
-    fn row(&self, name: &RowName) -> Result<Value, StoreError>;
-    /// Visits the rows from `first` to `last`, both included, in order, until `visit` breaks.
-    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError>;
-    /// The last row from `first` to `last`, both included.
-    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError>;
-}
-
-impl View<'_> {
-    /// Number of the last commit that is seen.
-    pub(crate) fn commit(&self) -> u64 {
-        match &self.layers {
-            Layers::Shared(state) => state.commit,
-            Layers::Owned(_, _, commit) => *commit,
-        }
-    }
-
-    /// Tells the keeper of an error of the disk, unless this looks at a database of the past.
-    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        let is_past = self
-            .severed
-            .as_ref()
-            .is_some_and(|severed| severed.load(Ordering::SeqCst));
-        if is_past { result } else { self.index.noting(result) }
-    }
-
-    /// Newest first.
-    fn layers(&self) -> [Option<&Overlay>; 2] {
-        match &self.layers {
-            Layers::Shared(state) => [Some(&state.recent), state.frozen.as_deref()],
-            Layers::Owned(recent, frozen, _) => [Some(recent), frozen.as_deref()],
-        }
-    }
-
-    fn row_under(&self, batch: Option<&Overlay>, name: &RowName) -> Result<Value, StoreError> {
-        for layer in [batch].into_iter().chain(self.layers()).flatten() {
-            if let Some(value) = layer.get(name) {
-                return Ok(value.clone());
-            }
-        }
-        let Some(table) = &self.table else { return Ok(None) };
-        let stored = name.stored();
-        let found = self.noting(table.get(&stored[..]).map_err(StoreError::from))?;
-        found
-            .map(|sealed| self.vault.open_row(&stored, sealed.value()))
-            .transpose()
-    }
-
-    fn rows_under(
-        &self,
-        batch: Option<&Overlay>,
-        (first, last): (RowName, RowName),
-        visit: &mut Visit<'_>,
-    ) -> Result<(), StoreError> {
-        use std::ops::{Bound, ControlFlow};
-        let layers = [batch].into_iter().chain(self.layers()).flatten();
-        let mut layers: Vec<_> = layers
-            .map(|layer| layer.range(first, Bound::Included(last)).peekable())
-            .collect();
-        let (low, high) = (first.stored(), last.stored());
-        let table = self.table.as_ref();
-        let mut stored = match table
-            .map(|table| table.range::<&[u8]>(&low[..]..=&high[..]))
-            .transpose()
-        {
-            Ok(rows) => rows,
-            Err(error) => return self.noting(Err(error.into())),
-        };
-        let mut next = || -> Result<_, StoreError> {
-            let Some(row) = stored.as_mut().and_then(|rows| rows.next()) else {
-                return Ok(None);
-            };
-            let (key, value) = self.noting(row.map_err(StoreError::from))?;
-            let name = RowName::from_stored(key.value()).ok_or(StoreError::Corrupt)?;
-            Ok(Some((name, value)))
-        };
-        let mut below = next()?;
-        loop {
-            let named = layers.iter_mut().filter_map(|rows| rows.peek().map(|(name, _)| **name));
-            let Some(name) = named.chain(below.as_ref().map(|(name, _)| *name)).min() else {
-                return Ok(());
-            };
-            let mut newest = None;
-            for rows in &mut layers {
-                if let Some((_, value)) = rows.next_if(|(other, _)| **other == name) {
-                    newest = newest.or(Some(value));
-                }
-            }
-            let under = match &below {
-                Some((other, _)) if *other == name => std::mem::replace(&mut below, next()?),
-                _ => None,
-            };
-            let flow = match (newest, under) {
-                (Some(None), _) | (None, None) => ControlFlow::Continue(()),
-                (Some(Some(plain)), _) => visit(&name, plain)?,
-                (None, Some((_, sealed))) => visit(&name, &self.vault.open_row(&name.stored(), sealed.value())?)?,
-            };
-            if flow.is_break() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn last_under(
-        &self,
-        batch: Option<&Overlay>,
-        (first, last): (RowName, RowName),
-    ) -> Result<Option<RowName>, StoreError> {
-        use std::ops::Bound;
-        let low = first.stored();
-        let mut end = Bound::Included(last);
-        loop {
-            let layers = [batch].into_iter().chain(self.layers()).flatten();
-            let above = layers.filter_map(|layer| layer.range(first, end).next_back().map(|(name, _)| *name));
-            let high = match &end {
-                Bound::Included(name) | Bound::Excluded(name) => name.stored(),
-                Bound::Unbounded => return Err(StoreError::Corrupt),
-            };
-            let below = match &self.table {
-                None => None,
-                Some(table) => {
-                    let bounds = match end {
-                        Bound::Excluded(_) => (Bound::Included(&low[..]), Bound::Excluded(&high[..])),
-                        _ => (Bound::Included(&low[..]), Bound::Included(&high[..])),
-                    };
-                    let row = table.range::<&[u8]>(bounds).map(|mut rows| rows.next_back());
-                    let row = row.map_err(StoreError::from);
-                    let row = self.noting(row.and_then(|row| Ok(row.transpose()?)))?;
-                    row.map(|(key, _)| RowName::from_stored(key.value()).ok_or(StoreError::Corrupt))
-                        .transpose()?
-                }
-            };
-            let Some(name) = above.chain(below).max() else {
-                return Ok(None);
-            };
-            if self.row_under(batch, &name)?.is_some() {
-                return Ok(Some(name));
-            }
-            if name == first {
-                return Ok(None);
-            }
-            end = Bound::Excluded(name);
-        }
-    }
-}
-
-impl Source for View<'_> {
-    fn row(&self, name: &RowName) -> Result<Value, StoreError> {
-        self.row_under(None, name)
-    }
-
-    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.rows_under(None, (first, last), visit)
-    }
-
-    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
-        self.last_under(None, (first, last))
-    }
-}
-
-/// The batch under way: rows changed in memory, over the last commit.
-pub struct Write<'i> {
-    view: View<'i>,
-    batch: RefCell<Overlay>,
-}
-
-impl Write<'_> {
-    pub(crate) fn set(&self, name: RowName, value: Value) {
-        self.batch.borrow_mut().set(name, value);
-    }
-
-    /// Whether nothing was changed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batch.borrow().is_empty()
-    }
-
-    /// What was changed. The view ends: commits no longer wait for it.
-    pub(crate) fn into_rows(self) -> Overlay {
-        self.batch.into_inner()
-    }
-}
-
-impl Source for Write<'_> {
-    fn row(&self, name: &RowName) -> Result<Value, StoreError> {
-        self.view.row_under(Some(&self.batch.borrow()), name)
-    }
-
-    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.view.rows_under(Some(&self.batch.borrow()), (first, last), visit)
-    }
-
-    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
-        self.view.last_under(Some(&self.batch.borrow()), (first, last))
-    }
-}
-
-/// Makes an empty database beside its place and moves it there whole: redb does not open what a crash left of its own
-/// beginning.
-fn create(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().ok_or(StoreError::Invalid)?;
-    let fresh = path.with_extension("new");
-    match disk.open(path, false) {
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
-    }
-    match disk.remove(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {
-            let open = open(disk, &fresh)?;
-            let write = open.database.begin_write()?;
-            write_about(&write, &Mark::default())?;
-            write.commit()?;
-        }
-    }
-    disk.open(&fresh, false)?.sync()?;
-    disk.rename(&fresh, path)?;
-    Ok(disk.sync_dir(folder)?)
-}
-
-fn open(disk: &dyn Disk, path: &Path) -> Result<Open, StoreError> {
-    let severed = Arc::new(AtomicBool::new(false));
-    let backend = Backend {
-        file: disk.open(path, true)?,
-        severed: Arc::clone(&severed),
-    };
-    let database = Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create_with_backend(backend)?;
-    Ok(Open { database, severed })
-}
-
-struct Backend {
-    file: Box<dyn DiskFile>,
-    severed: Arc<AtomicBool>,
-}
-
-impl Backend {
-    fn file(&self) -> io::Result<&dyn DiskFile> {
-        if self.severed.load(Ordering::SeqCst) {
-            return Err(io::Error::other("this database has been replaced"));
-        }
-        Ok(&*self.file)
-    }
-}
-
-impl fmt::Debug for Backend {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Backend")
-    }
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.file()?.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file()?.read_at(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file()?.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file()?.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file()?.write_at(offset, data)
     }
 }
 

@@ -6,9 +6,11 @@ use std::ops::ControlFlow;
 use keypacks::Secret;
 use proptest::prelude::*;
 
+use super::file::{ABOUT, FORMAT};
 use super::*;
 use crate::disk::MemoryDisk;
 use crate::entropy::SeededEntropy;
+use crate::overlay::{RowName, Value};
 
 const PATH: &str = "/i/index.redb";
 
@@ -181,7 +183,7 @@ fn wherever_the_disk_fails_within_a_checkpoint_the_rows_are_there_all_the_time()
 fn a_database_of_another_format_is_refused() {
     let disk = MemoryDisk::new();
     drop(index(&disk));
-    let open = open(&disk, Path::new(PATH)).expect("opens");
+    let open = file::open(&disk, Path::new(PATH)).expect("opens");
     let write = open.database.begin_write().expect("writable");
     let newer = (FORMAT_NUMBER + 1).to_le_bytes();
     write

@@ -26,35 +26,31 @@ use keypacks::Secret;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::StoreError;
 use crate::disk::{Disk, DiskFile, RESERVE_BYTES};
 use crate::entropy::Entropy;
 use crate::overlay::Overlay;
 
+mod batch;
+mod reading;
 mod record;
 mod replay;
+mod space;
 
+use batch::Batch;
+use reading::Handles;
 pub use record::fuzz;
-use record::{BLOCK, Contents, FRAME, Frame, SegmentHeader};
+use record::{BLOCK, SegmentHeader};
 pub(crate) use record::{Placed, Position};
 
-/// A body of at least this length is written at once, from where it lies; smaller ones are gathered first.
-const DIRECT_BYTES: usize = 256 << 10;
 /// Room that a batch should find before a new segment is begun for it, as a part of a segment.
 const MARGIN: u64 = 16;
 /// Memory of a record that is kept for the next one at most, as a part of a segment.
 const ROOM_KEPT: u64 = 8;
-/// Spare segments that are kept ready.
-const SPARES: usize = 2;
 /// A segment that is filled faster than this is not worth writing twice, first with zeros: what the syncs then save is
 /// less than what the zeros cost.
 const HURRY: Duration = Duration::from_secs(1);
-/// Most files of segments that are kept open.
-const HANDLES_MAX: usize = 64;
-/// How far a body may be moved to make room: segments with more than this share of living bytes are left alone.
-const SWEEP_BELOW: f64 = 0.5;
 
 /// Where a body lies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -112,32 +108,6 @@ struct State {
     readers: usize,
 }
 
-/// Open files, so many that reading is quick and no store runs out of them, however large it is.
-#[derive(Default)]
-struct Handles {
-    files: BTreeMap<u32, Arc<dyn DiskFile>>,
-    /// The oldest first.
-    order: VecDeque<u32>,
-}
-
-impl Handles {
-    fn keep(&mut self, number: u32, file: &Arc<dyn DiskFile>) {
-        if self.files.insert(number, Arc::clone(file)).is_none() {
-            self.order.push_back(number);
-        }
-        while self.order.len() > HANDLES_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.files.remove(&oldest);
-            }
-        }
-    }
-
-    fn forget(&mut self, number: u32) {
-        self.files.remove(&number);
-        self.order.retain(|other| *other != number);
-    }
-}
-
 struct Segment {
     /// When it was begun, as a count of segments.
     ordinal: u64,
@@ -147,32 +117,6 @@ struct Segment {
     live: u64,
     /// Cannot be swept: a record of it does not open.
     unreadable: bool,
-}
-
-/// A record on its way to the disk.
-struct Batch {
-    file: Arc<dyn DiskFile>,
-    place: Position,
-    /// Where the frame stands in the first part, which begins with the segment's header if this record begins a segment.
-    frame_at: usize,
-    /// Where the record ends so far.
-    at: u64,
-    /// What is not written yet, each part where it goes.
-    gathered: Vec<(u64, Vec<u8>)>,
-    bodies: Vec<Placed>,
-    released: Vec<Location>,
-    digest: Xxh3,
-    /// Free bytes of the disk when the first body came.
-    free: Option<u64>,
-}
-
-/// What [`Log::verify`] read.
-#[derive(Default)]
-pub(crate) struct Checked {
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    /// Segments with a record that does not open.
-    pub(crate) unreadable: u64,
 }
 
 /// What the index keeps of a segment.
@@ -246,32 +190,17 @@ impl Log {
         // Asked once for each record: the record itself is all that was taken since.
         let known = self.state().batch.as_ref().and_then(|batch| batch.free);
         let free = known.map_or_else(|| self.disk.free_bytes(&self.folder), Ok)?;
-        let mut state = self.state();
-        let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
-        batch.free = Some(free);
-        if free < RESERVE_BYTES + (batch.at - batch.place.offset) + u64::from(length) {
-            return Err(StoreError::Full);
-        }
-        let direct = body.len() >= DIRECT_BYTES;
-        if direct {
-            batch.at = batch.at.next_multiple_of(BLOCK);
-        }
-        let location = Location {
-            segment: batch.place.segment,
-            offset: batch.at,
-            length,
+        let (location, file) = {
+            let mut state = self.state();
+            let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
+            batch.free = Some(free);
+            if free < RESERVE_BYTES + batch.length() + u64::from(length) {
+                return Err(StoreError::Full);
+            }
+            batch.add(name, body, length)
         };
-        batch.bodies.push(Placed { name, location });
-        batch.digest.update(body);
-        batch.at += u64::from(length);
-        if direct {
-            batch.at = batch.at.next_multiple_of(BLOCK);
-            batch.gathered.push((batch.at, Vec::new()));
-            let file = Arc::clone(&batch.file);
-            drop(state);
+        if let Some(file) = file {
             file.write_at(location.offset, body)?;
-        } else {
-            batch.gather(body);
         }
         Ok(location)
     }
@@ -396,34 +325,6 @@ impl Log {
         Ok((header, file))
     }
 
-    /// The file of a segment that is not finished; `Corrupt`: there is none.
-    fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>, StoreError> {
-        {
-            let state = self.state();
-            if !state.files.contains_key(&number) {
-                return Err(StoreError::Corrupt);
-            }
-            if let Some(file) = state.handles.files.get(&number) {
-                return Ok(Arc::clone(file));
-            }
-        }
-        let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), false)?.into();
-        let mut state = self.state();
-        if state.files.contains_key(&number) {
-            state.handles.keep(number, &file);
-        }
-        Ok(file)
-    }
-
-    /// Reads a body. Its space may have been given to something else since its row was read: whoever asks looks again
-    /// afterwards whether the row still says so.
-    pub(crate) fn read(&self, location: Location) -> Result<Vec<u8>, StoreError> {
-        let file = self.file(location.segment)?;
-        let mut body = vec![0; location.length as usize];
-        file.read_at(location.offset, &mut body)?;
-        Ok(body)
-    }
-
     /// What the index has to keep if it takes over everything up to here.
     pub(crate) fn mark(&self) -> Mark {
         let state = self.state();
@@ -453,175 +354,11 @@ impl Log {
         state.tail = state.tail.saturating_sub(tail);
     }
 
-    /// Keeps all segments as they are until the guard is dropped.
-    pub(crate) fn keep_segments(&self) -> Kept<'_> {
-        self.state().readers += 1;
-        Kept { log: self }
-    }
-
     /// An empty log in another folder, under the same key.
     pub(crate) fn beside(&self, disk: &Arc<dyn Disk>, folder: &Path) -> Result<Self, StoreError> {
         let (disk, entropy) = (Arc::clone(disk), Arc::clone(&self.entropy));
         let key = self.key.duplicate();
         Ok(Self::open(disk, folder, key, self.segment_bytes, &Mark::default(), entropy)?.0)
-    }
-
-    /// Makes spares of what nobody needs any more, and of new files where there are too few; removes what is too much.
-    pub(crate) fn make_spares(&self) -> Result<(), StoreError> {
-        loop {
-            let (number, fresh, is_wanted) = {
-                let mut state = self.state();
-                let Some(number) = state.finished().filter(|_| state.readers == 0) else {
-                    break;
-                };
-                let fresh = state.take_number()?;
-                state.files.remove(&number);
-                state.handles.forget(number);
-                (number, fresh, state.spares.len() < SPARES)
-            };
-            // What fails here is tidied up at the next start.
-            if !is_wanted || self.disk.open(&self.path(number), false)?.len()? != self.segment_bytes {
-                self.disk.remove(&self.path(number))?;
-                continue;
-            }
-            // Under a new number: the header and the records in it name the old one and are void.
-            self.disk.rename(&self.path(number), &self.path(fresh))?;
-            self.disk.sync_dir(&self.folder)?;
-            let file = self.disk.open(&self.path(fresh), false)?.into();
-            self.state().spares.push_back((fresh, file));
-        }
-        while {
-            let state = self.state();
-            state.spares.len() < SPARES && !state.is_hurried
-        } {
-            if self.disk.free_bytes(&self.folder)? < RESERVE_BYTES + 2 * self.segment_bytes {
-                return Err(StoreError::Full);
-            }
-            let number = self.state().take_number()?;
-            let file: Arc<dyn DiskFile> = self.disk.open(&self.path(number), true)?.into();
-            if let Err(error) = file.allocate(self.segment_bytes) {
-                // What was allocated of it is room that others need.
-                let _ = self.disk.remove(&self.path(number));
-                return Err(error.into());
-            }
-            self.disk.sync_dir(&self.folder)?;
-            self.state().spares.push_back((number, file));
-        }
-        Ok(())
-    }
-
-    /// A segment whose living bodies are worth moving, as long as less than half of the log lives.
-    pub(crate) fn sparse(&self) -> Option<u32> {
-        let state = self.state();
-        // Nothing would be won while somebody keeps the segments.
-        if state.readers > 0 {
-            return None;
-        }
-        let closed = || {
-            let closed = |(_, segment): &(&u32, &Segment)| {
-                segment.ordinal < state.checkpoint && !segment.unreadable && segment.live > 0
-            };
-            state.files.iter().filter(closed)
-        };
-        let (used, live) = closed().fold((0, 0), |(used, live), (_, segment)| {
-            (used + segment.end, live + segment.live)
-        });
-        if live as f64 > used as f64 * SWEEP_BELOW {
-            return None;
-        }
-        let share = |segment: &Segment| segment.live as f64 / segment.end as f64;
-        closed()
-            .min_by(|(_, a), (_, b)| share(a).total_cmp(&share(b)))
-            .map(|(number, _)| *number)
-    }
-
-    /// Bodies of this segment were moved; if some still count as living, they are not looked for again.
-    pub(crate) fn swept(&self, number: u32) {
-        if let Some(segment) = self.state().files.get_mut(&number) {
-            segment.unreadable = segment.live > 0;
-        }
-    }
-
-    /// Returns when a spare has been taken.
-    pub(crate) async fn runs_short(&self) {
-        self.short.notified().await;
-    }
-
-    /// All bodies that were ever written to a closed segment.
-    pub(crate) fn bodies_of(&self, number: u32) -> Result<Vec<Placed>, StoreError> {
-        let file = self.file(number)?;
-        let end = self.state().files.get(&number).map_or(0, |segment| segment.end);
-        let mut bodies = Vec::new();
-        let mut place = Position {
-            segment: number,
-            offset: BLOCK,
-        };
-        while place.offset < end {
-            let Some(record) = record::read(&*file, &self.key, place, false)? else {
-                if let Some(segment) = self.state().files.get_mut(&number) {
-                    segment.unreadable = true;
-                }
-                return Err(StoreError::Corrupt);
-            };
-            place.offset += record.room;
-            bodies.extend(record.contents.bodies);
-        }
-        Ok(bodies)
-    }
-
-    /// Reads all records, and their bodies as they were written.
-    pub(crate) fn verify(&self) -> Result<Checked, StoreError> {
-        let segments: Vec<(u32, u64)> = {
-            let state = self.state();
-            let segments = state.files.iter();
-            segments.map(|(number, segment)| (*number, segment.end)).collect()
-        };
-        let mut checked = Checked::default();
-        for (number, end) in segments {
-            let file = self.file(number);
-            let mut place = Position {
-                segment: number,
-                offset: BLOCK,
-            };
-            while place.offset < end {
-                let read = |file: &Arc<dyn DiskFile>| record::read(&**file, &self.key, place, true);
-                let record = file.as_ref().map_err(|error| *error).and_then(read);
-                // Space that was won back meanwhile may hold anything.
-                if !self.state().files.contains_key(&number) {
-                    break;
-                }
-                let Ok(Some(record)) = record else {
-                    checked.unreadable += 1;
-                    break;
-                };
-                checked.records += 1;
-                checked.bytes += record.room;
-                place.offset += record.room;
-            }
-        }
-        Ok(checked)
-    }
-
-    /// Bytes of living bodies by segment, as they are counted.
-    pub(crate) fn living(&self) -> BTreeMap<u32, u64> {
-        let state = self.state();
-        let living = state.files.iter().filter(|(_, segment)| segment.live > 0);
-        living.map(|(number, segment)| (*number, segment.live)).collect()
-    }
-
-    /// Bytes taken on the disk, spares included.
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> u64 {
-        let paths = self.disk.list(&self.folder).expect("readable");
-        let segments = paths.iter().filter(|path| number_of(path).is_some());
-        segments
-            .map(|path| {
-                self.disk
-                    .open(path, false)
-                    .and_then(|file| file.len())
-                    .unwrap_or_default()
-            })
-            .sum()
     }
 
     fn path(&self, number: u32) -> PathBuf {
@@ -630,17 +367,6 @@ impl Log {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it holds the lock")
-    }
-}
-
-/// See [`Log::keep_segments`].
-pub(crate) struct Kept<'l> {
-    log: &'l Log,
-}
-
-impl Drop for Kept<'_> {
-    fn drop(&mut self) {
-        self.log.state().readers -= 1;
     }
 }
 
@@ -669,86 +395,6 @@ impl State {
                 segment.live = segment.live.saturating_sub(u64::from(location.length));
             }
         }
-    }
-
-    /// A segment that no restart reads and no row names.
-    fn finished(&self) -> Option<u32> {
-        let finished = |(_, segment): &(&u32, &Segment)| segment.live == 0 && segment.ordinal < self.checkpoint;
-        self.files.iter().find(finished).map(|(number, _)| *number)
-    }
-}
-
-impl Batch {
-    /// `header`: the block before the record, if it begins a segment. `room`: memory to gather in.
-    fn new(file: Arc<dyn DiskFile>, place: Position, header: &[u8], room: Vec<u8>) -> Self {
-        let frame_at = header.len();
-        let mut first = room;
-        first.extend_from_slice(header);
-        first.resize(frame_at + FRAME, 0);
-        Self {
-            file,
-            place,
-            frame_at,
-            at: place.offset + FRAME as u64,
-            gathered: vec![(place.offset - frame_at as u64, first)],
-            bodies: Vec::new(),
-            released: Vec::new(),
-            digest: Xxh3::new(),
-            free: None,
-        }
-    }
-
-    /// Its memory, if that is no more than `most` bytes.
-    fn room(&mut self, most: u64) -> Vec<u8> {
-        let (_, mut first) = self.gathered.swap_remove(0);
-        first.clear();
-        if first.capacity() as u64 > most {
-            Vec::new()
-        } else {
-            first
-        }
-    }
-
-    fn gather(&mut self, bytes: &[u8]) {
-        let (_, last) = self
-            .gathered
-            .last_mut()
-            .expect("the first part is there from the start");
-        last.extend_from_slice(bytes);
-    }
-
-    /// Adds changes, padding and frame. Returns where the record ends.
-    fn complete(&mut self, commit: u64, rows: &Overlay, key: &Secret<32>, entropy: &dyn Entropy) -> u64 {
-        let changes_at = self.at - self.place.offset;
-        let contents = Contents {
-            commit,
-            place: self.place,
-            changes_at,
-            bodies: std::mem::take(&mut self.bodies),
-            released: std::mem::take(&mut self.released),
-            digest: self.digest.digest(),
-        };
-        let changes = record::seal(key, &contents, rows, entropy);
-        (self.bodies, self.released) = (contents.bodies, contents.released);
-        let frame = Frame {
-            commit,
-            changes_at,
-            changes_length: changes.len() as u64,
-        };
-        self.gather(&changes);
-        let end = self.place.offset + frame.room();
-        let (at, last) = self.gathered.last_mut().expect("as above");
-        last.resize(usize::try_from(end - *at).expect("it is in memory"), 0);
-        let frame_at = self.frame_at;
-        self.gathered[0].1[frame_at..][..FRAME].copy_from_slice(&frame.encode());
-        end
-    }
-
-    fn write(&self) -> std::io::Result<()> {
-        for (at, part) in self.gathered.iter().filter(|(_, part)| !part.is_empty()) {
-            self.file.write_at(*at, part)?;
-        }
-        self.file.sync()
     }
 }
 

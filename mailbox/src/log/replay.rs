@@ -226,7 +226,7 @@ fn keep_spares(
             offset: BLOCK,
         };
         let is_spare = header.is_none()
-            && spares.len() < super::SPARES
+            && spares.len() < super::space::SPARES
             && file.len()? == segment_bytes
             && record::read(&*file, key, first, false)?.is_none();
         if is_spare {

@@ -1,5 +1,7 @@
 //! The log alone: what a crash or a failure leaves of it.
 
+use super::batch::DIRECT_BYTES;
+use super::reading::HANDLES_MAX;
 use super::*;
 use crate::disk::MemoryDisk;
 use crate::entropy::SeededEntropy;

@@ -1,0 +1,225 @@
+//! Looking at rows: what the batch under way changed over recent, frozen and redb.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLockReadGuard};
+
+use super::{Index, State, Table};
+use crate::StoreError;
+use crate::overlay::{Overlay, RowName, Value};
+use crate::vault::Vault;
+
+/// Rows as they are at one commit.
+pub(crate) struct View<'i> {
+    pub(super) index: &'i Index,
+    pub(super) vault: &'i Vault,
+    pub(super) layers: Layers<'i>,
+    pub(super) table: Option<Table>,
+    /// Set when the database that this looks at has been replaced: its failures say nothing of the new one.
+    pub(super) severed: Option<Arc<AtomicBool>>,
+}
+
+pub(super) enum Layers<'i> {
+    Shared(RwLockReadGuard<'i, State>),
+    Owned(Overlay, Option<Arc<Overlay>>, u64),
+}
+
+/// What a scan calls with the name and the bytes of each row.
+pub(crate) type Visit<'v> = dyn FnMut(&RowName, &[u8]) -> Result<std::ops::ControlFlow<()>, StoreError> + 'v;
+
+/// Rows that can be read.
+pub(crate) trait Source {
+    fn row(&self, name: &RowName) -> Result<Value, StoreError>;
+    /// Visits the rows from `first` to `last`, both included, in order, until `visit` breaks.
+    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+    /// The last row from `first` to `last`, both included.
+    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError>;
+}
+
+impl View<'_> {
+    /// Number of the last commit that is seen.
+    pub(crate) fn commit(&self) -> u64 {
+        match &self.layers {
+            Layers::Shared(state) => state.commit,
+            Layers::Owned(_, _, commit) => *commit,
+        }
+    }
+
+    /// Tells the keeper of an error of the disk, unless this looks at a database of the past.
+    fn noting<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_past = self
+            .severed
+            .as_ref()
+            .is_some_and(|severed| severed.load(Ordering::SeqCst));
+        if is_past { result } else { self.index.noting(result) }
+    }
+
+    /// Newest first.
+    fn layers(&self) -> [Option<&Overlay>; 2] {
+        match &self.layers {
+            Layers::Shared(state) => [Some(&state.recent), state.frozen.as_deref()],
+            Layers::Owned(recent, frozen, _) => [Some(recent), frozen.as_deref()],
+        }
+    }
+
+    fn row_under(&self, batch: Option<&Overlay>, name: &RowName) -> Result<Value, StoreError> {
+        for layer in [batch].into_iter().chain(self.layers()).flatten() {
+            if let Some(value) = layer.get(name) {
+                return Ok(value.clone());
+            }
+        }
+        let Some(table) = &self.table else { return Ok(None) };
+        let stored = name.stored();
+        let found = self.noting(table.get(&stored[..]).map_err(StoreError::from))?;
+        found
+            .map(|sealed| self.vault.open_row(&stored, sealed.value()))
+            .transpose()
+    }
+
+    fn rows_under(
+        &self,
+        batch: Option<&Overlay>,
+        (first, last): (RowName, RowName),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        use std::ops::{Bound, ControlFlow};
+        let layers = [batch].into_iter().chain(self.layers()).flatten();
+        let mut layers: Vec<_> = layers
+            .map(|layer| layer.range(first, Bound::Included(last)).peekable())
+            .collect();
+        let (low, high) = (first.stored(), last.stored());
+        let table = self.table.as_ref();
+        let mut stored = match table
+            .map(|table| table.range::<&[u8]>(&low[..]..=&high[..]))
+            .transpose()
+        {
+            Ok(rows) => rows,
+            Err(error) => return self.noting(Err(error.into())),
+        };
+        let mut next = || -> Result<_, StoreError> {
+            let Some(row) = stored.as_mut().and_then(|rows| rows.next()) else {
+                return Ok(None);
+            };
+            let (key, value) = self.noting(row.map_err(StoreError::from))?;
+            let name = RowName::from_stored(key.value()).ok_or(StoreError::Corrupt)?;
+            Ok(Some((name, value)))
+        };
+        let mut below = next()?;
+        loop {
+            let named = layers.iter_mut().filter_map(|rows| rows.peek().map(|(name, _)| **name));
+            let Some(name) = named.chain(below.as_ref().map(|(name, _)| *name)).min() else {
+                return Ok(());
+            };
+            let mut newest = None;
+            for rows in &mut layers {
+                if let Some((_, value)) = rows.next_if(|(other, _)| **other == name) {
+                    newest = newest.or(Some(value));
+                }
+            }
+            let under = match &below {
+                Some((other, _)) if *other == name => std::mem::replace(&mut below, next()?),
+                _ => None,
+            };
+            let flow = match (newest, under) {
+                (Some(None), _) | (None, None) => ControlFlow::Continue(()),
+                (Some(Some(plain)), _) => visit(&name, plain)?,
+                (None, Some((_, sealed))) => visit(&name, &self.vault.open_row(&name.stored(), sealed.value())?)?,
+            };
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn last_under(
+        &self,
+        batch: Option<&Overlay>,
+        (first, last): (RowName, RowName),
+    ) -> Result<Option<RowName>, StoreError> {
+        use std::ops::Bound;
+        let low = first.stored();
+        let mut end = Bound::Included(last);
+        loop {
+            let layers = [batch].into_iter().chain(self.layers()).flatten();
+            let above = layers.filter_map(|layer| layer.range(first, end).next_back().map(|(name, _)| *name));
+            let high = match &end {
+                Bound::Included(name) | Bound::Excluded(name) => name.stored(),
+                Bound::Unbounded => return Err(StoreError::Corrupt),
+            };
+            let below = match &self.table {
+                None => None,
+                Some(table) => {
+                    let bounds = match end {
+                        Bound::Excluded(_) => (Bound::Included(&low[..]), Bound::Excluded(&high[..])),
+                        _ => (Bound::Included(&low[..]), Bound::Included(&high[..])),
+                    };
+                    let row = table.range::<&[u8]>(bounds).map(|mut rows| rows.next_back());
+                    let row = row.map_err(StoreError::from);
+                    let row = self.noting(row.and_then(|row| Ok(row.transpose()?)))?;
+                    row.map(|(key, _)| RowName::from_stored(key.value()).ok_or(StoreError::Corrupt))
+                        .transpose()?
+                }
+            };
+            let Some(name) = above.chain(below).max() else {
+                return Ok(None);
+            };
+            if self.row_under(batch, &name)?.is_some() {
+                return Ok(Some(name));
+            }
+            if name == first {
+                return Ok(None);
+            }
+            end = Bound::Excluded(name);
+        }
+    }
+}
+
+impl Source for View<'_> {
+    fn row(&self, name: &RowName) -> Result<Value, StoreError> {
+        self.row_under(None, name)
+    }
+
+    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.rows_under(None, (first, last), visit)
+    }
+
+    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
+        self.last_under(None, (first, last))
+    }
+}
+
+/// The batch under way: rows changed in memory, over the last commit.
+pub struct Write<'i> {
+    pub(super) view: View<'i>,
+    pub(super) batch: RefCell<Overlay>,
+}
+
+impl Write<'_> {
+    pub(crate) fn set(&self, name: RowName, value: Value) {
+        self.batch.borrow_mut().set(name, value);
+    }
+
+    /// Whether nothing was changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.borrow().is_empty()
+    }
+
+    /// What was changed. The view ends: commits no longer wait for it.
+    pub(crate) fn into_rows(self) -> Overlay {
+        self.batch.into_inner()
+    }
+}
+
+impl Source for Write<'_> {
+    fn row(&self, name: &RowName) -> Result<Value, StoreError> {
+        self.view.row_under(Some(&self.batch.borrow()), name)
+    }
+
+    fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.view.rows_under(Some(&self.batch.borrow()), (first, last), visit)
+    }
+
+    fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
+        self.view.last_under(Some(&self.batch.borrow()), (first, last))
+    }
+}
