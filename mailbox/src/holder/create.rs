@@ -139,6 +139,21 @@ impl Keys {
     }
 }
 
+/// Unlocks and locks a store; returns what lies below its rows, and the key of its slots.
+pub(super) fn open_base(
+    disk: &Arc<dyn Disk>,
+    folder: &Path,
+    passphrase: &[u8],
+    bounds: Bounds,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(Base, Secret<32>), StoreError> {
+    let file_key = header::unlock(&*disk.open(&header_path(folder), false)?, passphrase)?;
+    let keys = Keys::of(&file_key);
+    let lock = Base::lock(&**disk, folder)?;
+    let base = Base::open(Arc::clone(disk), folder, lock, keys.store, bounds, Arc::clone(entropy))?;
+    Ok((base, keys.slots))
+}
+
 pub(super) fn header_path(folder: &Path) -> PathBuf {
     folder.join("header")
 }
@@ -225,20 +240,7 @@ fn check_same_pack(
     issue: Option<&Issue>,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<(), InitError> {
-    let file_key = header::unlock(
-        &*disk.open(&header_path(folder), false).map_err(StoreError::from)?,
-        passphrase,
-    )?;
-    let keys = Keys::of(&file_key);
-    let lock = Base::lock(&**disk, folder)?;
-    let base = Base::open(
-        Arc::clone(disk),
-        folder,
-        lock,
-        keys.store,
-        Bounds::SMALL,
-        Arc::clone(entropy),
-    )?;
+    let (base, _) = open_base(disk, folder, passphrase, Bounds::SMALL, entropy)?;
     let facts = FACTS.get(&base.view()?, Single)?.ok_or(StoreError::Corrupt)?;
     match issue {
         Some(issue) if issue.identifier.0 != facts.identifier => Err(InitError::OtherPack),

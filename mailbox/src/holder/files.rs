@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::index::Write;
 use keypacks::Secret;
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
@@ -12,13 +11,12 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::books::Books;
-use super::create::{self, Keys};
-use super::header;
+use super::create;
 use super::rows::{ALIASES, FACTS, FactsRow};
 use super::shelf::Shelf;
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
-use crate::base::{Base, Bounds};
+use crate::base::Bounds;
 use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
@@ -26,6 +24,7 @@ use crate::holder_store::{
     FlagChange, Flags, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder, OutboxRow, OutboxState,
     PackFacts, PendingDeposit, Reserved, Snapshot, ValueMirror,
 };
+use crate::index::Write;
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
 use crate::used::UsedKeys;
@@ -91,19 +90,9 @@ impl HolderFiles {
         options: &HolderOptions,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), StoreError> {
-        let file_key = header::unlock(&*disk.open(&create::header_path(folder), false)?, passphrase)?;
-        let keys = Keys::of(&file_key);
-        let lock = Base::lock(&**disk, folder)?;
-        let base = Base::open(
-            Arc::clone(disk),
-            folder,
-            lock,
-            keys.store,
-            options.bounds,
-            Arc::clone(entropy),
-        )?;
+        let (base, slots_key) = create::open_base(disk, folder, passphrase, options.bounds, entropy)?;
         let shelf = Arc::new(Shelf::new(base));
-        let mut slots = create::open_slots(&**disk, folder, keys.slots, entropy)?;
+        let mut slots = create::open_slots(&**disk, folder, slots_key, entropy)?;
         let commit = shelf.base.index.commit_number();
         let (link, post) = stage::read_slot(&mut slots, commit)?;
         let (books, used) = Books::load(&shelf, &shelf.base.view()?, &link, &post, (1, 1))?;
