@@ -35,4 +35,4 @@ impl From<keypacks::Refused> for LinkError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -20,7 +20,7 @@ impl PersistedIndex for Durable {
 }
 
 /// Both ends of a handshake with fixed entropy: the holder's, then the relay's.
-fn ends() -> (Link, Link) {
+pub(crate) fn ends() -> (Link, Link) {
     let chain = LinkChain::from_root(&Secret::new([7; 32]));
     let step = || chain.step_at(0).expect("the first step");
     let secret = RelaySecret::new(Secret::new([9; 32]));

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use keypacks::cell::Kind;
-use keypacks::chain::LinkChain;
-use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
+use keypacks::link::Link;
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use keypacks::{Secret, deposit};
 use ledger::PriceList;
@@ -18,40 +17,10 @@ use mailbox::request;
 use tokio::io::{DuplexStream, duplex};
 
 use super::*;
+use crate::link::tests::ends;
 use crate::link::{LinkReader, LinkWriter, Outgoing};
 use crate::message::Address;
 use crate::net::{BoxStream, system};
-
-struct Durable;
-
-impl PersistedIndex for Durable {
-    fn persisted_index(&self) -> u64 {
-        0
-    }
-}
-
-/// Both ends of an established link: the holder's, then the relay's.
-fn ends() -> (Link, Link) {
-    let chain = LinkChain::from_root(&Secret::new([7; 32]));
-    let step = || chain.step_at(0).expect("the first step");
-    let secret = RelaySecret::new(Secret::new([9; 32]));
-    let entropy = ClientEntropy {
-        ephemeral: [1; 32],
-        nonce: [2; 24],
-    };
-    let (dialling, mut cell1) = link::connect(step(), &secret.public(), entropy);
-    let (accepting, mut cell2) = link::accept(step(), &secret, 0, &mut cell1, [3; 32], [4; 24]).expect("known");
-    let confirm = Confirm {
-        token: [0; 16],
-        answered: 0,
-    };
-    let answered = dialling.answer(&mut cell2).expect("known");
-    let (mut cell3, holder) = answered
-        .confirm(&Durable, confirm, &Secret::new([5; 32]), [6; 32])
-        .expect("of this index");
-    let relay = accepting.confirm(&mut cell3).expect("proven");
-    (holder, relay.burned(&Durable).expect("of this index"))
-}
 
 const PRICES: PriceList = PriceList {
     version: 1,
