@@ -1,5 +1,6 @@
 //! Whether a store that has grown is as fast as an empty one:
-//! `cargo run --release -p mailbox --example growth -- PACKS DEPOSITS [DIR]`.
+//! `cargo run --release -p mailbox --example growth -- PACKS DEPOSITS [DIR]`, or `-- open DIR` for
+//! a store that is there.
 //!
 //! Measures tag lookups, deposits and collects, issues PACKS packs and stores DEPOSITS deposits for them (one body for
 //! each 50, as for a message to 50 recipients), measures again, then closes the store and opens it again.
@@ -29,7 +30,12 @@ const SAMPLE: usize = 10_000;
 
 #[tokio::main]
 async fn main() {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if(|first| first == "open").is_some() {
+        let folder = arguments.next().expect("DIR is missing");
+        reopen(Path::new(&folder)).close().await;
+        return;
+    }
     let mut number = |what: &str| -> u64 {
         let text = arguments.next().unwrap_or_else(|| panic!("{what} is missing"));
         text.parse().unwrap_or_else(|_| panic!("{what} is no number"))
@@ -58,10 +64,14 @@ async fn main() {
         after.collects / before.collects
     );
     store.close().await;
+    reopen(&folder).close().await;
+}
+
+fn reopen(folder: &Path) -> RelayFiles {
     let start = Instant::now();
-    let store = open(&folder);
+    let store = open(folder);
     println!("opened again in {:?}", start.elapsed());
-    store.close().await;
+    store
 }
 
 fn open(folder: &Path) -> RelayFiles {

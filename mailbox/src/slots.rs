@@ -8,11 +8,10 @@
 //! Blocks are 4 KiB and `p = 4096 / slot_bytes`. All copies A of an update are written and synced before any copy B, so
 //! a torn block never takes both copies of a slot with it. A copy of zeros was never written.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use keypacks::Secret;
+use keypacks::{Secret, secretbox};
 use zeroize::Zeroizing;
 
 use crate::StoreError;
@@ -56,8 +55,8 @@ pub struct SlotFile {
     file: Box<dyn DiskFile>,
     key: Secret<32>,
     slot_bytes: usize,
-    /// Highest generation that was ever given out for a slot, be it that its write failed.
-    generations: BTreeMap<SlotNumber, u64>,
+    /// Highest generation that was ever given out for each slot, be it that its write failed; 0: none that is known.
+    generations: Vec<u64>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -84,7 +83,7 @@ impl SlotFile {
             file,
             key,
             slot_bytes,
-            generations: BTreeMap::new(),
+            generations: Vec::new(),
             entropy,
         })
     }
@@ -96,22 +95,42 @@ impl SlotFile {
 
     /// The newest copy of a slot that opens. `None`: it was never written. `Corrupt`: neither copy opens.
     pub fn read(&mut self, slot: SlotNumber) -> Result<Option<SlotState>, StoreError> {
-        let a = self.read_copy(slot, Copy::A)?;
-        let b = self.read_copy(slot, Copy::B)?;
-        let newest = match (a, b) {
-            (Read::Empty, Read::Empty) => return Ok(None),
-            (Read::Valid(a), Read::Valid(b)) if a.generation >= b.generation => SlotState {
-                whole: a.generation == b.generation,
-                ..a
-            },
-            (_, Read::Valid(state)) | (Read::Valid(state), _) => state,
-            // A first write that was torn in A left B empty: the slot was never handed out.
-            (Read::Torn, Read::Empty) => return Ok(None),
-            _ => return Err(StoreError::Corrupt),
-        };
-        let highest = self.generations.entry(slot).or_default();
-        *highest = newest.generation.max(*highest);
-        Ok(Some(newest))
+        let state = self.read_run(slot, 1)?.open().pop().ok_or(StoreError::Corrupt)??;
+        if let Some(state) = &state {
+            self.note(slot, state.generation);
+        }
+        Ok(state)
+    }
+
+    /// Reads `count` slots from `first` on in one go. Whoever opens them and means to write tells [`Self::note`].
+    pub fn read_run(&self, first: SlotNumber, count: usize) -> Result<SlotRun<'_>, StoreError> {
+        let last = first.saturating_add((count as u64).saturating_sub(1));
+        let start = self.place(first, Copy::A) / BLOCK * BLOCK;
+        let end = self.place(last, Copy::B) / BLOCK * BLOCK + BLOCK;
+        let length = end.min(self.file.len()?).saturating_sub(start);
+        let length = usize::try_from(length).map_err(|_| StoreError::Invalid)?;
+        let mut bytes = Zeroizing::new(vec![0; length]);
+        if !bytes.is_empty() {
+            self.file.read_at(start, &mut bytes)?;
+        }
+        Ok(SlotRun {
+            file: self,
+            first,
+            count,
+            start,
+            bytes,
+        })
+    }
+
+    /// A slot was found at this generation: its next write takes a higher one.
+    pub fn note(&mut self, slot: SlotNumber, generation: u64) {
+        let highest = self.generation_mut(slot);
+        *highest = generation.max(*highest);
+    }
+
+    /// How many slots the file has room for.
+    pub fn count(&self) -> Result<u64, StoreError> {
+        Ok(self.file.len()? / (2 * self.slot_bytes as u64))
     }
 
     /// Writes slots: all copies A, sync, all copies B, sync. Old states are gone from the disk when it returns.
@@ -125,11 +144,11 @@ impl SlotFile {
         self.grow(last)?;
         // Before the write, so that what a failed one left in copy B is never taken for the twin of a later copy A.
         for update in updates {
-            *self.generations.entry(update.slot).or_default() += 1;
+            *self.generation_mut(update.slot) += 1;
         }
         for copy in [Copy::A, Copy::B] {
             for update in updates {
-                let generation = self.generations[&update.slot];
+                let generation = *self.generation_mut(update.slot);
                 let sealed = self.seal(update, generation);
                 self.file.write_at(self.place(update.slot, copy), &sealed)?;
             }
@@ -167,20 +186,68 @@ impl SlotFile {
         vault::seal(&self.key, &plain, &*self.entropy)
     }
 
-    fn read_copy(&self, slot: SlotNumber, copy: Copy) -> Result<Read, StoreError> {
-        let place = self.place(slot, copy);
-        if self.file.len()? < place + self.slot_bytes as u64 {
-            return Ok(Read::Empty);
+    /// No more of these than the file has slots, since they are read from it or about to be written.
+    fn generation_mut(&mut self, slot: SlotNumber) -> &mut u64 {
+        let slot = usize::try_from(slot).expect("a file with so many slots is longer than any file");
+        if slot >= self.generations.len() {
+            self.generations.resize(slot + 1, 0);
         }
-        let mut bytes = vec![0; self.slot_bytes];
-        self.file.read_at(place, &mut bytes)?;
+        &mut self.generations[slot]
+    }
+}
+
+/// Slots as they were read, one after the other, sealed.
+pub struct SlotRun<'f> {
+    file: &'f SlotFile,
+    first: SlotNumber,
+    count: usize,
+    /// Where in the file the bytes are from.
+    start: u64,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl SlotRun<'_> {
+    /// What [`SlotFile::read`] says of each slot, in their order. A file that ends before them has no such slots.
+    pub fn open(mut self) -> Vec<Result<Option<SlotState>, StoreError>> {
+        let mut opened = Vec::with_capacity(self.count);
+        for slot in (self.first..).take(self.count) {
+            let (a, b) = (self.open_copy(slot, Copy::A), self.open_copy(slot, Copy::B));
+            opened.push(newest(a, b));
+        }
+        opened
+    }
+
+    /// Opens a copy where it lies: once.
+    fn open_copy(&mut self, slot: SlotNumber, copy: Copy) -> Read {
+        let offset = self.file.place(slot, copy) - self.start;
+        let bytes = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.bytes.get_mut(offset..)?.get_mut(..self.file.slot_bytes));
+        let Some(bytes) = bytes else { return Read::Empty };
         if bytes.iter().all(|byte| *byte == 0) {
-            return Ok(Read::Empty);
+            return Read::Empty;
         }
-        let Ok(plain) = vault::open(&self.key, &bytes) else {
-            return Ok(Read::Torn);
+        let Some((nonce, boxed)) = bytes.split_first_chunk_mut() else {
+            return Read::Torn;
         };
-        Ok(parse(&plain).map_or(Read::Torn, Read::Valid))
+        let Ok(plain) = secretbox::open_in_place(&self.file.key, nonce, boxed) else {
+            return Read::Torn;
+        };
+        parse(plain).map_or(Read::Torn, Read::Valid)
+    }
+}
+
+fn newest(a: Read, b: Read) -> Result<Option<SlotState>, StoreError> {
+    match (a, b) {
+        (Read::Empty, Read::Empty) => Ok(None),
+        (Read::Valid(a), Read::Valid(b)) if a.generation >= b.generation => Ok(Some(SlotState {
+            whole: a.generation == b.generation,
+            ..a
+        })),
+        (_, Read::Valid(state)) | (Read::Valid(state), _) => Ok(Some(state)),
+        // A first write that was torn in A left B empty: the slot was never handed out.
+        (Read::Torn, Read::Empty) => Ok(None),
+        _ => Err(StoreError::Corrupt),
     }
 }
 
@@ -244,6 +311,64 @@ mod tests {
         );
     }
 
+    /// Whatever a slot is like: the run says the same of it as a read does.
+    #[test]
+    fn slots_read_in_a_run_are_those_read_one_by_one() {
+        let disk = MemoryDisk::new();
+        let mut slots = slots(&disk, 1);
+        let all: Vec<_> = (0..40)
+            .filter(|slot| slot % 7 != 0)
+            .map(|slot| update(slot, 1))
+            .collect();
+        slots.write(&all).expect("written");
+        slots
+            .write(&[update(5, 2), update(17, 2), update(39, 2)])
+            .expect("written");
+        // One copy is lost, then both, then one is an older one; the file ends within the last copy B of the second pair.
+        let file = disk.open(Path::new("/s/slots"), false).expect("there");
+        let mut old = [0; 256];
+        file.read_at(slots.place(6, Copy::A), &mut old).expect("there");
+        file.write_at(slots.place(8, Copy::B), &[9; 256]).expect("written");
+        file.write_at(slots.place(9, Copy::A), &[9; 256]).expect("written");
+        file.write_at(slots.place(9, Copy::B), &[9; 256]).expect("written");
+        slots.write(&[update(6, 2)]).expect("written");
+        file.write_at(slots.place(6, Copy::A), &old).expect("written");
+        file.set_len(slots.place(31, Copy::B) + 100).expect("cut");
+
+        let told = |read: Result<Option<SlotState>, StoreError>| {
+            read.map(|slot| slot.map(|slot| (slot.generation, slot.commit, slot.whole, slot.state.to_vec())))
+        };
+        let mut again = self::slots(&disk, 2);
+        let one_by_one: Vec<_> = (0..50).map(|slot| told(again.read(slot))).collect();
+        assert_eq!(one_by_one[9], Err(StoreError::Corrupt));
+        assert_eq!(one_by_one[7], Ok(None));
+        for (slot, commit, whole) in [(4, 1, true), (5, 2, true), (6, 2, false), (8, 1, false), (31, 1, false)] {
+            let state = one_by_one[slot].as_ref().expect("opens").as_ref().expect("written");
+            assert_eq!((state.1, state.2), (commit, whole), "slot {slot}");
+        }
+        for (first, count) in [(0, 50), (5, 1), (15, 2), (16, 16), (31, 9), (39, 11), (49, 1), (7, 0)] {
+            let run = again.read_run(first, count).expect("readable").open();
+            let first = usize::try_from(first).expect("small");
+            let run: Vec<_> = run.into_iter().map(told).collect();
+            assert_eq!(run, one_by_one[first..first + count], "{count} from {first}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_was_noted_is_written_above_it() {
+        let disk = MemoryDisk::new();
+        let mut first = slots(&disk, 1);
+        first.write(&[update(2, 1)]).expect("written");
+        first.write(&[update(2, 2)]).expect("written");
+        let mut again = self::slots(&disk, 2);
+        let run = again.read_run(2, 1).expect("readable").open().pop().expect("one");
+        let found = run.expect("opens").expect("written").generation;
+        again.note(2, found);
+        again.write(&[update(2, 3)]).expect("written");
+        let state = self::slots(&disk, 3).read(2).expect("opens").expect("written");
+        assert_eq!((state.generation, state.commit, state.whole), (found + 1, 3, true));
+    }
+
     #[test]
     fn whatever_operation_the_power_fails_at_a_slot_is_old_or_new() {
         for (operation, seed) in (0..8).flat_map(|operation| (0..16).map(move |seed| (operation, seed))) {
@@ -279,8 +404,10 @@ mod tests {
             disk.power_off_after(operation);
             let _ = slots.write(&[update(0, 3)]);
             disk.crash(seed);
-            let copies = [Copy::A, Copy::B].map(|copy| match self::slots(&disk, 3).read_copy(0, copy) {
-                Ok(Read::Valid(state)) => state.commit,
+            let again = self::slots(&disk, 3);
+            let mut run = again.read_run(0, 1).expect("readable");
+            let copies = [Copy::A, Copy::B].map(|copy| match run.open_copy(0, copy) {
+                Read::Valid(state) => state.commit,
                 _ => 0,
             });
             let state = self::slots(&disk, 3).read(0).expect("one copy opens").expect("written");

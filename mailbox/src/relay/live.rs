@@ -144,9 +144,23 @@ impl Live {
         self.tags.get(tag).copied()
     }
 
+    /// Makes room for so many accounts with their tags.
+    pub(super) fn reserve(&mut self, accounts: usize) {
+        self.accounts.reserve(accounts);
+        self.tags.reserve(accounts.saturating_mul(LINK_LOOK_AHEAD as usize));
+    }
+
+    /// Takes up an account that was read from the disk, with its [`LiveAccount::tags`].
+    pub(super) fn put_account(&mut self, account: u64, live: LiveAccount, tags: &[(u64, Tag)]) {
+        self.deposits += live.waiting;
+        self.accounts.insert(account, live);
+        self.tags
+            .extend(tags.iter().map(|(index, tag)| (*tag, (account, *index))));
+    }
+
     /// Makes the tags of an account's live link indices known.
-    pub(super) fn add_tags(&mut self, account: u64) {
-        for (tag, index) in self.live_tags(account) {
+    fn add_tags(&mut self, account: u64) {
+        for (index, tag) in self.live_tags(account) {
             self.tags.insert(tag, (account, index));
         }
     }
@@ -161,7 +175,7 @@ impl Live {
     }
 
     fn burn(&mut self, account: u64, base: u64) {
-        for (tag, _) in self.live_tags(account) {
+        for (_, tag) in self.live_tags(account) {
             self.tags.remove(&tag);
         }
         if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
@@ -171,17 +185,18 @@ impl Live {
         self.add_tags(account);
     }
 
-    fn live_tags(&self, account: u64) -> Vec<(Tag, u64)> {
-        let Some(live) = self.accounts.get(&account) else {
-            return Vec::new();
-        };
-        let Some(chains) = &live.chains else { return Vec::new() };
-        let base = chains.link.index();
-        let end = base.saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
-        (base..end)
-            .filter_map(|index| chains.link.step_at(index))
-            .map(|step| (step.tag, step.index))
-            .collect()
+    fn live_tags(&self, account: u64) -> Vec<(u64, Tag)> {
+        self.accounts.get(&account).map(LiveAccount::tags).unwrap_or_default()
+    }
+}
+
+impl LiveAccount {
+    /// The live link indices and their tags.
+    pub(super) fn tags(&self) -> Vec<(u64, Tag)> {
+        let chains = self.chains.as_ref();
+        chains
+            .map(|chains| chains.link.tags_ahead(self.link_keys))
+            .unwrap_or_default()
     }
 }
 

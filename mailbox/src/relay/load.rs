@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::index::View;
+use keypacks::Tag;
 use tokio::sync::watch;
 
 use super::chains::{self, Chains};
-use super::live::{Epochs, Live, LiveAccount};
+use super::live::{Live, LiveAccount};
 use super::rows::{ACCOUNTS, ALIASES, AccountRow, SETTINGS, SPOOL};
 use super::stage::{Batch, RelayStage};
 use super::{RelayConfig, Shared, epochs};
@@ -22,6 +23,15 @@ use crate::keyfile;
 use crate::slots::{SlotFile, SlotState};
 use crate::tables::Single;
 use crate::used::UsedKeys;
+
+mod parts;
+
+use parts::in_order;
+
+/// Accounts whose rows and slots are read together: 128 KiB of slots.
+const PART: u64 = 256;
+/// Parts of a table under random keys: one for each first byte.
+const RANDOM_PARTS: u64 = 256;
 
 /// Opens or makes the files and brings slots and slab up to the database, before anyone is served.
 pub(super) fn open(
@@ -79,14 +89,14 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     let shared = Arc::clone(&stage.shared);
     stage.commit = shared.base.index.commit_number();
     let epochs = epochs::load(&mut stage.epochs, stage.commit, &*shared.base.entropy)?;
-    let mut loader = Loader {
-        shared: &shared,
-        slots: &mut stage.slots,
-        commit: stage.commit,
-        lagging: BTreeSet::new(),
+    let live = {
+        let read = shared.base.view()?;
+        let mut live = stage.load_accounts(&read)?;
+        live.epochs = epochs;
+        load_aliases(&read, &mut live)?;
+        load_spool(&read, &mut live, &shared)?;
+        live
     };
-    let live = loader.live(&shared.base.view()?, epochs)?;
-    stage.lagging = loader.lagging;
     let frozen = live
         .accounts
         .values()
@@ -102,82 +112,140 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     stage.settle()
 }
 
-struct Loader<'l> {
-    shared: &'l Shared,
-    slots: &'l mut SlotFile,
-    commit: u64,
-    lagging: BTreeSet<u64>,
-}
-
-impl Loader<'_> {
-    fn live(&mut self, read: &View<'_>, epochs: Epochs) -> Result<Live, StoreError> {
+impl RelayStage {
+    fn load_accounts(&mut self, read: &View<'_>) -> Result<Live, StoreError> {
         let settings = SETTINGS.get(read, Single)?.unwrap_or_default();
         let mut live = Live {
             operator: settings.operator,
             prices: settings.prices,
-            epochs,
             ..Live::default()
         };
-        ACCOUNTS.scan(read, (0, u64::MAX), |account, row| {
-            let chains = self.chains(account, &row)?;
-            let waiting = row.deposits;
-            live.accounts.insert(
-                account,
-                LiveAccount {
-                    chains,
-                    link_keys: row.link_keys,
-                    waiting,
-                    postings: None,
-                },
-            );
-            live.deposits += waiting;
-            live.add_tags(account);
-            Ok(ControlFlow::Continue(()))
+        let Some(last) = ACCOUNTS.last_key(read, (0, u64::MAX))? else {
+            return Ok(live);
+        };
+        // Accounts are numbered without gaps, and each has a slot.
+        let count = last.saturating_add(1).min(self.slots.count()?);
+        live.reserve(usize::try_from(count).map_err(|_| StoreError::Invalid)?);
+
+        let (slots, commit) = (&self.slots, self.commit);
+        let part = |n: u64| read_accounts(read, slots, commit, (n * PART, last.min(n * PART + (PART - 1))));
+        let mut generations = Vec::new();
+        let lagging = &mut self.lagging;
+        in_order(last / PART + 1, part, |loaded: Loaded| {
+            generations.extend(loaded.generation.map(|generation| (loaded.account, generation)));
+            if loaded.is_lagging {
+                lagging.insert(loaded.account);
+            }
+            live.put_account(loaded.account, loaded.live, &loaded.tags);
         })?;
-        ALIASES.scan(read, ([0; 32], [255; 32]), |name, row| {
-            live.put_alias(name, row);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        self.spool(read, &mut live)?;
+        for (account, generation) in generations {
+            self.slots.note(account, generation);
+        }
         Ok(live)
     }
+}
 
-    fn spool(&mut self, read: &View<'_>, live: &mut Live) -> Result<(), StoreError> {
-        let base = &self.shared.base;
-        let (mut records, mut lost) = (BTreeSet::new(), 0);
-        SPOOL.scan(read, (0, u64::MAX), |id, row| {
-            records.insert(row.record);
-            // A database restored beside newer slots: the delivery cannot be opened any more.
-            match live.epochs.key(row.epoch) {
-                Some(_) => live.queue.put(id, epochs::queued(&row)),
-                None => lost += 1,
-            }
+/// An account as its row and its slot have it.
+struct Loaded {
+    account: u64,
+    live: LiveAccount,
+    tags: Vec<(u64, Tag)>,
+    /// Of its slot, if that opens.
+    generation: Option<u64>,
+    /// Whether the slot is behind the row, or one of its copies behind the other.
+    is_lagging: bool,
+}
+
+fn read_accounts(
+    read: &View<'_>,
+    slots: &SlotFile,
+    commit: u64,
+    (first, last): (u64, u64),
+) -> Result<Vec<Loaded>, StoreError> {
+    let count = usize::try_from(last - first + 1).map_err(|_| StoreError::Invalid)?;
+    let run = slots.read_run(first, count)?;
+    let mut rows = Vec::with_capacity(count);
+    ACCOUNTS.scan(read, (first, last), |account, row| {
+        rows.push((account, row));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut slots = (first..).zip(run.open());
+    let mut loaded = Vec::with_capacity(rows.len());
+    for (account, row) in rows {
+        let (_, slot) = slots.find(|(slot, _)| *slot == account).ok_or(StoreError::Corrupt)?;
+        // A slot of which neither copy opens freezes its account, no more.
+        loaded.push(Loaded::new(account, &row, slot.ok().flatten(), commit));
+    }
+    Ok(loaded)
+}
+
+impl Loaded {
+    /// The chains of an account at the database's indices; none if the slot contradicts the database.
+    fn new(account: u64, row: &AccountRow, slot: Option<SlotState>, commit: u64) -> Self {
+        let generation = slot.as_ref().map(|slot| slot.generation);
+        let fitting = slot.filter(|slot| slot.commit <= commit);
+        let moved = fitting.and_then(|slot| {
+            let (chains, moved) = forward(&slot, row)?;
+            Some((chains, moved || !slot.whole))
+        });
+        let (chains, is_lagging) = moved.unzip();
+        let live = LiveAccount {
+            chains,
+            link_keys: row.link_keys,
+            waiting: row.deposits,
+            postings: None,
+        };
+        Self {
+            account,
+            tags: live.tags(),
+            live,
+            generation,
+            is_lagging: is_lagging.unwrap_or_default(),
+        }
+    }
+}
+
+fn load_aliases(read: &View<'_>, live: &mut Live) -> Result<(), StoreError> {
+    let part = |n: u64| {
+        let first_byte = n.to_le_bytes()[0];
+        let (mut first, mut last) = ([0; 32], [255; 32]);
+        (first[0], last[0]) = (first_byte, first_byte);
+        let mut rows = Vec::new();
+        ALIASES.scan(read, (first, last), |name, row| {
+            rows.push((name, row));
             Ok(ControlFlow::Continue(()))
         })?;
-        if lost > 0 {
-            tracing::error!(
-                lost,
-                "deliveries of an erased epoch: the database was restored from a copy"
-            );
-        }
-        base.slab.set_used(&records)
-    }
+        Ok(rows)
+    };
+    in_order(RANDOM_PARTS, part, |(name, row)| live.put_alias(name, row))
+}
 
-    /// The chains of an account at the database's indices. `None`: the slot contradicts the database.
-    fn chains(&mut self, account: u64, row: &AccountRow) -> Result<Option<Chains>, StoreError> {
-        let slot = match self.slots.read(account) {
-            Ok(Some(slot)) if slot.commit <= self.commit => slot,
-            Ok(_) | Err(StoreError::Corrupt) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some((chains, moved)) = forward(&slot, row) else {
-            return Ok(None);
-        };
-        if moved || !slot.whole {
-            self.lagging.insert(account);
+fn load_spool(read: &View<'_>, live: &mut Live, shared: &Shared) -> Result<(), StoreError> {
+    let part = |n: u64| {
+        let first = n << 56;
+        let mut rows = Vec::new();
+        SPOOL.scan(read, (first, first | (u64::MAX >> 8)), |id, row| {
+            rows.push((id, row.record, epochs::queued(&row)));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(rows)
+    };
+    let (mut records, mut lost) = (BTreeSet::new(), 0);
+    in_order(RANDOM_PARTS, part, |(id, record, queued)| {
+        records.insert(record);
+        // A database restored beside newer slots: the delivery cannot be opened any more.
+        match live.epochs.key(queued.epoch) {
+            Some(_) => live.queue.put(id, queued),
+            None => lost += 1,
         }
-        Ok(Some(chains))
+    })?;
+    if lost > 0 {
+        tracing::error!(
+            lost,
+            "deliveries of an erased epoch: the database was restored from a copy"
+        );
     }
+    shared.base.slab.set_used(&records)
 }
 
 /// A slot's chains hashed forward to the row's indices, and whether that moved them. `None` if the slot is ahead.

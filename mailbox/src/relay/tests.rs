@@ -17,6 +17,7 @@ use crate::relay_store::Spooled;
 use crate::request::Operation;
 
 mod erasure;
+mod opening;
 
 const FOLDER: &str = "/relay";
 const DAY: u32 = 20_000;
