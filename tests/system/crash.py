@@ -17,6 +17,8 @@ POINTS = [f"{file}.write:{{}}:{moment}" for file in FILES for moment in ("before
 POINTS += [f"{file}.sync:{{}}:{moment}" for file in FILES for moment in ("before", "after")]
 # Deaths between two judgements: a judgement takes longer than a death.
 DEATHS_PER_JUDGEMENT = 25
+# Judgements of one system.
+JUDGEMENTS_OF_A_WORLD = 4
 
 
 class Crash(Judged):
@@ -35,11 +37,13 @@ class RandomInstants(Crash):
         draw, waits = random.Random(seed), {"relay": [], "bridge": []}
         print(f"       seed {seed}")
         acknowledged = 0
-        for _ in range(by_extent(4, 40)):
+        for number in range(by_extent(4, 40)):
+            if number % JUDGEMENTS_OF_A_WORLD == JUDGEMENTS_OF_A_WORLD - 1:
+                self.renew()
             with Traffic(self.world, links=2) as traffic:
-                for number in range(DEATHS_PER_JUDGEMENT):
+                for death in range(DEATHS_PER_JUDGEMENT):
                     time.sleep(draw.uniform(0.05, 0.7))
-                    victim = self.relay if number % 2 else draw.choice(self.world.bridges)
+                    victim = self.relay if death % 2 else draw.choice(self.world.bridges)
                     victim.kill()
                     self.died(victim)
                     seconds, token = start_and_serve(victim, self.world.a.alias)

@@ -334,5 +334,18 @@ class Hazard(unittest.TestCase):
         key = (cls.__module__, cls.make)
         if key not in Hazard._made:
             Hazard._made[key] = cls.make()
-            unittest.addModuleCleanup(lambda: Hazard._made.pop(key).close())
+            unittest.addModuleCleanup(Hazard._end, key)
         cls.world = Hazard._made[key]
+
+    def renew(self):
+        """Ends the system and makes another: what piles up over a long test, the judge's memory too, starts anew."""
+        key = (type(self).__module__, type(self).make)
+        Hazard._end(key)
+        Hazard._made[key] = type(self).world = type(self).make()
+        self.setUp()
+
+    @staticmethod
+    def _end(key):
+        made = Hazard._made.pop(key, None)
+        if made:
+            made.close()

@@ -16,6 +16,8 @@ from disks import Faults, OwnDisks, needs_faults, needs_loop_disks
 from harness import OUTSIDE, Bridge, by_extent, word
 from traffic import KEYS, PRICES, VALUE, Judged, Traffic, spread, start_and_serve
 
+# Cuts that one system goes through.
+CUTS_OF_A_WORLD = 20
 VICTIMS = [("relay",), ("relay",), ("a",), ("relay", "a")]
 
 
@@ -58,6 +60,8 @@ class RandomInstants(Judged):
         draw, waits, acknowledged = random.Random(seed), [], 0
         print(f"       seed {seed}")
         for number in range(by_extent(10, 200)):
+            if number % CUTS_OF_A_WORLD == CUTS_OF_A_WORLD - 1:
+                self.renew()
             names = draw.choice(VICTIMS)
             # A disk that is gone while the program still runs: it must not acknowledge what it cannot write.
             with Traffic(self.world, links=4) as traffic:
