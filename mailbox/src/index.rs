@@ -122,6 +122,7 @@ impl Index {
         Ok(Write {
             view: self.view(vault)?,
             batch: RefCell::default(),
+            stored: RefCell::default(),
         })
     }
 

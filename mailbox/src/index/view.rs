@@ -1,6 +1,7 @@
 //! Looking at rows: what the batch under way changed over recent, frozen and redb.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLockReadGuard};
 
@@ -63,11 +64,20 @@ impl View<'_> {
     }
 
     fn row_under(&self, batch: Option<&Overlay>, name: &RowName) -> Result<Value, StoreError> {
-        for layer in [batch].into_iter().chain(self.layers()).flatten() {
-            if let Some(value) = layer.get(name) {
-                return Ok(value.clone());
-            }
+        match self.row_in_memory(batch, name) {
+            Some(value) => Ok(value),
+            None => self.stored_row(name),
         }
+    }
+
+    /// What the layers in memory say of a row; `None`: nothing.
+    fn row_in_memory(&self, batch: Option<&Overlay>, name: &RowName) -> Option<Value> {
+        let mut layers = [batch].into_iter().chain(self.layers()).flatten();
+        layers.find_map(|layer| layer.get(name).cloned())
+    }
+
+    /// What redb has of a row.
+    fn stored_row(&self, name: &RowName) -> Result<Value, StoreError> {
         let Some(table) = &self.table else { return Ok(None) };
         let stored = name.stored();
         let found = self.noting(table.get(&stored[..]).map_err(StoreError::from))?;
@@ -192,6 +202,8 @@ impl Source for View<'_> {
 pub struct Write<'i> {
     pub(super) view: View<'i>,
     pub(super) batch: RefCell<Overlay>,
+    /// Rows as redb has them, so that each is found and opened once however often a batch asks.
+    pub(super) stored: RefCell<BTreeMap<RowName, Value>>,
 }
 
 impl Write<'_> {
@@ -212,7 +224,15 @@ impl Write<'_> {
 
 impl Source for Write<'_> {
     fn row(&self, name: &RowName) -> Result<Value, StoreError> {
-        self.view.row_under(Some(&self.batch.borrow()), name)
+        if let Some(value) = self.view.row_in_memory(Some(&self.batch.borrow()), name) {
+            return Ok(value);
+        }
+        if let Some(value) = self.stored.borrow().get(name) {
+            return Ok(value.clone());
+        }
+        let value = self.view.stored_row(name)?;
+        self.stored.borrow_mut().insert(*name, value.clone());
+        Ok(value)
     }
 
     fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
