@@ -174,6 +174,18 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(test)
 }
 
+/// An account, a copy of all files, and the store in which the account has moved on since.
+async fn copied_before_a_burn(files: &Files) -> (Issued, MemoryDisk, RelayFiles) {
+    let store = files.open().await;
+    let early = issue(&store).await;
+    store.close().await;
+    let backup = files.disk.snapshot();
+    let store = files.open().await;
+    let burned = store.burn(burn(early.account, 0)).await;
+    assert!(burned.expect("readable").is_some());
+    (early, backup, store)
+}
+
 async fn issue(store: &RelayFiles) -> Issued {
     let order = IssueOrder {
         link_keys: 64,
@@ -399,16 +411,7 @@ fn a_backup_of_a_live_store_is_whole_and_brings_nothing_back() {
 fn an_index_that_was_put_back_alone_catches_up_with_the_log() {
     run(async {
         let files = Files::new();
-        let store = files.open().await;
-        let early = issue(&store).await;
-        store.close().await;
-        let backup = files.disk.snapshot();
-        let store = files.open().await;
-        store
-            .burn(burn(early.account, 0))
-            .await
-            .expect("readable")
-            .expect("live");
+        let (early, backup, store) = copied_before_a_burn(&files).await;
         submit(&store, early.account, 1, b"x").await.expect("executed");
         store.close().await;
         files.restore(&backup, &["index"]);
@@ -423,16 +426,7 @@ fn an_index_that_was_put_back_alone_catches_up_with_the_log() {
 fn a_restored_database_freezes_its_accounts_and_only_those() {
     run(async {
         let files = Files::new();
-        let store = files.open().await;
-        let early = issue(&store).await;
-        store.close().await;
-        let backup = files.disk.snapshot();
-        let store = files.open().await;
-        store
-            .burn(burn(early.account, 0))
-            .await
-            .expect("readable")
-            .expect("live");
+        let (early, backup, store) = copied_before_a_burn(&files).await;
         store.close().await;
         files.restore(&backup, &["index", "segment"]);
         let store = files.open().await;
