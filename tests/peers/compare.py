@@ -384,7 +384,7 @@ def links(bench):
     # The tick as shipped: what idle links cost is what they cost to an operator.
     relay = bench.relay(tick_ms=60_000)
 
-    def once():
+    def once(relay):
         words = ["--relay", relay.link, "--data", relay.data, "--sessions", busy, "--seconds", bench.seconds]
         load = Load("linkload", *words)
 
@@ -396,7 +396,9 @@ def links(bench):
         load.close()
         return result
 
-    alone, _ = bench.interleave(once, None)
+    alone, _ = bench.interleave(partial(once, relay), None)
+    # A spool takes 100,000 deliveries, and nothing leaves this one: the second half has a relay of its own.
+    relay = bench.relay(tick_ms=60_000)
     before = resident(relay.pid)
     load = idle_links(relay, idle)
     bench.add(bound(f"memory: idle link with its account, of {idle:,}", grown(relay, before, idle), None, 60, 20))
@@ -406,7 +408,7 @@ def links(bench):
     time.sleep(wait)
     share = (own_seconds(relay.pid) - used) / wait * 100
     bench.add(Row(f"links: {idle:,} idle ones", "% of a processor", Side([share]), None, 1, None, is_bound=True))
-    beside, _ = bench.interleave(once, None)
+    beside, _ = bench.interleave(partial(once, relay), None)
     load.end()
     scenario = f"links: {busy} busy ones beside {idle:,} idle ones; peer: the same alone"
     bench.add(Row(scenario, "msg/s", side_of(beside), side_of(alone), 0.5, None))
