@@ -11,7 +11,7 @@
 //! | an operation refuses before it writes | none of it; the batch goes on | its refusal |
 //! | an operation fails within its writes | none of it; the rest of the batch is applied again | its error |
 //! | the log cannot be written | none of the batch, once another segment says so | the error, to all |
-//! | no other segment can be begun either | unknown after a restart; nothing of it in this process | [`StoreError::Unknown`], to all |
+//! | no other segment can be begun either | unknown after a restart before the disk works again; nothing of it in this process | [`StoreError::Unknown`], to all |
 //! | the index lags behind by more than memory may hold | none | [`StoreError::Unavailable`], to all |
 
 use std::future::Future;
@@ -235,9 +235,10 @@ impl<S: Stage> Actor<S> {
         self.stops.push(reply);
     }
 
-    /// Returns when to try again, if it failed.
+    /// Erases what is finished with, once no batch that failed can count any more. Returns when to try again, if it
+    /// failed.
     fn settle(&mut self) -> Option<Instant> {
-        match self.stage.settle() {
+        match self.base.log.void_what_failed().and_then(|()| self.stage.settle()) {
             Ok(()) => None,
             Err(error) => {
                 tracing::error!(%error, "used keys could not be erased; trying again");

@@ -39,7 +39,9 @@ impl Stage for Counting {
         self.note("committed");
     }
 
-    fn abandoned(&mut self) {}
+    fn abandoned(&mut self) {
+        self.unsettled = true;
+    }
 
     fn is_unsettled(&self) -> bool {
         self.unsettled
@@ -223,6 +225,30 @@ fn a_disk_that_stays_away_is_an_answer_and_its_return_is_noticed() {
         bench.put(4, Ok(())).await.expect("committed");
         assert_eq!(bench.keys(), [1, 4]);
     });
+}
+
+#[test]
+fn what_an_unknown_batch_took_is_erased_only_after_it_is_void() {
+    for (seed, is_idle) in (0..8).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let disk = MemoryDisk::new();
+        bench(&disk, async |bench| {
+            bench.put(1, Ok(())).await.expect("committed");
+            tokio::time::sleep(Duration::from_millis(2 * SETTLE_MS_MAX)).await;
+            // The record is written; its sync fails, and everything after it.
+            bench.disk.fail_from(1);
+            assert_eq!(bench.put(2, Ok(())).await, Err(StoreError::Unknown));
+            bench.seen.lock().expect("not poisoned").clear();
+            bench.disk.refuse_writes(false);
+            match is_idle {
+                true => tokio::time::sleep(Duration::from_millis(2 * SETTLE_MS_MAX)).await,
+                false => bench.committer.stop().await,
+            }
+            assert!(bench.seen.lock().expect("not poisoned").contains(&"settled"));
+            bench.disk.power_off();
+        });
+        disk.crash(seed);
+        assert_eq!(keys(&open(&disk)), [1], "seed {seed}, idle {is_idle}");
+    }
 }
 
 #[test]

@@ -58,6 +58,12 @@ impl MemoryDisk {
         self.state().flaw = Some(n);
     }
 
+    /// As [`Self::fail_nth`], but later ones fail too, until [`Self::refuse_writes`] says otherwise.
+    pub fn fail_from(&self, n: u64) {
+        let mut state = self.state();
+        (state.flaw, state.flaw_stays) = (Some(n), true);
+    }
+
     /// Lets every mutating operation fail, as a disk that was remounted read-only does, until told otherwise.
     pub fn refuse_writes(&self, refused: bool) {
         self.state().read_only = refused;

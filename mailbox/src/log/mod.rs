@@ -165,11 +165,9 @@ pub(crate) enum CommitFailed {
 impl Log {
     /// Begins a record, in the head or in a new segment. The one before must have been committed or abandoned.
     pub(crate) fn begin(&self) -> Result<(), StoreError> {
+        self.void_what_failed()?;
         let mut state = self.state();
         debug_assert!(state.batch.is_none());
-        if state.is_uncertain {
-            self.make_certain(&mut state)?;
-        }
         let wanted = self.segment_bytes / MARGIN;
         let has_room = |(position, _): &&(Position, _)| position.offset + wanted <= self.segment_bytes;
         let (file, place, header) = match state.head.as_ref().filter(has_room) {
@@ -269,6 +267,16 @@ impl Log {
         match self.make_certain(&mut state) {
             Ok(()) => CommitFailed::Voided(error),
             Err(_) => CommitFailed::Unknown,
+        }
+    }
+
+    /// Makes sure that no batch which failed counts after a restart. Nothing that such a batch had taken may be erased
+    /// before: a restart that finds the batch would find it without its keys.
+    pub(crate) fn void_what_failed(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        match state.is_uncertain {
+            true => self.make_certain(&mut state),
+            false => Ok(()),
         }
     }
 

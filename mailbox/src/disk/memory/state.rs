@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) fuse: Option<u64>,
     /// Mutating operations until one of them fails with an I/O error.
     pub(super) flaw: Option<u64>,
+    /// Whether all that follow it fail too.
+    pub(super) flaw_stays: bool,
     pub(super) off: bool,
     pub(super) read_only: bool,
     pub(super) operations: u64,
@@ -61,6 +63,7 @@ impl State {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         if count_down(&mut self.flaw) {
+            self.read_only |= std::mem::take(&mut self.flaw_stays);
             Err(io::Error::other("injected failure"))
         } else {
             Ok(())
