@@ -106,11 +106,16 @@ impl Slab {
             .take_while(|(record, place)| *record == place)
             .count();
         let mut bytes = Zeroizing::new(vec![0; length * RECORD]);
-        self.file.read_at(next * RECORD as u64, &mut bytes)?;
+        let run = state.free.split_off(state.free.len() - length);
+        if let Err(error) = self.file.read_at(next * RECORD as u64, &mut bytes) {
+            // Not tried again as they are: writing them may mend them, and others can be taken meanwhile.
+            state.due.extend(run);
+            return Err(error.into());
+        }
         let keys = bytes.as_chunks().0.iter().map(|key| Secret::new(*key));
-        let run: Vec<_> = (next..).zip(keys).collect();
-        state.free.truncate(state.free.len() - length);
-        state.read.extend(run.into_iter().rev());
+        let mut run: Vec<_> = (next..).zip(keys).collect();
+        run.reverse();
+        state.read = run;
         Ok(())
     }
 
