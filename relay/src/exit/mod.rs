@@ -220,6 +220,7 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
     now: impl Fn() -> u64,
     finish: impl Fn(Outcome) -> F,
 ) {
+    let mut is_told = false;
     loop {
         let again = match outcome {
             Outcome::Delivered => Outcome::Delivered,
@@ -227,7 +228,9 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
             Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
         };
         let Err(error) = finish(outcome).await else { return };
-        tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again");
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again each second");
+        }
         tokio::time::sleep(TELL_AGAIN).await;
         outcome = again;
     }
