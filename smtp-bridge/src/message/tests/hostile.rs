@@ -154,7 +154,7 @@ proptest! {
         let mut encoded = Vec::new();
         super::super::encode::base64_lines(&bytes, &mut encoded);
         let mut raw = format!("Content-Type: application/x-bin\r\nContent-Transfer-Encoding: base64\r\n\
-            Content-Disposition: attachment; filename*=utf-8''{}\r\n\r\n", name.replace('%', "%25").replace('\'', "%27").replace(' ', "%20"));
+            Content-Disposition: attachment; filename*=utf-8''{}\r\n\r\n", name.replace('%', "%25").replace('\'', "%27").replace('"', "%22").replace(' ', "%20"));
         raw.extend(encoded.iter().copied().map(char::from));
         let message = rebuilt(&raw).expect("a file is rebuilt").message;
         let parsed = mail_parser::MessageParser::default().parse(&message).expect("a message");
