@@ -2,12 +2,8 @@
 //!
 //! What was used cannot be computed again from what is left, so whoever takes a state takes the future only.
 
-mod ahead;
-
-use crate::kdf::{he, wipe_stack};
+use crate::kdf::he;
 use crate::{Secret, Tag};
-
-use ahead::Ahead;
 
 /// Fewest link keys that a pack is issued with.
 pub const LINK_KEYS_MIN: u64 = 16;
@@ -104,9 +100,10 @@ impl LinkChain {
     pub fn tags_ahead(&self, end: u64) -> Vec<(u64, Tag)> {
         let index = self.0.index;
         let end = end.min(index.saturating_add(LINK_LOOK_AHEAD));
-        let tags = tags_of(&self.0.state, index..end);
-        wipe_stack();
-        tags
+        let mut ahead = self.0.duplicate();
+        (index..end)
+            .map(|index| (index, tag(&ahead.step::<112>("step/link"), 96)))
+            .collect()
     }
 
     /// A second chain at the same state, to work ahead on.
@@ -257,13 +254,6 @@ impl State {
             state: self.state.duplicate(),
         }
     }
-}
-
-/// Apart from its caller, so that its working state lies in frames that [`wipe_stack`] reaches.
-#[inline(never)]
-fn tags_of(state: &Secret<32>, indices: std::ops::Range<u64>) -> Vec<(u64, Tag)> {
-    let mut ahead = Ahead::new(state);
-    indices.map(|index| (index, ahead.advance())).collect()
 }
 
 /// The tag is public: it need not be a secret of its own on the way.
