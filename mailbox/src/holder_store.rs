@@ -99,6 +99,24 @@ pub struct HolderAlias {
     pub display_name: Option<String>,
     /// Whether it takes mail.
     pub open: bool,
+    /// What its holder calls it; nobody else learns of it.
+    pub label: Option<String>,
+    /// UTC second from which it is to be closed.
+    pub expires: Option<u64>,
+}
+
+impl HolderAlias {
+    /// An alias that takes mail and of which nothing else is said.
+    pub fn new(number: u32, address: String) -> Self {
+        Self {
+            number,
+            address,
+            display_name: None,
+            open: true,
+            label: None,
+            expires: None,
+        }
+    }
 }
 
 /// What the holder last heard of its value.

@@ -10,8 +10,8 @@ use keypacks::Tag;
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 
 use super::rows::{
-    ALIASES, DEPOSITS, DepositRow, GAPS, GapRow, INBOX, InboxRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED,
-    UnconfirmedRow,
+    DEPOSITS, DepositRow, GAPS, GapRow, INBOX, InboxRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED,
+    UnconfirmedRow, read_aliases,
 };
 use super::shelf::Shelf;
 use crate::StoreError;
@@ -123,7 +123,7 @@ impl Books {
         versions: (u64, u64),
     ) -> Result<(Self, BTreeSet<RecordNumber>), StoreError> {
         let state = STATE.get(read, Single)?.ok_or(StoreError::Corrupt)?;
-        let aliases = ALIASES.get(read, Single)?.unwrap_or_default();
+        let aliases = read_aliases(read)?;
         let mut used = BTreeSet::new();
         let mut outbox = BTreeMap::new();
         for (number, record, entry) in shelf.all::<OutboxEntry>(read, &OUTBOX)? {

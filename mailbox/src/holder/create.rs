@@ -16,7 +16,7 @@ use keypacks::{Secret, kdf};
 
 use super::files::HolderOptions;
 use super::header::{self, HEADER, read_block};
-use super::rows::{ALIASES, FACTS, FactsRow, STATE, State};
+use super::rows::{FACTS, FactsRow, STATE, State, write_aliases};
 use super::stage;
 use crate::StoreError;
 use crate::base::{Base, Bounds};
@@ -194,17 +194,12 @@ fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
         relay_domain: issue.relay_domain.clone(),
         relay_public: issue.relay_public,
     };
-    let alias = |(number, address): (u32, &String)| HolderAlias {
-        number,
-        address: address.clone(),
-        display_name: None,
-        open: true,
-    };
-    let aliases = (0..).zip(&issue.aliases).map(alias).collect();
+    let alias = |(number, address): (u32, &String)| HolderAlias::new(number, address.clone());
+    let aliases: Vec<HolderAlias> = (0..).zip(&issue.aliases).map(alias).collect();
     base.commit_now(|write| {
         STATE.put(write, Single, &state)?;
         FACTS.put(write, Single, &facts)?;
-        ALIASES.put(write, Single, &aliases)
+        write_aliases(write, &aliases)
     })
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::books::Books;
 use super::create;
-use super::rows::{ALIASES, FACTS, FactsRow};
+use super::rows::{FACTS, FactsRow, write_aliases};
 use super::shelf::Shelf;
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
@@ -377,7 +377,7 @@ impl HolderStage {
             None if aliases.len() >= ALIASES_MAX => return Err(StoreError::Busy),
             None => aliases.push(alias.clone()),
         }
-        ALIASES.put(write, Single, &aliases)?;
+        write_aliases(write, &aliases)?;
         self.books.aliases = Arc::new(aliases);
         Ok(())
     }

@@ -1,19 +1,25 @@
 //! What the index of a holder's store holds. The order of all fields is the stored format.
 
+use std::collections::BTreeMap;
+
 use keypacks::Secret;
 use ledger::PriceList;
 use serde::{Deserialize, Serialize};
 
 use super::shelf::Rows;
+use crate::StoreError;
 use crate::bodies::BodyName;
 use crate::holder_store::{Flags, HolderAlias, LinkPosition, OutboxState, ValueMirror};
+use crate::index::{Source, Write};
 use crate::request::Change;
 use crate::tables::{Single, Table};
 
 /// Sealed under the store key alone.
 pub(super) const STATE: Table<Single, State> = Table::new(1);
 pub(super) const FACTS: Table<Single, FactsRow> = Table::new(2);
-pub(super) const ALIASES: Table<Single, Vec<HolderAlias>> = Table::new(3);
+pub(super) const ALIASES: Table<Single, Vec<AliasRow>> = Table::new(3);
+/// What the holder notes about aliases, as far as there is something. Apart from [`ALIASES`], which is older.
+pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
 /// By post index: stored, the relay not yet told.
 pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.
@@ -59,6 +65,72 @@ pub(super) struct FactsRow {
     pub(super) relay_address: String,
     pub(super) relay_domain: String,
     pub(super) relay_public: [u8; 32],
+}
+
+/// An alias, without what is only noted about it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AliasRow {
+    pub(super) number: u32,
+    pub(super) address: String,
+    pub(super) display_name: Option<String>,
+    pub(super) open: bool,
+}
+
+/// What the holder notes about the alias of this address.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct AliasNote {
+    pub(super) address: String,
+    pub(super) label: Option<String>,
+    /// UTC second.
+    pub(super) expires: Option<u64>,
+}
+
+/// The aliases as they are stored.
+pub(super) fn read_aliases(source: &impl Source) -> Result<Vec<HolderAlias>, StoreError> {
+    let rows = ALIASES.get(source, Single)?.unwrap_or_default();
+    let mut notes: BTreeMap<String, AliasNote> = ALIAS_NOTES
+        .get(source, Single)?
+        .unwrap_or_default()
+        .into_iter()
+        .map(|note| (note.address.clone(), note))
+        .collect();
+    let alias = |row: AliasRow| {
+        let note = notes.remove(&row.address);
+        let (label, expires) = note.map_or((None, None), |note| (note.label, note.expires));
+        HolderAlias {
+            number: row.number,
+            address: row.address,
+            display_name: row.display_name,
+            open: row.open,
+            label,
+            expires,
+        }
+    };
+    Ok(rows.into_iter().map(alias).collect())
+}
+
+/// Stores all aliases.
+pub(super) fn write_aliases(write: &Write<'_>, aliases: &[HolderAlias]) -> Result<(), StoreError> {
+    let row = |alias: &HolderAlias| AliasRow {
+        number: alias.number,
+        address: alias.address.clone(),
+        display_name: alias.display_name.clone(),
+        open: alias.open,
+    };
+    let note = |alias: &HolderAlias| {
+        (alias.label.is_some() || alias.expires.is_some()).then(|| AliasNote {
+            address: alias.address.clone(),
+            label: alias.label.clone(),
+            expires: alias.expires,
+        })
+    };
+    ALIASES.put(write, Single, &aliases.iter().map(row).collect())?;
+    let notes: Vec<AliasNote> = aliases.iter().filter_map(note).collect();
+    if notes.is_empty() {
+        ALIAS_NOTES.remove(write, Single)
+    } else {
+        ALIAS_NOTES.put(write, Single, &notes)
+    }
 }
 
 /// A row of the outbox.

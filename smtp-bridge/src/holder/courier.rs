@@ -220,10 +220,8 @@ impl<S: HolderStore> Courier<'_, S> {
         let alias = match aliases.iter().find(|alias| alias.address == address) {
             Some(known) => HolderAlias { open, ..known.clone() },
             None => HolderAlias {
-                number: u32::try_from(aliases.len()).unwrap_or(u32::MAX),
-                address,
-                display_name: None,
                 open,
+                ..HolderAlias::new(u32::try_from(aliases.len()).unwrap_or(u32::MAX), address)
             },
         };
         let value = self.store.value();

@@ -138,10 +138,11 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
             .map(Reply::Uids),
         Step::Alias(which, open) => {
             let alias = HolderAlias {
-                number: 0,
-                address: address(*which),
-                display_name: None,
                 open: *open,
+                // A closed one has notes, so that they come and go.
+                label: (!open).then(|| "shop".to_owned()),
+                expires: (!open).then_some(time),
+                ..HolderAlias::new(0, address(*which))
             };
             store.put_alias(alias).await.map(|()| Reply::Nothing)
         }
