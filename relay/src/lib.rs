@@ -30,7 +30,7 @@ use mailbox::relay::RelayFiles;
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::control;
 use smtp_bridge::net::{Host, Listener, once_unlocked, stopped};
-use smtp_bridge::smtp::{Domain, Limits};
+use smtp_bridge::smtp::{Domain, Door, Limits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -131,6 +131,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
             error,
         })?;
     let limits = Limits::mx(Domain::parse(&config.domain).ok_or(RelayError::Domain)?, mx::SIZE_MAX);
+    let door = Door::new(limits).until(stop.subscribe());
 
     let files = store.clone();
     let relay = Arc::new(Relay {
@@ -146,7 +147,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
-    tasks.spawn(mx::serve(relay.clone(), limits, mx_listener, stop.subscribe()));
+    tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
     tasks.spawn(upkeep(relay.clone(), stop.subscribe()));
     tasks.spawn(control::serve(

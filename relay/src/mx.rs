@@ -9,7 +9,7 @@ use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{LoopCounter, limits};
 use smtp_bridge::net::{Listener, stopped};
 use smtp_bridge::smtp::replies::{self, Reply};
-use smtp_bridge::smtp::{self, ForwardPath, Limits, ReversePath};
+use smtp_bridge::smtp::{self, Door, ForwardPath, ReversePath};
 use tokio::sync::watch;
 
 use crate::Relay;
@@ -33,7 +33,7 @@ pub(crate) const fn room_for(bytes: usize) -> usize {
 /// Accepts connections until `stop` turns true.
 pub(crate) async fn serve<S: RelayStore>(
     relay: Arc<Relay<S>>,
-    limits: Limits,
+    door: Door,
     mut listener: Box<dyn Listener>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -48,12 +48,12 @@ pub(crate) async fn serve<S: RelayStore>(
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             continue;
         };
-        let limits = limits.clone();
+        let door = door.clone();
         match gate.try_place().and_then(|place| gate.pass(source, place)) {
             Some(pass) => {
                 let backend = Mx { relay: relay.clone() };
                 relay.host.task(async move {
-                    smtp::serve(stream, limits, backend).await;
+                    smtp::serve(stream, door, backend).await;
                     drop(pass);
                 });
             }

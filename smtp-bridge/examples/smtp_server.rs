@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use smtp_bridge::smtp::{
-    self, Backend, BareNewlines, Domain, ForwardPath, Limits, Receiver, Reply, ReversePath, limits, replies,
+    self, Backend, BareNewlines, Domain, Door, ForwardPath, Limits, Receiver, Reply, ReversePath, limits, replies,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -36,13 +36,13 @@ async fn main() -> io::Result<()> {
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     loop {
         let (stream, _) = listener.accept().await?;
-        let (limits, maildir) = (limits.clone(), maildir.clone());
+        let (door, maildir) = (Door::new(limits.clone()), maildir.clone());
         match places.clone().try_acquire_owned() {
             Ok(place) => drop(tokio::spawn(async move {
-                smtp::serve(stream, limits, maildir).await;
+                smtp::serve(Box::new(stream), door, maildir).await;
                 drop(place);
             })),
-            Err(_) => drop(tokio::spawn(smtp::turn_away(stream))),
+            Err(_) => drop(tokio::spawn(smtp::turn_away(Box::new(stream)))),
         }
     }
 }

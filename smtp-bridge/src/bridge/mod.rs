@@ -127,12 +127,12 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let mut tasks = JoinSet::new();
     tasks.spawn(link);
     let submitting = bridge.clone();
-    let limits = submission::offer();
+    let door = submission::door().until(stop.subscribe());
     tasks.spawn(sessions(
         bridge.host.clone(),
         smtp_listener,
         stop.subscribe(),
-        move |stream| smtp::serve(stream, limits.clone(), submission::Submission(submitting.clone())),
+        move |stream| smtp::serve(stream, door.clone(), submission::Submission(submitting.clone())),
         smtp::turn_away,
     ));
     let read = bridge.clone();

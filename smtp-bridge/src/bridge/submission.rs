@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::Bridge;
 use crate::message::{self, Address, LoopCounter, Policy, Sender, Stage, limits};
 use crate::smtp::replies::{self, Enhanced, Reply};
-use crate::smtp::{self, Domain, ForwardPath, Limits, ReversePath};
+use crate::smtp::{self, Domain, Door, ForwardPath, Limits, ReversePath};
 
 /// Largest message that a client may submit, in bytes: attachments grow by a third when they are encoded anew.
 pub(super) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
@@ -25,11 +25,11 @@ const _: () = assert!(limits::MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX <= deposit:
 const ENVELOPE_BYTES_MAX: usize = 16 + (request::RECIPIENTS_MAX + 1) * 260;
 
 /// What the submission port offers.
-pub(super) fn offer() -> Limits {
-    Limits::submission(
+pub(super) fn door() -> Door {
+    Door::new(Limits::submission(
         Domain::parse("localhost").expect("localhost is a domain"),
         SIZE_MAX as u64,
-    )
+    ))
 }
 
 /// The submission side of the SMTP engine.

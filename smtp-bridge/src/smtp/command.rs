@@ -3,13 +3,15 @@
 use super::path::{ForwardPath, ReversePath, split_path};
 use super::replies::{self, Reply};
 
-/// A command of RFC 5321 4.1.1 or RFC 4954, with its arguments checked.
+/// A command of RFC 5321 4.1.1, RFC 3030, RFC 3207 or RFC 4954, with its arguments checked.
 pub(super) enum Command<'l> {
     Helo,
     Ehlo,
+    StartTls,
     Mail(Mail),
     Rcpt(ForwardPath),
     Data,
+    Bdat(Bdat),
     Rset,
     Noop,
     Quit,
@@ -29,12 +31,22 @@ pub(super) struct Mail {
     pub(super) size: Option<u64>,
     /// AUTH= was given (RFC 4954 section 5). Whom the client vouches for makes no difference here.
     pub(super) vouched: bool,
+    /// SMTPUTF8 was given (RFC 6531 3.4).
+    pub(super) utf8: bool,
+}
+
+/// Arguments of BDAT (RFC 3030 section 2).
+pub(super) struct Bdat {
+    /// Octets that follow the command's CRLF. Twenty digits may not fit; more than any bound is all that counts then.
+    pub(super) octets: u64,
+    /// No chunk follows this one.
+    pub(super) is_last: bool,
 }
 
 impl<'l> Command<'l> {
     /// Reads a line without its CRLF; an error is the reply to give.
     pub(super) fn parse(line: &'l [u8]) -> Result<Self, Reply> {
-        let line = printable(line)?.trim_end_matches(' ');
+        let line = text(line)?.trim_end_matches(' ');
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let without_argument = |command| {
             if argument.is_empty() {
@@ -57,44 +69,42 @@ impl<'l> Command<'l> {
             "MAIL" => mail(argument).map(Self::Mail),
             "RCPT" => rcpt(argument).map(Self::Rcpt),
             "DATA" => without_argument(Self::Data),
+            "BDAT" => bdat(argument).map(Self::Bdat),
+            "STARTTLS" => without_argument(Self::StartTls),
             "RSET" => without_argument(Self::Rset),
             "QUIT" => without_argument(Self::Quit),
             "VRFY" => with_argument(Self::Vrfy),
             "NOOP" => Ok(Self::Noop),
             "HELP" => Ok(Self::Help),
             "AUTH" => auth(argument),
-            "EXPN" | "BDAT" | "STARTTLS" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(replies::NOT_IMPLEMENTED),
+            "EXPN" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => Err(replies::NOT_IMPLEMENTED),
             _ => Err(replies::UNKNOWN_COMMAND),
         }
     }
 }
 
-/// Commands are ASCII without controls: no NUL, no bare CR or LF, no SMTPUTF8.
-fn printable(line: &[u8]) -> Result<&str, Reply> {
-    let text = line
-        .iter()
-        .all(|octet| matches!(octet, b' '..=b'~'))
-        .then(|| str::from_utf8(line).ok())
-        .flatten();
-    text.ok_or_else(|| {
-        let names_address = line.get(..5).is_some_and(|verb| {
-            [b"MAIL ", b"RCPT "]
-                .iter()
-                .any(|with_address| verb.eq_ignore_ascii_case(*with_address))
-        });
-        if names_address && !line.is_ascii() {
-            replies::ADDRESS_NOT_ASCII
-        } else {
-            replies::NOT_PRINTABLE
-        }
-    })
+/// Commands are ASCII without controls: no NUL, no bare CR or LF. Addresses may be UTF-8, which the session judges.
+fn text(line: &[u8]) -> Result<&str, Reply> {
+    if line.iter().all(|octet| matches!(octet, b' '..=b'~')) {
+        return str::from_utf8(line).map_err(|_| replies::NOT_PRINTABLE);
+    }
+    let names_address = line.get(..5).is_some_and(|verb| {
+        [b"MAIL ", b"RCPT ", b"VRFY "]
+            .iter()
+            .any(|with_address| verb.eq_ignore_ascii_case(*with_address))
+    });
+    let has_controls = line.iter().any(|octet| matches!(octet, 0..b' ' | 0x7f));
+    if !names_address || has_controls {
+        return Err(replies::NOT_PRINTABLE);
+    }
+    str::from_utf8(line).map_err(|_| replies::ADDRESS_NOT_ASCII)
 }
 
 /// `FROM:` Reverse-path [SP Mail-parameters]
 fn mail(argument: &str) -> Result<Mail, Reply> {
     let (path, parameters) = path_argument(argument, "FROM:", replies::BAD_SENDER_SYNTAX)?;
-    let reverse_path = ReversePath::parse(path).ok_or(replies::BAD_SENDER_SYNTAX)?;
-    let (mut size, mut body, mut vouched) = (None, None, None);
+    let reverse_path = ReversePath::parse_international(path).ok_or(replies::BAD_SENDER_SYNTAX)?;
+    let (mut size, mut body, mut vouched, mut utf8) = (None, None, None, None);
     for parameter in parameters {
         let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let repeated = match keyword.to_ascii_uppercase().as_str() {
@@ -102,6 +112,8 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             // What the text is declared to be changes nothing: it is stored as it comes.
             "BODY" => body.replace(body_value(value)?).is_some(),
             "AUTH" => vouched.replace(()).is_some(),
+            "SMTPUTF8" if parameter.contains('=') => return Err(replies::BAD_ARGUMENT),
+            "SMTPUTF8" => utf8.replace(()).is_some(),
             _ => return Err(replies::UNKNOWN_PARAMETER),
         };
         if repeated {
@@ -112,13 +124,14 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
         reverse_path,
         size,
         vouched: vouched.is_some(),
+        utf8: utf8.is_some(),
     })
 }
 
 /// `TO:` ( "<Postmaster>" / Forward-path ), and no parameter: none is offered.
 fn rcpt(argument: &str) -> Result<ForwardPath, Reply> {
     let (path, mut parameters) = path_argument(argument, "TO:", replies::BAD_RECIPIENT_SYNTAX)?;
-    let path = ForwardPath::parse(path).ok_or(replies::BAD_RECIPIENT_SYNTAX)?;
+    let path = ForwardPath::parse_international(path).ok_or(replies::BAD_RECIPIENT_SYNTAX)?;
     if parameters.next().is_some() {
         Err(replies::UNKNOWN_PARAMETER)
     } else {
@@ -159,6 +172,16 @@ fn body_value(value: &str) -> Result<(), Reply> {
         .iter()
         .any(|known| value.eq_ignore_ascii_case(known));
     is_known.then_some(()).ok_or(replies::BAD_ARGUMENT)
+}
+
+/// `BDAT chunk-size [SP "LAST"]`. What follows a size that cannot be read cannot be skipped either.
+fn bdat(argument: &str) -> Result<Bdat, Reply> {
+    let (octets, rest) = argument.split_once(' ').unwrap_or((argument, ""));
+    let is_last = rest.eq_ignore_ascii_case("LAST");
+    if !is_last && !rest.is_empty() {
+        return Err(replies::BAD_ARGUMENT);
+    }
+    size_value(octets).map(|octets| Bdat { octets, is_last })
 }
 
 /// `AUTH mechanism [initial-response]`
@@ -204,6 +227,13 @@ mod tests {
             "AUTH PLAIN",
             "auth plain AAAA",
             "AUTH PLAIN =",
+            "STARTTLS",
+            "BDAT 0",
+            "bdat 86 last",
+            "BDAT 00000000000000000012 LAST ",
+            "MAIL FROM:<gr\u{e5}@b> SMTPUTF8",
+            "RCPT TO:<a@b\u{fc}cher.example>",
+            "VRFY gr\u{e5}",
         ] {
             assert_eq!(refusal(line), 0, "{line}");
         }
@@ -258,15 +288,29 @@ mod tests {
                     "AUTH",
                     "AUTH PLAIN A B",
                     "MAIL FROM:<postmaster>",
+                    "MAIL FROM:<a@b> SMTPUTF8=1",
+                    "MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8",
+                    "MAIL FROM:<a\u{202e}@b> SMTPUTF8",
+                    "STARTTLS now",
+                    "BDAT",
+                    "BDAT LAST",
+                    "BDAT x",
+                    "BDAT -1",
+                    "BDAT +1",
+                    "BDAT 0x10",
+                    "BDAT 5  LAST",
+                    "BDAT 5 FIRST",
+                    "BDAT 5 LAST LAST",
+                    "BDAT 100000000000000000000",
                 ],
             ),
-            (502, &["EXPN list", "BDAT 0 LAST", "STARTTLS", "ETRN x"]),
-            (553, &["MAIL FROM:<gr\u{e5}@b>", "rcpt to:<\u{e9}@b>"]),
+            (502, &["EXPN list", "ETRN x"]),
             (
                 555,
                 &[
-                    "MAIL FROM:<a@b> SMTPUTF8",
                     "MAIL FROM:<a@b> FOO=BAR",
+                    "MAIL FROM:<a@b> RET=HDRS",
+                    "MAIL FROM:<a@b> \u{e9}=1",
                     "RCPT TO:<a@b> NOTIFY=NEVER",
                 ],
             ),
@@ -277,6 +321,8 @@ mod tests {
         }
         assert_eq!(refusal(b"MAIL FROM:<\xff\xfe@b>"), 553);
         assert_eq!(refusal("MAIL FROM:<a\0b@c>"), 500);
+        assert_eq!(refusal("MAIL FROM:<\u{e9}\0@c>"), 500);
+        assert_eq!(refusal("EHLO gr\u{e5}"), 500);
     }
 
     #[test]

@@ -81,6 +81,75 @@ impl DataScanner {
     }
 }
 
+/// Reads a text that comes in chunks, whose lengths alone say where it ends: no dot has a meaning (RFC 3030 section 2).
+///
+/// A CR at the end of a chunk is held back, as the LF of it may begin the next one.
+pub(super) struct ChunkScanner {
+    held_cr: bool,
+    line_start: bool,
+}
+
+impl ChunkScanner {
+    pub(super) fn new() -> Self {
+        Self {
+            held_cr: false,
+            line_start: true,
+        }
+    }
+
+    /// Finds the next thing in `input`, and how many octets of it are used up. Never leaves anything of it for later but
+    /// what it has found nothing in yet.
+    pub(super) fn scan<'i>(&mut self, input: &'i [u8]) -> (usize, Found<'i>) {
+        match input {
+            [] => (0, Found::Nothing),
+            [b'\n', ..] if self.held_cr => {
+                (self.held_cr, self.line_start) = (false, true);
+                (1, Found::Text(b"\r\n"))
+            }
+            _ if self.held_cr => {
+                (self.held_cr, self.line_start) = (false, true);
+                (0, Found::BareNewline)
+            }
+            [b'\r'] => {
+                self.held_cr = true;
+                (1, Found::Nothing)
+            }
+            [b'\r', b'\n', ..] => self.text(input),
+            [b'\r' | b'\n', ..] => {
+                self.line_start = true;
+                (1, Found::BareNewline)
+            }
+            _ => self.text(input),
+        }
+    }
+
+    /// The longest piece from the beginning that is text as it stands; there is one.
+    fn text<'i>(&mut self, input: &'i [u8]) -> (usize, Found<'i>) {
+        let mut at = 0;
+        loop {
+            let end = newline(&input[at..]).map_or(input.len(), |offset| at + offset);
+            if !input[end..].starts_with(b"\r\n") {
+                self.line_start = end == at;
+                return (end, Found::Text(&input[..end]));
+            }
+            at = end + 2;
+        }
+    }
+
+    /// What the end of the last chunk brings: a CR that was held back, the end of a line that has none, then
+    /// [`Found::End`].
+    pub(super) fn end(&mut self) -> Found<'static> {
+        if std::mem::take(&mut self.held_cr) {
+            self.line_start = true;
+            Found::BareNewline
+        } else if !std::mem::replace(&mut self.line_start, true) {
+            Found::Text(b"\r\n")
+        } else {
+            Found::End
+        }
+    }
+}
+
 /// Where the first CR or LF is.
 ///
 /// Whole blocks without one are passed at once, which compilers turn into a few wide instructions. Bounded by the block
@@ -198,7 +267,72 @@ mod tests {
         text
     }
 
+    /// Feeds chunks, each in segments of `step` octets: the text with bare newlines as `N`.
+    fn chunked(chunks: &[&[u8]], step: usize) -> Vec<u8> {
+        let (mut scanner, mut text) = (ChunkScanner::new(), Vec::new());
+        let mut push = |found| match found {
+            Found::Text(run) => text.extend_from_slice(run),
+            Found::BareNewline => text.push(b'N'),
+            Found::Nothing | Found::End => {}
+        };
+        for chunk in chunks {
+            for segment in chunk.chunks(step) {
+                let mut rest = segment;
+                while !rest.is_empty() {
+                    let (used, found) = scanner.scan(rest);
+                    rest = &rest[used..];
+                    push(found);
+                }
+            }
+        }
+        for _ in 0..2 {
+            push(scanner.end());
+        }
+        assert!(matches!(scanner.end(), Found::End));
+        text
+    }
+
+    #[test]
+    fn chunks_end_where_they_are_said_to_and_nowhere_else() {
+        for (text, stored) in [
+            (&b""[..], &b""[..]),
+            (b"a\r\n.\r\nb\r\n", b"a\r\n.\r\nb\r\n"),
+            (b".\r\n", b".\r\n"),
+            (b"..\r\n.", b"..\r\n.\r\n"),
+            (b"a", b"a\r\n"),
+            (b"a\r", b"aN"),
+            (b"a\n", b"aN"),
+            (b"\r\r\n", b"N\r\n"),
+            (b"\r\n\n\r", b"\r\nNN"),
+        ] {
+            for cut in 0..=text.len() {
+                for step in [1, 2, 64] {
+                    let (before, behind) = text.split_at(cut);
+                    let read = chunked(&[before, b"", behind], step);
+                    assert!(
+                        read == stored,
+                        "{} at {cut}: {}",
+                        text.escape_ascii(),
+                        read.escape_ascii()
+                    );
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn chunks_make_the_same_text_wherever_they_are_cut(
+            input in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'a')], 0..40),
+            cut in 0usize..40,
+            step in 1usize..5,
+        ) {
+            let (before, behind) = input.split_at(cut.min(input.len()));
+            let whole = chunked(&[&input], 64);
+            prop_assert_eq!(chunked(&[before, behind], step), whole.clone());
+            prop_assert!(whole.is_empty() || whole.ends_with(b"\r\n") || whole.ends_with(b"N"));
+        }
+
         #[test]
         fn a_newline_is_found_wherever_it_is(
             octets in proptest::collection::vec(prop_oneof![60 => Just(b'a'), 1 => Just(b'\r'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..200),

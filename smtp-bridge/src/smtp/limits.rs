@@ -19,6 +19,11 @@ pub const RECIPIENTS_MAX: usize = 100;
 /// Bad commands of one session; the next one is answered 421 4.7.0.
 pub const BAD_COMMANDS_MAX: u32 = 25;
 
+/// Commands of one session since its last message, good ones too; the next one is answered 421 4.7.0.
+///
+/// None of them costs much, but who only talks holds a place that others want.
+pub const IDLE_COMMANDS_MAX: u32 = 20_000;
+
 /// Recipients of one session that were refused for good; the next one is answered 421 4.7.0.
 ///
 /// Guessing aliases costs a connection for every 20 of them.
@@ -27,7 +32,8 @@ pub const REFUSED_RECIPIENTS_MAX: u32 = 20;
 /// Wrong passwords of one session; the next AUTH is answered 421 4.7.0 unread.
 pub const LOGIN_FAILURES_MAX: u32 = 3;
 
-/// Octets drained of a message that is already refused; then the reply is given and the connection closed.
+/// Octets drained of a message that is already refused; then the reply is given and the connection closed. A chunk that
+/// is announced with more is not waited for.
 pub const DRAIN_MAX: u64 = 1 << 30;
 
 /// Connections of one listener; further ones are told 421 4.3.2 by [`turn_away`](super::turn_away).
@@ -44,6 +50,10 @@ pub struct Limits {
     pub bare_newlines: BareNewlines,
     /// Whether a client has to log in.
     pub login: Login,
+    /// Whether addresses outside ASCII are taken (RFC 6531).
+    pub utf8: bool,
+    /// Whether STARTTLS is offered. Whoever drives the session must be able to carry it out.
+    pub starttls: bool,
 }
 
 impl Limits {
@@ -54,16 +64,21 @@ impl Limits {
             size_max,
             bare_newlines: BareNewlines::Refuse,
             login: Login::None,
+            utf8: true,
+            starttls: false,
         }
     }
 
-    /// A bridge's submission port: its own user's client, whose slips are mended.
+    /// A bridge's submission port: its own user's client, whose slips are mended. Nothing carries addresses outside ASCII
+    /// from there on.
     pub fn submission(domain: Domain, size_max: u64) -> Self {
         Self {
             domain,
             size_max,
             bare_newlines: BareNewlines::Normalise,
             login: Login::Required,
+            utf8: false,
+            starttls: false,
         }
     }
 }
@@ -93,7 +108,7 @@ pub enum Login {
 pub enum Timer {
     /// Fires when the next command is not complete (RFC 5321 4.5.3.2.7).
     Command,
-    /// Fires when the final dot has not come. Octets that do come extend it, see [`Timer::allows`].
+    /// Fires when the final dot, or the last chunk, has not come. Octets that do come extend it, see [`Timer::allows`].
     Text,
     /// Fires when the client does not take our replies, the greeting included.
     Write,

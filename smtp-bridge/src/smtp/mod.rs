@@ -1,12 +1,13 @@
 //! SMTP: the server that the bridge's submission port and a relay's MX share, and the client that delivers.
 //!
-//! [`Session`] is the server without I/O; [`serve`] drives it over a stream and asks a [`Backend`]. [`Connection`] hands
+//! [`Session`] is the server without I/O; [`serve`] drives it over a stream behind a [`Door`] and asks a [`Backend`]. [`Connection`] hands
 //! messages to one server. Neither dials, listens, looks anything up or logs. Start at [`Session`].
 
 mod auth;
 mod command;
 mod data;
 mod deliver;
+mod intake;
 pub mod limits;
 mod path;
 mod peer;
@@ -21,7 +22,7 @@ pub use self::deliver::{Attempt, Connection, DeliveryResult};
 pub use self::limits::{BareNewlines, Limits, Login, Timer};
 pub use self::path::{Domain, ForwardPath, Mailbox, ReversePath};
 pub use self::replies::{Enhanced, Reply};
-pub use self::serve::{Backend, Receiver, serve, turn_away};
+pub use self::serve::{Backend, Door, Receiver, Secure, serve, turn_away};
 pub use self::session::{Event, Session};
 
 /// Plays a session of either kind on arbitrary octets, agreeing to everything. Must not panic.
@@ -29,7 +30,9 @@ pub fn fuzz(octets: &[u8]) {
     let Some(domain) = Domain::parse("relay.test") else {
         return;
     };
-    for limits in [Limits::mx(domain.clone(), 512), Limits::submission(domain, 512)] {
+    let mut mx = Limits::mx(domain.clone(), 512);
+    mx.starttls = true;
+    for limits in [mx, Limits::submission(domain, 512)] {
         let mut session = Session::new(&limits);
         let mut rest = octets;
         loop {
@@ -37,6 +40,7 @@ pub fn fuzz(octets: &[u8]) {
             rest = &rest[used..];
             match event {
                 None | Some(Event::Close) => break,
+                Some(Event::StartTls) => session.secured(),
                 Some(Event::Auth(_)) => session.answer_auth(true),
                 Some(Event::Mail(reverse_path, _)) => session.answer_mail(reverse_path, Ok(())),
                 Some(Event::Rcpt(recipient)) => session.answer_rcpt(recipient, Ok(())),

@@ -1,7 +1,8 @@
-//! Addresses of an envelope: RFC 5321 4.1.2 and 4.1.3, nothing beyond.
+//! Addresses of an envelope: RFC 5321 4.1.2 and 4.1.3, and RFC 6531 3.3 where it is asked for.
 //!
-//! What parses here is printable ASCII without angle brackets of its own, so it can be written into a command again.
-//! None of these types prints in a log by accident: they have no `Debug`.
+//! What `parse` reads is printable ASCII without angle brackets of its own, so it can be written into a command again;
+//! what `parse_international` reads may need SMTPUTF8 for that. Nothing is ever mapped: two addresses that only look
+//! alike are two. None of these types prints in a log by accident: they have no `Debug`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,30 @@ const LABEL_MAX: usize = 63;
 /// Octets of a domain name in text (RFC 1035 2.3.4, without the length octets).
 const DOMAIN_MAX: usize = 253;
 
+/// What an address may be made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repertoire {
+    /// RFC 5321.
+    Ascii,
+    /// RFC 6531: UTF-8 besides.
+    International,
+}
+
+impl Repertoire {
+    /// `UTF8-non-ascii`, but nothing that is no character of a name: controls, spaces, what changes the direction or
+    /// cannot be seen, dots that are none.
+    fn takes(self, character: char) -> bool {
+        self == Self::International
+            && !character.is_ascii()
+            && !character.is_control()
+            && !character.is_whitespace()
+            && !matches!(character,
+                '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}'
+                | '\u{3002}' | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{feff}' | '\u{ff00}'..='\u{ff0f}'
+                | '\u{ff1a}'..='\u{ff20}' | '\u{ff61}' | '\u{fff0}'..='\u{ffff}' | '\u{e0000}'..)
+    }
+}
+
 /// A domain name in lower case, or an address literal in its brackets.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Domain(String);
@@ -22,9 +47,14 @@ pub struct Domain(String);
 impl Domain {
     /// Reads `sub-domain *("." sub-domain)` or an address literal; `None` if it is neither.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::Ascii)
+    }
+
+    fn read(text: &str, repertoire: Repertoire) -> Option<Self> {
+        let is_name = || text.len() <= DOMAIN_MAX && text.split('.').all(|label| is_label(label, repertoire));
         match text.strip_prefix('[') {
             Some(literal) => address_literal(literal.strip_suffix(']')?).map(Self),
-            None if text.len() <= DOMAIN_MAX && text.split('.').all(is_label) => Some(Self(text.to_ascii_lowercase())),
+            None if is_name() => Some(Self(text.to_ascii_lowercase())),
             None => None,
         }
     }
@@ -35,14 +65,15 @@ impl Domain {
     }
 }
 
-/// `Let-dig [Ldh-str]`, at most 63 octets.
-fn is_label(label: &str) -> bool {
+/// `Let-dig [Ldh-str]`, at most 63 octets; or a label in UTF-8, which is neither looked up nor compared with another form
+/// of itself, so it is not held against IDNA's tables.
+fn is_label(label: &str, repertoire: Repertoire) -> bool {
     (1..=LABEL_MAX).contains(&label.len())
         && !label.starts_with('-')
         && !label.ends_with('-')
         && label
-            .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || octet == b'-')
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || character == '-' || repertoire.takes(character))
 }
 
 /// IPv4 and IPv6 literals, printed in one form each; tags other than `IPv6` are unknown and refused.
@@ -67,17 +98,26 @@ pub struct Mailbox {
 impl Mailbox {
     /// Reads an address as it stands between the brackets of a path.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::Ascii)
+    }
+
+    /// The same with UTF-8 in it (RFC 6531 3.3).
+    pub fn parse_international(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::International)
+    }
+
+    fn read(text: &str, repertoire: Repertoire) -> Option<Self> {
         if text.len() > ADDRESS_MAX {
             return None;
         }
         let (local, rest) = match text.strip_prefix('"') {
-            Some(quoted) => quoted_string(quoted)?,
+            Some(quoted) => quoted_string(quoted, repertoire)?,
             None => {
                 let at = text.find('@')?;
-                is_dot_string(&text[..at]).then(|| (text[..at].to_owned(), &text[at..]))?
+                is_dot_string(&text[..at], repertoire).then(|| (text[..at].to_owned(), &text[at..]))?
             }
         };
-        let domain = Domain::parse(rest.strip_prefix('@')?)?;
+        let domain = Domain::read(rest.strip_prefix('@')?, repertoire)?;
         (text.len() - rest.len() <= LOCAL_PART_MAX).then_some(Self { local, domain })
     }
 
@@ -90,17 +130,22 @@ impl Mailbox {
     pub fn domain(&self) -> &Domain {
         &self.domain
     }
+
+    /// Whether it can be written without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.local.is_ascii() && self.domain.0.is_ascii()
+    }
 }
 
 impl fmt::Display for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(&self.local) {
+        if is_dot_string(&self.local, Repertoire::International) {
             f.write_str(&self.local)?;
         } else {
             f.write_str("\"")?;
-            for octet in self.local.chars() {
-                f.write_str(if matches!(octet, '"' | '\\') { "\\" } else { "" })?;
-                write!(f, "{octet}")?;
+            for character in self.local.chars() {
+                f.write_str(if matches!(character, '"' | '\\') { "\\" } else { "" })?;
+                write!(f, "{character}")?;
             }
             f.write_str("\"")?;
         }
@@ -109,28 +154,28 @@ impl fmt::Display for Mailbox {
 }
 
 /// `Atom *("." Atom)`.
-fn is_dot_string(text: &str) -> bool {
-    let is_atext = |octet: u8| octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet);
+fn is_dot_string(text: &str, repertoire: Repertoire) -> bool {
+    let is_atext = |character: char| {
+        character.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(character) || repertoire.takes(character)
+    };
     text.split('.')
-        .all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atext))
 }
 
 /// The content of a `Quoted-string` whose opening quote is gone, and what follows the closing one.
-fn quoted_string(text: &str) -> Option<(String, &str)> {
+fn quoted_string(text: &str, repertoire: Repertoire) -> Option<(String, &str)> {
+    let is_qtext = |character: &char| matches!(character, ' '..='~') || repertoire.takes(*character);
+    let is_escaped = |character: &char| matches!(character, ' '..='~');
     let mut content = String::new();
-    let mut octets = text.bytes().enumerate();
-    while let Some((at, octet)) = octets.next() {
-        match octet {
-            b'"' => return Some((content, &text[at + 1..])),
-            b'\\' => content.push(octets.next().map(|(_, escaped)| escaped).filter(is_printable)?.into()),
-            _ => content.push(Some(octet).filter(is_printable)?.into()),
-        }
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        content.push(match character {
+            '"' => return Some((content, &text[at + 1..])),
+            '\\' => characters.next().map(|(_, escaped)| escaped).filter(is_escaped)?,
+            _ => Some(character).filter(is_qtext)?,
+        });
     }
     None
-}
-
-fn is_printable(octet: &u8) -> bool {
-    matches!(octet, b' '..=b'~')
 }
 
 /// Whom a message comes from, and where its bounce goes.
@@ -145,9 +190,26 @@ pub enum ReversePath {
 impl ReversePath {
     /// Reads what stands between the brackets. A source route is checked and ignored.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::Ascii)
+    }
+
+    /// The same with UTF-8 in it (RFC 6531 3.3).
+    pub fn parse_international(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::International)
+    }
+
+    fn read(text: &str, repertoire: Repertoire) -> Option<Self> {
         match text {
             "" => Some(Self::Null),
-            _ => Mailbox::parse(without_source_route(text)?).map(Self::Mailbox),
+            _ => Mailbox::read(without_source_route(text, repertoire)?, repertoire).map(Self::Mailbox),
+        }
+    }
+
+    /// Whether it can be written without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
         }
     }
 }
@@ -173,10 +235,27 @@ pub enum ForwardPath {
 impl ForwardPath {
     /// Reads what stands between the brackets. A source route is checked and ignored.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::Ascii)
+    }
+
+    /// The same with UTF-8 in it (RFC 6531 3.3).
+    pub fn parse_international(text: &str) -> Option<Self> {
+        Self::read(text, Repertoire::International)
+    }
+
+    fn read(text: &str, repertoire: Repertoire) -> Option<Self> {
         if text.eq_ignore_ascii_case("postmaster") {
             return Some(Self::Postmaster);
         }
-        Mailbox::parse(without_source_route(text)?).map(Self::Mailbox)
+        Mailbox::read(without_source_route(text, repertoire)?, repertoire).map(Self::Mailbox)
+    }
+
+    /// Whether it can be written without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Postmaster => true,
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
+        }
     }
 }
 
@@ -190,12 +269,15 @@ impl fmt::Display for ForwardPath {
 }
 
 /// `[ A-d-l ":" ] Mailbox`: the route is obsolete and never followed (RFC 5321 appendix C).
-fn without_source_route(text: &str) -> Option<&str> {
+fn without_source_route(text: &str, repertoire: Repertoire) -> Option<&str> {
     if !text.starts_with('@') {
         return Some(text);
     }
     let (route, mailbox) = text.split_once(':')?;
-    let is_hop = |hop: &str| hop.strip_prefix('@').and_then(Domain::parse).is_some();
+    let is_hop = |hop: &str| {
+        let domain = hop.strip_prefix('@');
+        domain.and_then(|domain| Domain::read(domain, repertoire)).is_some()
+    };
     (text.len() <= ADDRESS_MAX && route.split(',').all(is_hop)).then_some(mailbox)
 }
 
@@ -323,7 +405,67 @@ mod tests {
         }
     }
 
+    #[test]
+    fn addresses_in_utf8_are_read_where_they_are_asked_for() {
+        for text in [
+            "gr\u{e5}@b",
+            "a@b\u{fc}cher.example",
+            "\"\u{e9} \u{4e2d}\"@b",
+            "\u{4e2d}\u{6587}@\u{4f8b}\u{3048}.example",
+            "a.\u{e9}@b",
+        ] {
+            assert!(Mailbox::parse(text).is_none(), "{text}");
+            let mailbox = Mailbox::parse_international(text).unwrap_or_else(|| panic!("{text}"));
+            assert!(!mailbox.is_ascii());
+            assert!(Mailbox::parse_international(&mailbox.to_string()) == Some(mailbox));
+        }
+        for text in [
+            "a\u{202e}b@c",
+            "a\u{200b}@c",
+            "a\u{85}@c",
+            "a\u{a0}@c",
+            "a@b\u{3002}c",
+            "a@b\u{ff0e}c",
+            "a\u{ff20}b",
+            "a@-\u{e9}",
+            "a@\u{e9}..b",
+            "\u{feff}a@b",
+            "a@[\u{e9}]",
+            "\"\\\u{e9}\"@b",
+            &format!("{}@b", "\u{e9}".repeat(33)),
+            &format!("a@{}", "\u{e9}".repeat(32)),
+        ] {
+            assert!(
+                Mailbox::parse_international(text).is_none(),
+                "{}",
+                text.escape_unicode()
+            );
+        }
+    }
+
+    #[test]
+    fn a_domain_that_only_looks_like_another_is_another() {
+        let own = Domain::parse("relay.test").expect("a domain");
+        for lookalike in [
+            "rel\u{430}y.test",
+            "\u{ff52}elay.test",
+            "relay.te\u{17f}t",
+            "relay.t\u{e9}st",
+        ] {
+            let domain = Domain::read(lookalike, Repertoire::International).expect("well formed");
+            assert!(domain != own, "{lookalike}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_read_in_utf8_is_written_so_that_it_reads_the_same(text in "[a-c\"\\\\@.>< \u{e9}\u{4e2d}\u{202e}]{0,12}@[a-b\u{fc}.-]{1,6}") {
+            if let Some(mailbox) = Mailbox::parse_international(&text) {
+                prop_assert!(mailbox.is_ascii() == Mailbox::parse(&text).is_some());
+                prop_assert!(Mailbox::parse_international(&mailbox.to_string()) == Some(mailbox));
+            }
+        }
+
         #[test]
         fn what_is_read_is_written_so_that_it_reads_the_same(text in "[a-c\"\\\\@.>< \u{e9}]{0,12}@[a-b.-]{1,6}") {
             if let Some(mailbox) = Mailbox::parse(&text) {
@@ -331,7 +473,7 @@ mod tests {
                 // Unquoting only shortens; quoting again may escape fewer octets, never more.
                 prop_assert!(form.len() <= text.len());
                 prop_assert!(Mailbox::parse(&form) == Some(mailbox));
-                prop_assert!(form.bytes().all(|octet| is_printable(&octet)));
+                prop_assert!(form.bytes().all(|octet| matches!(octet, b' '..=b'~')));
             }
         }
     }

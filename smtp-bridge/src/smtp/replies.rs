@@ -130,13 +130,14 @@ pub fn hello(domain: &str) -> Reply {
     Reply::plain(250, domain.to_owned().into())
 }
 
-/// Answer to EHLO: the domain, then one keyword a line.
-pub fn extended_hello(domain: &str, size_max: u64, auth: bool) -> Reply {
-    let auth = if auth { "\nAUTH PLAIN LOGIN" } else { "" };
-    Reply::plain(
-        250,
-        format!("{domain}\nPIPELINING\nSIZE {size_max}\n8BITMIME\nENHANCEDSTATUSCODES{auth}").into(),
-    )
+/// Answer to EHLO: the domain, then one keyword a line, those of `more` last.
+pub fn extended_hello(domain: &str, size_max: u64, more: &[&str]) -> Reply {
+    let mut text = format!("{domain}\nPIPELINING\nSIZE {size_max}\n8BITMIME\nENHANCEDSTATUSCODES\nCHUNKING");
+    for keyword in more {
+        text.push('\n');
+        text.push_str(keyword);
+    }
+    Reply::plain(250, text.into())
 }
 
 /// A server's turn in an AUTH exchange; the challenge is already in base64.
@@ -146,6 +147,10 @@ pub const fn challenge(base64: &'static str) -> Reply {
 
 /// The text may come.
 pub const START_TEXT: Reply = Reply::plain(354, Cow::Borrowed("end with <CRLF>.<CRLF>"));
+/// STARTTLS: the handshake may begin.
+pub const READY_FOR_TLS: Reply = reply(220, (2, 0, 0), "ready to start TLS");
+/// A chunk that is not the last.
+pub const CHUNK_OK: Reply = reply(250, (2, 0, 0), "chunk received");
 /// RSET, NOOP.
 pub const OK: Reply = reply(250, (2, 0, 0), "ok");
 /// QUIT.
@@ -169,6 +174,12 @@ pub const AUTHENTICATED: Reply = reply(235, (2, 7, 0), "authenticated");
 pub const TOO_MANY_CONNECTIONS: Reply = reply(421, (4, 3, 2), "too many connections, try again later");
 /// The client said nothing for too long.
 pub const TIMED_OUT: Reply = reply(421, (4, 4, 2), "timed out");
+/// The server stops.
+pub const SHUTTING_DOWN: Reply = reply(421, (4, 3, 2), "shutting down, try again later");
+/// Too many commands without a message.
+pub const TOO_MANY_COMMANDS: Reply = reply(421, (4, 7, 0), "too many commands without a message");
+/// Something came behind STARTTLS before the handshake: whoever put it there need not be the client.
+pub const INJECTED: Reply = reply(421, (4, 7, 0), "nothing may follow STARTTLS");
 /// Too many bad commands.
 pub const TOO_MANY_ERRORS: Reply = reply(421, (4, 7, 0), "too many errors");
 /// Too many recipients that do not exist.
@@ -192,8 +203,8 @@ pub const BAD_ARGUMENT: Reply = reply(501, (5, 5, 4), "bad argument");
 pub const BAD_SENDER_SYNTAX: Reply = reply(501, (5, 1, 7), "bad sender address");
 /// The forward-path breaks RFC 5321 4.1.2.
 pub const BAD_RECIPIENT_SYNTAX: Reply = reply(501, (5, 1, 3), "bad recipient address");
-/// An address outside ASCII; SMTPUTF8 is not offered.
-pub const ADDRESS_NOT_ASCII: Reply = reply(553, (5, 6, 7), "addresses must be ASCII");
+/// An address outside ASCII, in a transaction without SMTPUTF8 (RFC 6531 3.5).
+pub const ADDRESS_NOT_ASCII: Reply = reply(553, (5, 6, 7), "addresses must be ASCII here");
 /// A parameter of MAIL or RCPT that was not offered.
 pub const UNKNOWN_PARAMETER: Reply = reply(555, (5, 5, 4), "parameter not recognised");
 /// Known, and not offered here.
@@ -261,8 +272,8 @@ mod tests {
         assert_eq!(written(&OK), "250 2.0.0 ok\r\n");
         assert_eq!(written(&challenge("")), "334 \r\n");
         assert_eq!(
-            written(&extended_hello("relay.test", 7, false)),
-            "250-relay.test\r\n250-PIPELINING\r\n250-SIZE 7\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+            written(&extended_hello("relay.test", 7, &["X"])),
+            "250-relay.test\r\n250-PIPELINING\r\n250-SIZE 7\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 X\r\n"
         );
     }
 

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
@@ -12,9 +14,13 @@ use super::limits::{LINE_MAX, Limits, TEXT_BUFFER, Timer};
 use super::path::{ForwardPath, ReversePath};
 use super::replies::{self, Reply};
 use super::session::{Event, Session};
+use crate::net::{BoxStream, Promise, stopped};
 
 /// How long a farewell may take: the last reply to leave, and the client to close after it.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// Silence after which a session's large buffer is given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -58,18 +64,58 @@ pub trait Receiver: Send {
     fn finish(self) -> impl Future<Output = Reply> + Send;
 }
 
-/// Serves one connection until either side ends it.
+/// What makes a connection secret.
+pub trait Secure: Send + Sync {
+    /// Shakes hands as the server; what comes back carries what is said from then on.
+    fn secure(&self, stream: BoxStream) -> Promise<'_, io::Result<BoxStream>>;
+}
+
+/// What the connections of one listener have in common.
+#[derive(Clone)]
+pub struct Door {
+    limits: Limits,
+    secure: Option<Arc<dyn Secure>>,
+    closing: Option<watch::Receiver<bool>>,
+}
+
+impl Door {
+    /// A door with these limits, without TLS, which never closes.
+    pub fn new(limits: Limits) -> Self {
+        let limits = Limits {
+            starttls: false,
+            ..limits
+        };
+        Self {
+            limits,
+            secure: None,
+            closing: None,
+        }
+    }
+
+    /// Offers STARTTLS.
+    pub fn with_tls(mut self, secure: Arc<dyn Secure>) -> Self {
+        self.limits.starttls = true;
+        self.secure = Some(secure);
+        self
+    }
+
+    /// Closes when `closing` turns true: no message begins from then on, those that are coming in are taken.
+    pub fn until(mut self, closing: watch::Receiver<bool>) -> Self {
+        self.closing = Some(closing);
+        self
+    }
+}
+
+/// Serves one connection until either side ends it, or the door closes.
 ///
 /// The caller bounds how many there are ([`CONNECTIONS_MAX`](super::limits::CONNECTIONS_MAX)) and drops the future to
 /// end one early: a message without its reply is not accepted.
-pub async fn serve<S, B>(stream: S, limits: Limits, backend: B)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-    B: Backend,
-{
+pub async fn serve<B: Backend>(stream: BoxStream, door: Door, backend: B) {
     let connection = Connection {
         stream,
-        session: Session::new(&limits),
+        session: Session::new(&door.limits),
+        secure: door.secure.as_deref(),
+        closing: door.closing.clone(),
         backend,
         message: None,
         input: Input::new(),
@@ -81,47 +127,62 @@ where
 }
 
 /// Tells a client that there are too many: 421 4.3.2 in place of the greeting.
-pub async fn turn_away<S>(mut stream: S)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
+pub async fn turn_away(mut stream: BoxStream) {
     let mut reply = Vec::new();
     replies::TOO_MANY_CONNECTIONS.write_to(&mut reply);
     let _gone = timeout(FAREWELL, stream.write_all(&reply)).await;
     close(&mut stream).await;
 }
 
-struct Connection<'l, S, B: Backend> {
-    stream: S,
+struct Connection<'l, B: Backend> {
+    stream: BoxStream,
     session: Session<'l>,
+    secure: Option<&'l dyn Secure>,
+    closing: Option<watch::Receiver<bool>>,
     backend: B,
     message: Option<B::Message>,
     input: Input,
-    /// When the session's timer started: with the latest reply.
+    /// When the session's timer started: with the latest reply, or with the message.
     clock: Instant,
     /// Octets that came since and count for the timer: at most one for each millisecond that passed.
     octets: u64,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> {
+/// What is next when all that came is done.
+enum Next {
+    Read,
+    ShakeHands,
+    End,
+}
+
+impl<B: Backend> Connection<'_, B> {
     async fn run(mut self) -> io::Result<()> {
-        let mut open = true;
-        while open {
-            open = self.obey().await;
+        loop {
+            let next = self.obey().await;
             self.flush().await?;
-            open = open && self.read().await?;
+            match next {
+                Next::End => break,
+                Next::ShakeHands => self.shake_hands().await?,
+                Next::Read => {}
+            }
+            if !self.read().await? {
+                break;
+            }
         }
         close(&mut self.stream).await;
         Ok(())
     }
 
-    /// Does all that the input asks for; whether the session goes on.
-    async fn obey(&mut self) -> bool {
+    /// Does all that the input asks for.
+    async fn obey(&mut self) -> Next {
         let Self {
             session,
+            closing,
             backend,
             message,
             input,
+            clock,
+            octets: timed,
             ..
         } = self;
         loop {
@@ -129,14 +190,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
             match event {
                 None => {
                     input.consume(used);
-                    return true;
+                    return Next::Read;
                 }
-                Some(Event::Close) => return false,
+                Some(Event::Close) => return Next::End,
+                Some(Event::StartTls) => {
+                    input.consume(used);
+                    return Next::ShakeHands;
+                }
                 Some(Event::Auth(credentials)) => {
                     session.answer_auth(backend.auth(&credentials.user, &credentials.password));
                 }
                 Some(Event::Mail(reverse_path, size)) => {
-                    let verdict = backend.mail(&reverse_path, size);
+                    let verdict = match closing {
+                        Some(closing) if *closing.borrow() => Err(replies::SHUTTING_DOWN),
+                        _ => backend.mail(&reverse_path, size),
+                    };
                     session.answer_mail(reverse_path, verdict);
                 }
                 Some(Event::Rcpt(recipient)) => {
@@ -148,6 +216,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
                 Some(Event::Data) => {
                     let verdict = backend.data(session.reverse_path(), session.recipients()).await;
                     session.answer_data(verdict.map(|fresh| *message = Some(fresh)));
+                    // From here on, and not from one chunk's reply to the next.
+                    (*clock, *timed) = (Instant::now(), 0);
                 }
                 Some(Event::Text(octets)) => {
                     let outcome = message
@@ -171,6 +241,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
         }
     }
 
+    /// Goes on under TLS. The session has seen to it that nothing was read beyond STARTTLS.
+    async fn shake_hands(&mut self) -> io::Result<()> {
+        let secure = self.secure.ok_or(io::ErrorKind::Unsupported)?;
+        let stream = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        self.stream = timeout(HANDSHAKE, secure.secure(stream))
+            .await
+            .map_err(|_| io::ErrorKind::TimedOut)??;
+        self.session.secured();
+        (self.clock, self.octets) = (Instant::now(), 0);
+        Ok(())
+    }
+
     /// Sends the replies to all that came in one batch (RFC 2920). A client that does not take them is not read from.
     async fn flush(&mut self) -> io::Result<()> {
         let output = self.session.take_output();
@@ -184,7 +266,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
         timeout(Timer::Write.allows(0), write)
             .await
             .map_err(|_| io::ErrorKind::TimedOut)??;
-        (self.clock, self.octets) = (Instant::now(), 0);
+        // The replies to chunks are none that a message may be dragged out with.
+        if !self.session.is_receiving() {
+            (self.clock, self.octets) = (Instant::now(), 0);
+        }
         Ok(())
     }
 
@@ -202,7 +287,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
             } else {
                 deadline
             };
-            match timeout_at(until, self.stream.read(self.input.room())).await {
+            let read = timeout_at(until, self.stream.read(self.input.room()));
+            let read = tokio::select! {
+                biased;
+                () = closed(&mut self.closing), if timer == Timer::Command => {
+                    self.session.shut_down();
+                    return Ok(true);
+                }
+                read = read => read,
+            };
+            match read {
                 Ok(length) => {
                     let length = length?;
                     self.input.fill(length);
@@ -223,8 +317,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, B: Backend> Connection<'_, S, B> 
     }
 }
 
+/// Ends when the door closes.
+async fn closed(closing: &mut Option<watch::Receiver<bool>>) {
+    match closing {
+        Some(closing) => stopped(closing).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Closes so that the last reply arrives: input that nobody reads would turn it into a reset.
-async fn close<S: AsyncRead + AsyncWrite + Unpin + Send>(stream: &mut S) {
+async fn close(stream: &mut BoxStream) {
     let farewell = async {
         stream.shutdown().await?;
         let mut ignored = [0; 256];

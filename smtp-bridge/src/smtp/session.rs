@@ -3,10 +3,10 @@
 //! No socket, no clock, no decision about mail: [`serve`](super::serve) drives it, a backend decides.
 
 use super::auth::{Credentials, Exchange, Turn};
-use super::command::{Command, Mail};
-use super::data::{DataScanner, Found};
+use super::command::{Bdat, Command, Mail};
+use super::intake::{Chunk, Chunked, Text};
 use super::limits::{
-    BAD_COMMANDS_MAX, BareNewlines, DRAIN_MAX, LINE_MAX, LOGIN_FAILURES_MAX, Limits, Login, RECIPIENTS_MAX,
+    BAD_COMMANDS_MAX, DRAIN_MAX, IDLE_COMMANDS_MAX, LINE_MAX, LOGIN_FAILURES_MAX, Limits, Login, RECIPIENTS_MAX,
     REFUSED_RECIPIENTS_MAX, Timer,
 };
 use super::path::{ForwardPath, ReversePath};
@@ -21,13 +21,24 @@ pub struct Session<'l> {
     stage: Stage,
     expects: Expects,
     login: LoginStage,
+    /// Whether STARTTLS may come.
+    offers_tls: bool,
+    is_secured: bool,
     output: Vec<u8>,
     bad_commands: u32,
     refused_recipients: u32,
+    /// Whether the MAIL that is asked about has SMTPUTF8.
+    mail_has_utf8: bool,
+    /// Commands since the last message.
+    idle_commands: u32,
+    /// Octets of chunks that belonged to no message.
+    drained: u64,
 }
 
 /// What the session wants its driver to do or to decide.
 pub enum Event<'i> {
+    /// Send the output, then shake hands; nothing read so far is part of it. [`Session::secured`], or end.
+    StartTls,
     /// Is this the user? [`Session::answer_auth`]
     Auth(Credentials),
     /// May mail come from here, of this announced size? [`Session::answer_mail`]
@@ -55,6 +66,8 @@ enum Stage {
     Idle,
     /// After MAIL.
     Transaction(Envelope),
+    /// No transaction, as a chunk of it was refused: those that were sent behind it are expected (RFC 3030 section 2).
+    Failed,
 }
 
 struct Envelope {
@@ -62,6 +75,10 @@ struct Envelope {
     recipients: Vec<ForwardPath>,
     /// RCPTs answered 250, repetitions included.
     rcpt_count: usize,
+    /// MAIL had SMTPUTF8.
+    utf8: bool,
+    /// What BDAT brought, between two chunks.
+    chunked: Option<Chunked>,
 }
 
 /// What the next octets are.
@@ -71,15 +88,8 @@ enum Expects {
     LineEnd(Reply),
     AuthResponse(Exchange),
     Text(Text),
+    Chunk(Chunk),
     Nothing,
-}
-
-/// A message that comes in.
-struct Text {
-    scanner: DataScanner,
-    octets: u64,
-    /// Why it is drained instead of taken.
-    refusal: Option<Reply>,
 }
 
 enum LoginStage {
@@ -89,7 +99,7 @@ enum LoginStage {
 }
 
 /// How far the session came with its input.
-enum Progress<'i> {
+pub(super) enum Progress<'i> {
     /// Needs more octets.
     Waits,
     /// Has more to do.
@@ -110,9 +120,14 @@ impl<'l> Session<'l> {
             stage: Stage::Unknown,
             expects: Expects::Command,
             login,
+            offers_tls: limits.starttls,
+            is_secured: false,
             output: Vec::new(),
             bad_commands: 0,
             refused_recipients: 0,
+            mail_has_utf8: false,
+            idle_commands: 0,
+            drained: 0,
         };
         session.reply(&replies::greeting(limits.domain.as_str()));
         session
@@ -133,12 +148,22 @@ impl<'l> Session<'l> {
                     (taken, Some(progress)) => (taken, progress),
                     (taken, None) => (taken, self.handle_text_end()),
                 },
+                Expects::Chunk(chunk) => match chunk.handle(rest, self.limits) {
+                    (taken, Some(progress)) => (taken, progress),
+                    (taken, None) => (taken, self.handle_chunk_end()),
+                },
                 Expects::Nothing => (rest.len(), Progress::Asks(Event::Close)),
             };
             used += taken;
             match progress {
                 Progress::Waits => return (used, None),
                 Progress::Continues => {}
+                // Whoever sits between could have put it there, to be read as if it had come under TLS.
+                Progress::Asks(Event::StartTls) if used < input.len() => self.reply(&replies::INJECTED),
+                Progress::Asks(Event::StartTls) => {
+                    self.reply(&replies::READY_FOR_TLS);
+                    return (used, Some(Event::StartTls));
+                }
                 Progress::Asks(event) => return (used, Some(event)),
             }
         }
@@ -151,10 +176,30 @@ impl<'l> Session<'l> {
 
     /// The clock that runs while the session waits.
     pub fn timer(&self) -> Timer {
-        if matches!(self.expects, Expects::Text(_)) {
+        if self.is_receiving() {
             Timer::Text
         } else {
             Timer::Command
+        }
+    }
+
+    /// Whether a message is coming in, between its chunks too.
+    pub fn is_receiving(&self) -> bool {
+        let between_chunks = matches!(&self.stage, Stage::Transaction(Envelope { chunked: Some(_), .. }));
+        between_chunks || matches!(self.expects, Expects::Text(_) | Expects::Chunk(_))
+    }
+
+    /// The server stops: says so, and ends. A message that is coming in is lost by that, so it is waited for.
+    pub fn shut_down(&mut self) {
+        self.reply(&replies::SHUTTING_DOWN);
+    }
+
+    /// The handshake of [`Event::StartTls`] is done: nothing that was said before it counts (RFC 3207 section 4.2).
+    pub fn secured(&mut self) {
+        self.stage = Stage::Unknown;
+        (self.offers_tls, self.is_secured) = (false, true);
+        if matches!(self.login, LoginStage::Done) {
+            self.login = LoginStage::Awaited { failures: 0 };
         }
     }
 
@@ -193,12 +238,15 @@ impl<'l> Session<'l> {
 
     /// Answers [`Event::Mail`], whose reverse-path comes back here.
     pub fn answer_mail(&mut self, reverse_path: ReversePath, verdict: Result<(), Reply>) {
+        let utf8 = std::mem::take(&mut self.mail_has_utf8);
         match verdict {
             Ok(()) => {
                 self.stage = Stage::Transaction(Envelope {
                     reverse_path,
                     recipients: Vec::new(),
                     rcpt_count: 0,
+                    utf8,
+                    chunked: None,
                 });
                 self.reply(&replies::SENDER_OK);
             }
@@ -225,16 +273,14 @@ impl<'l> Session<'l> {
 
     /// Answers [`Event::Data`]. A refusal ends the transaction.
     pub fn answer_data(&mut self, verdict: Result<(), Reply>) {
-        match verdict {
-            Ok(()) => {
-                self.expects = Expects::Text(Text {
-                    scanner: DataScanner::new(),
-                    octets: 0,
-                    refusal: None,
-                });
+        match (verdict, &mut self.expects) {
+            (Ok(()), Expects::Chunk(_)) => {}
+            (Err(refusal), Expects::Chunk(chunk)) => chunk.message = Err(refusal),
+            (Ok(()), _) => {
+                self.expects = Expects::Text(Text::new());
                 self.reply(&replies::START_TEXT);
             }
-            Err(refusal) => {
+            (Err(refusal), _) => {
                 self.stage = Stage::Idle;
                 self.reply(&refusal);
             }
@@ -243,14 +289,17 @@ impl<'l> Session<'l> {
 
     /// Refuses the message that comes in: the rest is drained, then this reply given.
     pub fn refuse_text(&mut self, refusal: Reply) {
-        if let Expects::Text(text) = &mut self.expects {
-            text.refusal = Some(refusal);
+        match &mut self.expects {
+            Expects::Text(text) => text.refusal = Some(refusal),
+            Expects::Chunk(chunk) => chunk.message = Err(refusal),
+            _ => {}
         }
     }
 
     /// Answers [`Event::TextEnd`]: a positive reply says that the message is stored durably.
     pub fn answer_text(&mut self, reply: &Reply) {
         self.stage = Stage::Idle;
+        self.idle_commands = 0;
         self.reply(reply);
     }
 
@@ -285,7 +334,14 @@ impl<'l> Session<'l> {
     fn line<'i>(&mut self, line: &[u8]) -> Progress<'i> {
         let outcome = match std::mem::replace(&mut self.expects, Expects::Command) {
             Expects::AuthResponse(exchange) => exchange.take(line).map(|turn| self.turn(turn)),
-            _ => Command::parse(line).and_then(|command| self.command(command)),
+            _ => {
+                self.idle_commands += 1;
+                if self.idle_commands > IDLE_COMMANDS_MAX {
+                    Err(replies::TOO_MANY_COMMANDS)
+                } else {
+                    Command::parse(line).and_then(|command| self.command(command))
+                }
+            }
         };
         outcome.unwrap_or_else(|refusal| {
             self.refuse(refusal);
@@ -296,23 +352,24 @@ impl<'l> Session<'l> {
     fn command<'i>(&mut self, command: Command<'_>) -> Result<Progress<'i>, Reply> {
         let domain = self.limits.domain.as_str();
         match command {
-            Command::Helo => self.hello(&replies::hello(domain)),
+            Command::Helo => return Ok(self.hello(&replies::hello(domain))),
             Command::Ehlo => {
-                let offers_auth = !matches!(self.login, LoginStage::NotOffered);
-                self.hello(&replies::extended_hello(domain, self.limits.size_max, offers_auth));
+                let more = self.offered();
+                return Ok(self.hello(&replies::extended_hello(domain, self.limits.size_max, &more)));
             }
+            Command::StartTls => return self.starttls(),
             Command::Mail(mail) => return self.mail(mail),
             Command::Rcpt(recipient) => return self.rcpt(recipient),
             Command::Data => return self.data(),
+            Command::Bdat(bdat) => return Ok(self.bdat(&bdat)),
             Command::Auth {
                 mechanism,
                 initial_response,
             } => return self.auth(mechanism, initial_response),
             Command::Rset => {
-                if matches!(self.stage, Stage::Transaction(_)) {
-                    self.stage = Stage::Idle;
-                }
+                let dropped = self.end_transaction();
                 self.reply(&replies::OK);
+                return Ok(dropped);
             }
             Command::Noop => self.reply(&replies::OK),
             Command::Help => self.reply(&replies::HELP),
@@ -325,10 +382,49 @@ impl<'l> Session<'l> {
         Ok(Progress::Continues)
     }
 
+    /// What EHLO shows beyond what every session has.
+    fn offered(&self) -> Vec<&'static str> {
+        let auth = !matches!(self.login, LoginStage::NotOffered);
+        [
+            (self.limits.utf8, "SMTPUTF8"),
+            (self.offers_tls, "STARTTLS"),
+            (auth, "AUTH PLAIN LOGIN"),
+        ]
+        .into_iter()
+        .filter_map(|(is_offered, keyword)| is_offered.then_some(keyword))
+        .collect()
+    }
+
     /// HELO and EHLO also end a transaction (RFC 5321 4.1.4).
-    fn hello(&mut self, reply: &Reply) {
+    fn hello<'i>(&mut self, reply: &Reply) -> Progress<'i> {
+        let dropped = self.end_transaction();
         self.stage = Stage::Idle;
         self.reply(reply);
+        dropped
+    }
+
+    /// Ends a transaction if there is one, and has what came of its message dropped.
+    fn end_transaction<'i>(&mut self) -> Progress<'i> {
+        match &self.stage {
+            Stage::Unknown => return Progress::Continues,
+            Stage::Transaction(Envelope { chunked: Some(_), .. }) => {
+                self.stage = Stage::Idle;
+                return Progress::Asks(Event::TextRefused);
+            }
+            Stage::Idle | Stage::Transaction(_) | Stage::Failed => {}
+        }
+        self.stage = Stage::Idle;
+        Progress::Continues
+    }
+
+    fn starttls<'i>(&mut self) -> Result<Progress<'i>, Reply> {
+        if self.is_secured || self.is_receiving() {
+            Err(replies::BAD_SEQUENCE)
+        } else if self.offers_tls {
+            Ok(Progress::Asks(Event::StartTls))
+        } else {
+            Err(replies::NOT_IMPLEMENTED)
+        }
     }
 
     fn mail<'i>(&mut self, mail: Mail) -> Result<Progress<'i>, Reply> {
@@ -336,15 +432,24 @@ impl<'l> Session<'l> {
             (LoginStage::NotOffered, _) if mail.vouched => Err(replies::UNKNOWN_PARAMETER),
             (LoginStage::Awaited { .. }, _) => Err(replies::AUTH_REQUIRED),
             (_, Stage::Unknown | Stage::Transaction(_)) => Err(replies::BAD_SEQUENCE),
-            (_, Stage::Idle) if mail.size.is_some_and(|size| size > self.limits.size_max) => Err(replies::TOO_BIG),
-            (_, Stage::Idle) => Ok(Progress::Asks(Event::Mail(mail.reverse_path, mail.size))),
+            _ if mail.utf8 && !self.limits.utf8 => Err(replies::UNKNOWN_PARAMETER),
+            _ if !mail.utf8 && !mail.reverse_path.is_ascii() => Err(replies::ADDRESS_NOT_ASCII),
+            _ if mail.size.is_some_and(|size| size > self.limits.size_max) => Err(replies::TOO_BIG),
+            _ => {
+                self.mail_has_utf8 = mail.utf8;
+                Ok(Progress::Asks(Event::Mail(mail.reverse_path, mail.size)))
+            }
         }
     }
 
     fn rcpt<'i>(&mut self, recipient: ForwardPath) -> Result<Progress<'i>, Reply> {
-        let Stage::Transaction(envelope) = &mut self.stage else {
-            return Err(replies::BAD_SEQUENCE);
+        let envelope = match &mut self.stage {
+            Stage::Transaction(envelope) if envelope.chunked.is_none() => envelope,
+            _ => return Err(replies::BAD_SEQUENCE),
         };
+        if !envelope.utf8 && !recipient.is_ascii() {
+            return Err(replies::ADDRESS_NOT_ASCII);
+        }
         if envelope.rcpt_count >= RECIPIENTS_MAX {
             // No fault of the client: it may well send the message to these and the rest by the next one.
             self.reply(&replies::TOO_MANY_RECIPIENTS);
@@ -358,11 +463,40 @@ impl<'l> Session<'l> {
     }
 
     fn data<'i>(&self) -> Result<Progress<'i>, Reply> {
-        if self.recipients().is_empty() {
+        if self.recipients().is_empty() || self.is_receiving() {
             Err(replies::BAD_SEQUENCE)
         } else {
             Ok(Progress::Asks(Event::Data))
         }
+    }
+
+    /// Whatever the answer, the octets of the chunk come first and are no commands (RFC 3030 section 2).
+    fn bdat<'i>(&mut self, bdat: &Bdat) -> Progress<'i> {
+        if bdat.octets > DRAIN_MAX {
+            self.reply(&replies::TOO_BIG);
+            self.expects = Expects::Nothing;
+            return Progress::Continues;
+        }
+        let (message, progress) = match &mut self.stage {
+            Stage::Transaction(envelope) if !envelope.recipients.is_empty() => {
+                let is_first = envelope.chunked.is_none();
+                let chunked = envelope.chunked.take().unwrap_or_else(Chunked::new);
+                if chunked.has_no_room_for(bdat.octets, self.limits) {
+                    (Err(replies::TOO_BIG), Progress::Asks(Event::TextRefused))
+                } else if is_first {
+                    (Ok(chunked), Progress::Asks(Event::Data))
+                } else {
+                    (Ok(chunked), Progress::Continues)
+                }
+            }
+            _ if matches!(self.login, LoginStage::Awaited { .. }) => (Err(replies::AUTH_REQUIRED), Progress::Continues),
+            _ => (Err(replies::BAD_SEQUENCE), Progress::Continues),
+        };
+        if message.is_err() {
+            self.drained += bdat.octets;
+        }
+        self.expects = Expects::Chunk(Chunk::new(bdat.octets, bdat.is_last, message));
+        progress
     }
 
     fn auth<'i>(&mut self, mechanism: &str, initial_response: Option<&str>) -> Result<Progress<'i>, Reply> {
@@ -413,6 +547,31 @@ impl<'l> Session<'l> {
         }
     }
 
+    fn handle_chunk_end<'i>(&mut self) -> Progress<'i> {
+        let Expects::Chunk(chunk) = std::mem::replace(&mut self.expects, Expects::Command) else {
+            unreachable!("a chunk ends only while one is expected");
+        };
+        match (chunk.message, &mut self.stage) {
+            (Ok(_), _) if chunk.is_last => return Progress::Asks(Event::TextEnd),
+            (Ok(chunked), Stage::Transaction(envelope)) => {
+                envelope.chunked = Some(chunked);
+                self.reply(&replies::CHUNK_OK);
+            }
+            (Ok(_), _) => unreachable!("a message has its transaction"),
+            // Sent before the client knew.
+            (Err(refusal), Stage::Failed) => self.reply(&refusal),
+            (Err(refusal), Stage::Transaction(envelope)) if !envelope.recipients.is_empty() => {
+                self.stage = Stage::Failed;
+                self.reply(&refusal);
+            }
+            (Err(refusal), _) => self.refuse(refusal),
+        }
+        if self.drained > DRAIN_MAX {
+            self.expects = Expects::Nothing;
+        }
+        Progress::Continues
+    }
+
     /// Answers a command that failed; whoever sends too many of them is sent away.
     fn refuse(&mut self, refusal: Reply) {
         self.bad_commands += u32::from(refusal.is_permanent());
@@ -425,31 +584,5 @@ impl<'l> Session<'l> {
         if reply.code == 421 {
             self.expects = Expects::Nothing;
         }
-    }
-}
-
-impl Text {
-    /// Finds what is next; nothing when the message is over.
-    fn handle<'i>(&mut self, input: &'i [u8], limits: &Limits) -> (usize, Option<Progress<'i>>) {
-        let (used, found) = self.scanner.scan(input);
-        let refuses_bare = limits.bare_newlines == BareNewlines::Refuse;
-        let (text, fault) = match found {
-            Found::Nothing => return (used, Some(Progress::Waits)),
-            Found::End => return (used, None),
-            Found::Text(text) => (text, None),
-            Found::BareNewline => (&b"\r\n"[..], refuses_bare.then_some(replies::BARE_NEWLINE)),
-        };
-        self.octets += text.len() as u64;
-        let too_big = (self.octets > limits.size_max).then_some(replies::TOO_BIG);
-        let progress = match (&self.refusal, too_big.or(fault)) {
-            (Some(_), _) if self.octets > DRAIN_MAX => return (used, None),
-            (Some(_), _) => Progress::Continues,
-            (None, Some(fault)) => {
-                self.refusal = Some(fault);
-                Progress::Asks(Event::TextRefused)
-            }
-            (None, None) => Progress::Asks(Event::Text(text)),
-        };
-        (used, Some(progress))
     }
 }

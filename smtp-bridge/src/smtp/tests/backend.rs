@@ -81,6 +81,7 @@ impl Memory {
                 match event {
                     None => waits = true,
                     Some(Event::Close) => return String::from_utf8(replied).expect("ASCII") + "closed",
+                    Some(Event::StartTls) => session.secured(),
                     Some(Event::Auth(credentials)) => {
                         session.answer_auth(self.auth(&credentials.user, &credentials.password));
                     }

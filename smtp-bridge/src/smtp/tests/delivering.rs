@@ -30,7 +30,7 @@ async fn delivered(reverse_path: &str, recipient: &str, message: &[u8]) -> (Deli
     let (client, server) = duplex(4_096);
     let memory = Memory::default();
     let backend = memory.clone();
-    let serving = tokio::spawn(serve(server, mx(), backend));
+    let serving = tokio::spawn(serve(Box::new(server), Door::new(mx()), backend));
     let result = once(client, reverse_path, recipient, message).await;
     serving.await.expect("no panic");
     (result, memory.stored())
@@ -210,7 +210,7 @@ const PIPELINING: &str = "250-x\r\n250 PIPELINING\r\n";
 async fn one_connection_carries_many_messages() {
     let (client, server) = duplex(4_096);
     let memory = Memory::default();
-    tokio::spawn(serve(server, mx(), memory.clone()));
+    tokio::spawn(serve(Box::new(server), Door::new(mx()), memory.clone()));
     let mut connection = Connection::open(client, &domain()).await.expect("a greeting");
     for (recipient, message, result) in [
         ("a@relay.test", &b"one\r\n"[..], DeliveryResult::Delivered),
@@ -346,7 +346,7 @@ async fn a_long_message_is_stuffed_wherever_it_is_cut() {
         size_max: 1 << 22,
         ..mx()
     };
-    tokio::spawn(serve(server, limits, memory.clone()));
+    tokio::spawn(serve(Box::new(server), Door::new(limits), memory.clone()));
     let mut connection = Connection::open(client, &domain()).await.expect("a greeting");
     for lead in 0..8 {
         let message = "y".repeat(65_528 + lead) + &".".repeat(8) + &"\r\n.\r\n..\r\n".repeat(3) + ".";

@@ -1,17 +1,21 @@
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::*;
 use super::backend::*;
+use crate::net::{BoxStream, Promise};
 
 /// Serves one end of a pipe; the other end is the client.
 fn served(limits: Limits) -> (DuplexStream, Memory) {
     let (client, server) = duplex(4_096);
     let memory = Memory::default();
     let backend = memory.clone();
-    tokio::spawn(serve(server, limits, backend));
+    tokio::spawn(serve(Box::new(server), Door::new(limits), backend));
     (client, memory)
 }
 
@@ -178,9 +182,177 @@ async fn octets_sent_at_once_buy_no_time_to_hold_the_line() {
     assert_eq!(began.elapsed().as_secs(), 600);
 }
 
+/// A message in chunks, one a minute: each gets its reply, and all together have the time of one text.
+#[tokio::test(start_paused = true)]
+async fn chunks_drag_no_message_out() {
+    let began = Instant::now();
+    let (mut client, memory) = served(mx());
+    send(&mut client, "EHLO x\r\nMAIL FROM:<x@y>\r\nRCPT TO:<a@relay.test>\r\n").await;
+    sleep(Duration::from_secs(200)).await;
+    for _ in 0..9 {
+        send(&mut client, "BDAT 1\r\na").await;
+        sleep(Duration::from_secs(60)).await;
+    }
+    send(&mut client, "BDAT 1\r\na").await;
+    assert!(
+        all(client)
+            .await
+            .ends_with("250 2.0.0 chunk received\r\n421 4.4.2 timed out\r\n")
+    );
+    assert_eq!(began.elapsed().as_secs(), 800);
+    assert!(memory.stored().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_an_octet_a_minute_is_left() {
+    let began = Instant::now();
+    let (mut client, _memory) = served(mx());
+    let typing = async {
+        loop {
+            if client.write_all(b"N").await.is_err() {
+                return;
+            }
+            sleep(Duration::from_secs(60)).await;
+        }
+    };
+    timeout(Duration::from_secs(400), typing)
+        .await
+        .expect("the server hangs up");
+    assert!(began.elapsed().as_secs() <= 361, "{:?}", began.elapsed());
+}
+
+/// Serves behind a door that the sender closes.
+fn closing(limits: Limits) -> (DuplexStream, Memory, watch::Sender<bool>) {
+    let (client, server) = duplex(4_096);
+    let memory = Memory::default();
+    let (stop, closing) = watch::channel(false);
+    tokio::spawn(serve(
+        Box::new(server),
+        Door::new(limits).until(closing),
+        memory.clone(),
+    ));
+    (client, memory, stop)
+}
+
+const CLOSED: &str = "421 4.3.2 shutting down, try again later\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_at_a_closing_door_is_told_so() {
+    for begin in [
+        "",
+        "EHLO x\r\n",
+        "EHLO x\r\nMAIL FROM:<x@y>\r\nRCPT TO:<a@relay.test>\r\nNO",
+    ] {
+        let (mut client, _memory, stop) = closing(mx());
+        send(&mut client, begin).await;
+        sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        assert!(all(client).await.ends_with(CLOSED), "{begin}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_in_when_the_door_closes_gets_its_answer() {
+    for (begin, end) in [
+        (BEGIN, "text\r\n.\r\n"),
+        (
+            "EHLO x\r\nMAIL FROM:<x@y>\r\nRCPT TO:<a@relay.test>\r\nBDAT 4\r\nte",
+            "xtBDAT 2 LAST\r\n\r\n",
+        ),
+    ] {
+        let (mut client, memory, stop) = closing(mx());
+        send(&mut client, begin).await;
+        sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        sleep(Duration::from_secs(1)).await;
+        send(&mut client, end).await;
+        assert!(all(client).await.ends_with(&format!("250 2.0.0 accepted\r\n{CLOSED}")));
+        assert_eq!(memory.stored()[0].text, "text\r\n");
+
+        let (mut client, memory, stop) = closing(mx());
+        send(&mut client, begin).await;
+        sleep(Duration::from_secs(1)).await;
+        stop.send_replace(true);
+        send(
+            &mut client,
+            &format!("{end}MAIL FROM:<x@y>\r\nRCPT TO:<a@relay.test>\r\nDATA\r\n"),
+        )
+        .await;
+        assert!(all(client).await.ends_with(&format!("250 2.0.0 accepted\r\n{CLOSED}")));
+        assert_eq!(memory.stored().len(), 1, "the next one is not begun");
+    }
+}
+
+/// Stands for TLS: wants a word first, and says one.
+struct Password;
+
+impl Secure for Password {
+    fn secure(&self, mut stream: BoxStream) -> Promise<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).await?;
+            stream.write_all(b"<hello>\r\n").await?;
+            (&word == b"hello")
+                .then_some(stream)
+                .ok_or_else(|| io::ErrorKind::InvalidData.into())
+        })
+    }
+}
+
+fn secured() -> (DuplexStream, Memory) {
+    let (client, server) = duplex(4_096);
+    let memory = Memory::default();
+    let door = Door::new(mx()).with_tls(Arc::new(Password));
+    tokio::spawn(serve(Box::new(server), door, memory.clone()));
+    (client, memory)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_begins_anew_under_tls() {
+    let (mut client, memory) = secured();
+    send(&mut client, "EHLO x\r\nSTARTTLS\r\n").await;
+    let offered = until(&mut client, "220 2.0.0").await;
+    assert!(offered.contains("250 STARTTLS\r\n"), "{offered}");
+    send(
+        &mut client,
+        &format!("helloDATA\r\n{BEGIN}text\r\n.\r\nSTARTTLS\r\nQUIT\r\n"),
+    )
+    .await;
+    let under = all(client).await;
+    assert!(under.starts_with("<hello>\r\n503 5.5.1"), "{under}");
+    assert!(!under.contains("STARTTLS"), "{under}");
+    assert!(under.ends_with("250 2.0.0 accepted\r\n503 5.5.1 bad sequence of commands\r\n221 2.0.0 bye\r\n"));
+    assert_eq!(memory.stored().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_sent_behind_starttls_in_the_clear_ends_the_session() {
+    let (mut client, _memory) = secured();
+    send(&mut client, "EHLO x\r\nSTARTTLS\r\nhelloNOOP\r\n").await;
+    let said = all(client).await;
+    assert!(said.ends_with("421 4.7.0 nothing may follow STARTTLS\r\n"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_has_its_end() {
+    let began = Instant::now();
+    let (mut client, _memory) = secured();
+    send(&mut client, "EHLO x\r\nSTARTTLS\r\n").await;
+    until(&mut client, "220 2.0.0").await;
+    send(&mut client, "hell").await;
+    assert_eq!(all(client).await, "");
+    assert_eq!(began.elapsed().as_secs(), 30);
+
+    let (mut client, _memory) = secured();
+    send(&mut client, "EHLO x\r\nSTARTTLS\r\n").await;
+    until(&mut client, "220 2.0.0").await;
+    send(&mut client, "EHLO \r\n").await;
+    assert_eq!(all(client).await, "<hello>\r\n");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_too_many_is_told_so() {
     let (client, server) = duplex(512);
-    tokio::spawn(turn_away(server));
+    tokio::spawn(turn_away(Box::new(server)));
     assert_eq!(all(client).await, "421 4.3.2 too many connections, try again later\r\n");
 }

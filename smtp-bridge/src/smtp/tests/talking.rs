@@ -55,6 +55,19 @@ fn commands_are_answered_as_rfc_5321_orders_them() {
             "EHLO x\r\nMAIL FROM:<> AUTH=<>\r\nAUTH PLAIN AGEAYg==\r\n",
             "250 555 502",
         ),
+        ("EHLO x\r\nSTARTTLS\r\n", "250 502"),
+        (
+            "EHLO x\r\nMAIL FROM:<\u{e9}@b>\r\nMAIL FROM:<\u{e9}@b> SMTPUTF8\r\nRCPT TO:<\u{e9}@relay.test>\r\n",
+            "250 553 250 250",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<> SMTPUTF8\r\nRCPT TO:<a@r\u{e9}lay.test>\r\nRCPT TO:<a@\u{ff52}elay.test>\r\n",
+            "250 250 550 550",
+        ),
+        (
+            "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<\u{e9}@relay.test>\r\nRSET\r\nMAIL FROM:<>\r\nRCPT TO:<a@relay.test> ORCPT=rfc822;a@b\r\n",
+            "250 250 553 250 250 555",
+        ),
         (
             "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<Postmaster>\r\nRCPT TO:<a@foreign.example>\r\n",
             "250 250 250 550",
@@ -68,11 +81,20 @@ fn commands_are_answered_as_rfc_5321_orders_them() {
 fn ehlo_shows_the_domain_and_what_is_offered_and_nothing_else() {
     let offer = "220 relay.test ESMTP\r\n250-relay.test\r\n250-PIPELINING\r\n250-SIZE 2000\r\n250-8BITMIME\r\n";
     let mx_says = Memory::default().converse(&mx(), [&b"EHLO me\r\n"[..]]);
-    assert_eq!(mx_says, format!("{offer}250 ENHANCEDSTATUSCODES\r\n"));
+    assert_eq!(
+        mx_says,
+        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n")
+    );
+    let secret = Limits { starttls: true, ..mx() };
+    let secret_mx_says = Memory::default().converse(&secret, [&b"EHLO me\r\n"[..]]);
+    assert!(
+        secret_mx_says.ends_with("250-SMTPUTF8\r\n250 STARTTLS\r\n"),
+        "{secret_mx_says}"
+    );
     let submission_says = Memory::default().converse(&submission(), [&b"EHLO me\r\n"[..]]);
     assert_eq!(
         submission_says,
-        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250 AUTH PLAIN LOGIN\r\n")
+        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 AUTH PLAIN LOGIN\r\n")
     );
 }
 
@@ -124,6 +146,10 @@ fn authentication_is_required_once_and_bounded() {
             "auth plain\r\nAG1lAHNlY3JldA==\r\nAUTH PLAIN AG1lAHNlY3JldA==\r\n",
             "334 235 503",
         ),
+        (
+            "AUTH PLAIN AG1lAHNlY3JldA==\r\nMAIL FROM:<a@b> SMTPUTF8\r\nMAIL FROM:<a@b>\r\nRCPT TO:<\u{e9}@b>\r\n",
+            "235 555 250 553",
+        ),
         ("AUTH PLAIN =\r\nAUTH LOGIN\r\nbWU=\r\nc2VjcmV0\r\n", "501 334 334 235"),
         ("AUTH LOGIN bWU=\r\nc2VjcmV0\r\n", "334 235"),
         (
@@ -154,6 +180,43 @@ fn a_wrong_password_and_an_unknown_user_get_the_same_words() {
     let said =
         |attempt: &str| Memory::default().converse(&submission(), [format!("EHLO x\r\n{attempt}\r\n").as_bytes()]);
     assert_eq!(said("AUTH PLAIN AG1lAHdyb25n"), said("AUTH PLAIN AG5vYm9keQBzZWNyZXQ="));
+}
+
+#[test]
+fn nothing_that_was_said_before_tls_counts_under_it() {
+    let secret = Limits { starttls: true, ..mx() };
+    let segments = |segments: &[&str]| {
+        let memory = Memory::default();
+        memory.converse(&secret, segments.iter().map(|segment| segment.as_bytes()))
+    };
+    let shaken = segments(&[
+        "EHLO x\r\nMAIL FROM:<>\r\nSTARTTLS\r\n",
+        "RCPT TO:<a@relay.test>\r\nMAIL FROM:<>\r\n",
+        "EHLO x\r\nSTARTTLS\r\n",
+    ]);
+    let (before, under) = shaken.split_once("220 2.0.0 ready to start TLS\r\n").expect("agreed");
+    assert!(before.contains("STARTTLS"));
+    assert!(
+        under.starts_with("503 5.5.1 bad sequence of commands\r\n503 "),
+        "{under}"
+    );
+    assert!(
+        !under.contains("STARTTLS") && under.ends_with("503 5.5.1 bad sequence of commands\r\n"),
+        "{under}"
+    );
+
+    for injected in ["NOOP\r\n", "E", "\r\n", "STARTTLS\r\n"] {
+        let said = segments(&[&format!("EHLO x\r\nSTARTTLS\r\n{injected}")]);
+        assert!(
+            said.ends_with("421 4.7.0 nothing may follow STARTTLS\r\nclosed"),
+            "{said}"
+        );
+    }
+    let between_chunks = segments(&[
+        "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@relay.test>\r\nBDAT 1\r\na",
+        "STARTTLS\r\n",
+    ]);
+    assert!(between_chunks.ends_with("503 5.5.1 bad sequence of commands\r\n"));
 }
 
 /// Sends `text` as a message of an MX or submission session, followed by NOOP.
@@ -258,6 +321,13 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         b"RCPT TO:<a1@relay.test>\r\n",
         b"DATA\r\n",
         b"RSET\r\n",
+        b"STARTTLS\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 3\r\n",
+        b"BDAT 7 LAST\r\n",
+        b"BDAT 700\r\n",
+        b"BDAT 3000 LAST\r\n",
+        b"MAIL FROM:<\xc3\xa9@b> SMTPUTF8\r\n",
         b"text",
         b"..",
         b"\r\n.\r\n",
@@ -279,6 +349,7 @@ proptest! {
         cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
         mended in any::<bool>(),
     ) {
+        // Without TLS: whether something follows STARTTLS is just what segments show.
         let limits = if mended { submission() } else { mx() };
         let (whole, cut) = (Memory::default(), Memory::default());
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len())).chain([0, input.len()]).collect();
