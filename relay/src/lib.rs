@@ -136,17 +136,18 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     let files = store.clone();
     let relay = Arc::new(Relay {
         budget: Budget::new(config.memory_mib),
+        links: Links::new(config.tick()),
         config,
         host,
         store,
         secret,
-        links: Links::default(),
         flights: Flights::default(),
         metrics: Metrics::default(),
         stop: stop.clone(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
+    tasks.spawn(link::tick(relay.clone(), stop.subscribe()));
     tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
     tasks.spawn(upkeep(relay.clone(), stop.subscribe()));

@@ -1,25 +1,34 @@
 //! The link server: silence to strangers, one link for each account.
 //!
 //! [`serve`] accepts and bounds connections, [`handshake`] turns one into an authenticated link or into silence,
-//! [`session`] answers requests on it.
+//! [`session`] answers requests on it, [`register`] knows which links there are and when each is told of mail.
 
 mod handshake;
+mod register;
 mod session;
 
 pub(crate) use handshake::Flights;
+pub(crate) use register::Links;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::RelayStore;
-use mailbox::relay_store::Account;
 use smtp_bridge::net::{BoxStream, Listener, stopped};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::Relay;
 use crate::gate::{Gate, Pass};
+
+/// Tells established links on their ticks that mail waits, until `stop` turns true.
+pub(crate) async fn tick<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = stopped(&mut stop) => {}
+        () = relay.links.tick(|account| relay.store.waiting(account)) => {}
+    }
+}
 
 /// Accepts connections until `stop` turns true.
 pub(crate) async fn serve<S: RelayStore>(
@@ -89,53 +98,4 @@ async fn connection<S: RelayStore>(relay: &Arc<Relay<S>>, mut stream: BoxStream,
 fn jitter<S: RelayStore>(relay: &Relay<S>) -> Duration {
     let drawn = u64::from_le_bytes(relay.host.random());
     Duration::from_millis(drawn % (relay.config.handshake_ms / 10 + 1))
-}
-
-/// Established links: a second confirmed link of an account closes the older one.
-#[derive(Default)]
-pub(crate) struct Links {
-    open: Mutex<HashMap<Account, (u64, oneshot::Sender<()>)>>,
-}
-
-impl Links {
-    /// Enters a link; the receiver ends when a newer one takes its place.
-    fn enter(&self, account: Account, name: u64) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        // Dropping the older link's sender is what closes it.
-        self.open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(account, (name, sender));
-        receiver
-    }
-
-    fn leave(&self, account: Account, name: u64) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.get(&account).is_some_and(|(holder, _)| *holder == name) {
-            open.remove(&account);
-        }
-    }
-
-    /// Number of established links.
-    pub(crate) fn count(&self) -> usize {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_newer_link_closes_the_older_and_only_that() {
-        let links = Links::default();
-        let mut older = links.enter(Account(1), 10);
-        let mut other = links.enter(Account(2), 11);
-        let mut newer = links.enter(Account(1), 12);
-        assert!(matches!(older.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
-        links.leave(Account(1), 10);
-        assert!(matches!(newer.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        assert!(matches!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        assert_eq!(links.count(), 2);
-    }
 }

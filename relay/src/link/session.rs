@@ -1,7 +1,6 @@
 //! An established link: requests in, answers out, news on the relay's own tick.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keypacks::cell::Kind;
 use keypacks::chain::KEYS_RESERVED;
@@ -12,12 +11,12 @@ use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change,
 use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
 use smtp_bridge::net::BoxStream;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::handshake::Confirmed;
 use super::over;
+use super::register::Line;
 use crate::budget::Room;
 use crate::{Relay, accept};
 
@@ -29,7 +28,7 @@ pub(super) async fn serve<S: RelayStore>(
     serving: &Semaphore,
 ) {
     let name = u64::from_le_bytes(relay.host.random());
-    let superseded = relay.links.enter(confirmed.account, name);
+    let line = relay.links.enter(confirmed.account, name);
     relay.metrics.links.count();
     let (read, write) = tokio::io::split(stream);
     let mut session = Session {
@@ -41,7 +40,7 @@ pub(super) async fn serve<S: RelayStore>(
         announced: false,
     };
     // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
-    let _ = session.run(&confirmed.linked.encode(), superseded, serving).await;
+    let _ = session.run(&confirmed.linked.encode(), line, serving).await;
     relay.links.leave(session.account, name);
 }
 
@@ -61,24 +60,15 @@ struct Session<'a, S> {
 }
 
 impl<S: RelayStore> Session<'_, S> {
-    async fn run(
-        &mut self,
-        linked: &[u8],
-        mut superseded: oneshot::Receiver<()>,
-        serving: &Semaphore,
-    ) -> Result<(), LinkError> {
+    async fn run(&mut self, linked: &[u8], line: Line, serving: &Semaphore) -> Result<(), LinkError> {
+        let Line { mut superseded, bell } = line;
         self.writer.send_bare(Kind::Linked, linked).await?;
-        let tick = self.relay.config.tick();
-        // A random phase for each link: the ticks of two links tell nothing of each other.
-        let phase =
-            Duration::from_nanos(u64::from_le_bytes(self.relay.host.random()) % (tick.as_nanos() as u64).max(1));
-        let mut next = Instant::now() + phase;
         loop {
             tokio::select! {
                 biased;
                 _ = &mut superseded => return self.writer.close().await,
                 () = over(serving) => return self.writer.close().await,
-                () = tokio::time::sleep_until(next) => {
+                () = bell.notified() => {
                     if !self.announced && self.relay.store.waiting(self.account) {
                         self.writer.send_bare(Kind::New, &[]).await?;
                         self.announced = true;
@@ -94,9 +84,6 @@ impl<S: RelayStore> Session<'_, S> {
                         handled = self.handle(head) => handled?,
                     }
                 }
-            }
-            while next <= Instant::now() {
-                next += tick;
             }
         }
     }
