@@ -26,6 +26,7 @@ ORDER = [
     "hygiene",
     "smtp_conformance",
     "imap_clients",
+    "stock_programs",
     "money",
     "at_rest",
     "erasure",
