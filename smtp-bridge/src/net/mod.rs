@@ -5,6 +5,7 @@
 //! Timers are `tokio::time`, which a paused runtime already controls.
 
 pub mod system;
+pub mod tls;
 
 use std::future::Future;
 use std::io;
