@@ -191,6 +191,8 @@ pub struct QueueRow {
     pub attempts: u32,
     /// UTC second of the next try.
     pub due: u64,
+    /// When it was accepted, in coarse UTC seconds.
+    pub accepted: u64,
     /// Size class, in units of 1,000 bytes.
     pub kilobytes: u32,
 }

@@ -25,6 +25,12 @@ pub struct RelayConfig {
     pub link_public: Option<String>,
     /// Where other mail servers deliver mail for the aliases.
     pub mx: SocketAddr,
+    /// Certificates in PEM form that the MX shows under STARTTLS, its own first. Without them it offers no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mx_certificate: Option<PathBuf>,
+    /// The key of the first of them, in PEM form and unencrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mx_key: Option<PathBuf>,
     /// Status page and metrics; keep it on loopback.
     pub status: SocketAddr,
     /// `host:port` that takes all mail for other domains. Without it such mail is refused.
@@ -128,6 +134,18 @@ mod defaults {
 #[error("{0}")]
 pub struct ConfigError(String);
 
+/// What is wrong with one key.
+pub(crate) struct Problem {
+    pub(crate) key: &'static str,
+    pub(crate) words: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.words)
+    }
+}
+
 impl RelayConfig {
     /// A configuration with every default.
     pub fn new(domain: &str, data: PathBuf, link: SocketAddr, mx: SocketAddr, status: SocketAddr) -> Self {
@@ -137,6 +155,8 @@ impl RelayConfig {
             link,
             link_public: None,
             mx,
+            mx_certificate: None,
+            mx_key: None,
             status,
             smarthost: None,
             routes: BTreeMap::new(),
@@ -155,35 +175,62 @@ impl RelayConfig {
 
     /// Reads and checks a configuration file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
-        let config: RelayConfig = toml::from_str(&text)
-            .map_err(|error| ConfigError(format!("{} is not a valid configuration: {error}", path.display())))?;
-        config.check()?;
-        Ok(config)
+        let config = Self::read_unchecked(path)?;
+        match &config.problems()[..] {
+            [] => Ok(config),
+            problems => Err(ConfigError(
+                problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            )),
+        }
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |sentence: &str| Err(ConfigError(sentence.to_owned()));
-        if self.domain.is_empty()
-            || self.domain.len() > 200
-            || !self
-                .domain
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte))
-        {
-            return refuse("domain: write it in lower-case ASCII letters, digits, dots and hyphens");
-        }
-        if self.tick_ms == 0 || self.handshake_ms == 0 || self.date_bucket_s == 0 {
-            return refuse("tick_ms, handshake_ms and date_bucket_s must be above 0");
-        }
-        if self.unconfirmed_max < 2 || self.mx_connections_max == 0 {
-            return refuse("unconfirmed_max must be at least 2 and mx_connections_max at least 1");
-        }
-        if self.memory_mib < MEMORY_MIB_MIN {
-            return refuse("memory_mib must be at least 160: one message of the largest class needs it");
-        }
-        Ok(())
+    /// Reads a configuration file as it is, to be looked at.
+    pub(crate) fn read_unchecked(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError(format!("{} is not a valid configuration: {error}", path.display())))
+    }
+
+    /// What no relay runs with, each with the key it is about.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+        let at_least = |key, value: u64, least| {
+            let words = format!("it is {value} and must be at least {least}");
+            (value < least).then_some(Problem { key, words })
+        };
+        let said = |key, is_wrong: bool, words: &str| {
+            is_wrong.then(|| Problem {
+                key,
+                words: words.to_owned(),
+            })
+        };
+        [
+            said(
+                "domain",
+                self.domain.is_empty() || self.domain.len() > 200 || !self.domain.bytes().all(is_name),
+                "write it in lower-case ASCII letters, digits, dots and hyphens",
+            ),
+            at_least("tick_ms", self.tick_ms, 1),
+            at_least("handshake_ms", self.handshake_ms, 1),
+            at_least("date_bucket_s", self.date_bucket_s, 1),
+            at_least("unconfirmed_max", self.unconfirmed_max as u64, 2),
+            at_least("mx_connections_max", self.mx_connections_max as u64, 1),
+            at_least("memory_mib", self.memory_mib.into(), MEMORY_MIB_MIN.into()),
+            said(
+                "mx_certificate",
+                self.mx_certificate.is_none() && self.mx_key.is_some(),
+                "name the certificate that mx_key belongs to, or leave both out",
+            ),
+            said(
+                "mx_key",
+                self.mx_key.is_none() && self.mx_certificate.is_some(),
+                "name the key that mx_certificate belongs to, or leave both out",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Time from accept to a confirmed link.
@@ -238,6 +285,22 @@ mod tests {
     fn an_unknown_key_is_refused() {
         let text = format!("{}\nsmart_host = \"x:25\"\n", toml::to_string(&minimal()).unwrap());
         assert!(toml::from_str::<RelayConfig>(&text).is_err());
+    }
+
+    #[test]
+    fn every_problem_is_named_by_its_key() {
+        let mut config = minimal();
+        assert!(config.problems().is_empty());
+        config.domain = "Relay.Test".into();
+        config.tick_ms = 0;
+        config.unconfirmed_max = 1;
+        config.memory_mib = MEMORY_MIB_MIN - 1;
+        config.mx_key = Some("key.pem".into());
+        let keys: Vec<&str> = config.problems().iter().map(|problem| problem.key).collect();
+        assert_eq!(
+            keys,
+            ["domain", "tick_ms", "unconfirmed_max", "memory_mib", "mx_certificate"]
+        );
     }
 
     #[test]

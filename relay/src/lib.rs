@@ -6,6 +6,7 @@
 
 mod accept;
 mod budget;
+pub mod cli;
 pub mod config;
 mod exit;
 mod gate;
@@ -18,6 +19,7 @@ pub mod operator;
 pub mod packfile;
 pub mod quickstart;
 mod seal;
+mod waiting;
 mod web;
 
 use std::io;
@@ -38,6 +40,7 @@ use budget::Budget;
 use config::RelayConfig;
 use link::{Flights, Links};
 use metrics::Metrics;
+use waiting::Waiting;
 
 /// A running relay, shared by all its tasks.
 pub(crate) struct Relay<S> {
@@ -49,6 +52,7 @@ pub(crate) struct Relay<S> {
     links: Links,
     flights: Flights,
     metrics: Metrics,
+    waiting: Waiting,
     stop: watch::Sender<bool>,
 }
 
@@ -88,6 +92,9 @@ pub enum RelayError {
 
 /// How often retention, epochs and kept answers are looked after.
 const UPKEEP: Duration = Duration::from_secs(600);
+
+/// How long links and deliveries that are under way may take when the relay stops.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// Runs a relay until `stop` turns true, by a signal or by the control socket.
 pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> Result<(), RelayError> {
@@ -143,6 +150,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         secret,
         flights: Flights::default(),
         metrics: Metrics::default(),
+        waiting: Waiting::default(),
         stop: stop.clone(),
     });
     let mut tasks = JoinSet::new();
@@ -166,11 +174,23 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     });
     tracing::info!("relay is up");
     while tasks.join_next().await.is_some() {}
-    // Open links say CLOSE by themselves; what is under way is either committed or will be asked again.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    see_off(&relay).await;
     files.close().await;
     tracing::info!("relay has stopped");
     Ok(())
+}
+
+/// Waits for what is under way when nothing new begins any more: open links answer and say CLOSE by themselves, the exit
+/// ends the tries that it has begun. Whatever takes longer is cut: it is either committed or will be asked again.
+async fn see_off<S: RelayStore>(relay: &Relay<S>) {
+    let until = tokio::time::Instant::now() + LAST_WORDS;
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let is_done = relay.links.count() == 0 && relay.waiting.is_idle();
+        if is_done || tokio::time::Instant::now() >= until {
+            return;
+        }
+    }
 }
 
 /// Opens the store, whose actors run on threads of their own, as they block on the disk.

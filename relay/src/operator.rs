@@ -6,12 +6,12 @@ use std::sync::Arc;
 use keypacks::pack::Identifier;
 use keypacks::{Secret, chain::LINK_KEYS_MIN};
 use mailbox::RelayStore;
-use mailbox::relay_store::IssueOrder;
+use mailbox::relay_store::{IssueOrder, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smtp_bridge::control::Commands;
 
-use crate::{Relay, hexadecimal};
+use crate::{Relay, exit, hexadecimal};
 
 /// Most rows of the queue that are shown.
 const QUEUE_ROWS_MAX: usize = 1_000;
@@ -53,6 +53,16 @@ pub enum Command {
     },
     /// Deliveries waiting, without identifiers.
     Queue,
+    /// Tries a delivery now, or all.
+    QueueRetry {
+        /// Its number in [`Command::Queue`]; all where it is missing.
+        row: Option<u64>,
+    },
+    /// Gives a delivery up, and tells its sender.
+    QueueDrop {
+        /// Its number in [`Command::Queue`].
+        row: u64,
+    },
     /// Postings of one account.
     Statement {
         /// The pack's identifier.
@@ -139,12 +149,21 @@ impl<S: RelayStore> Commands for Operator<S> {
             }
             Command::Queue => {
                 let rows = store.queue(QUEUE_ROWS_MAX).map_err(sentence)?;
-                let rows: Vec<Value> = rows
-                    .iter()
-                    .map(|row| json!({ "id": format!("{:016x}", row.id.0), "attempts": row.attempts, "due": row.due, "kilobytes": row.kilobytes }))
-                    .collect();
-                Ok(json!({ "rows": rows }))
+                let now = self.relay.host.clock.unix_seconds();
+                let rows = self.relay.waiting.show(rows).into_iter().map(|shown| {
+                    json!({
+                        "row": shown.number,
+                        "age": now.saturating_sub(shown.row.accepted),
+                        "attempts": shown.row.attempts,
+                        "kilobytes": shown.row.kilobytes,
+                        "due": shown.row.due,
+                        "last": shown.last,
+                    })
+                });
+                Ok(json!({ "rows": rows.collect::<Vec<Value>>() }))
             }
+            Command::QueueRetry { row } => self.retry(row).await,
+            Command::QueueDrop { row } => self.give_up(row).await,
             Command::Statement { account } => {
                 let rows = store
                     .statement(&identifier(&account)?, STATEMENT_ROWS_MAX)
@@ -188,6 +207,54 @@ impl<S: RelayStore> Operator<S> {
             day,
         }))
     }
+}
+
+impl<S: RelayStore> Operator<S> {
+    /// Makes deliveries due now. Each counts as a try that was put off.
+    async fn retry(&self, row: Option<u64>) -> Result<Value, String> {
+        let now = self.relay.host.clock.unix_seconds();
+        let waits = |id| self.relay.store.delivery_kilobytes(id).is_some();
+        let chosen = match row {
+            Some(row) => vec![
+                self.relay
+                    .waiting
+                    .find(row)
+                    .filter(|id| waits(*id))
+                    .ok_or_else(no_row)?,
+            ],
+            None => {
+                let rows = self.relay.store.queue(QUEUE_ROWS_MAX).map_err(sentence)?;
+                rows.iter().filter(|row| row.due > now).map(|row| row.id).collect()
+            }
+        };
+        let mut retried = 0;
+        for id in chosen {
+            // Whatever is under way is being tried already.
+            if let Some(_hold) = self.relay.waiting.hold(id) {
+                let again = Outcome::Retry { at: now };
+                self.relay.store.finish(id, again).await.map_err(sentence)?;
+                retried += 1;
+            }
+        }
+        self.relay.waiting.wake();
+        Ok(json!({ "retried": retried }))
+    }
+
+    async fn give_up(&self, row: u64) -> Result<Value, String> {
+        let id = self.relay.waiting.find(row).ok_or_else(no_row)?;
+        let Some(_hold) = self.relay.waiting.hold(id) else {
+            return Err("this delivery is being tried right now: look at the queue again in a moment".to_owned());
+        };
+        match exit::give_up(&self.relay, id).await.map_err(sentence)? {
+            true => Ok(json!({ "dropped": row })),
+            false => Err(no_row()),
+        }
+    }
+}
+
+fn no_row() -> String {
+    "no delivery of that number waits: numbers are those of 'posternd queue list' since the relay was started"
+        .to_owned()
 }
 
 fn identifier(text: &str) -> Result<Identifier, String> {

@@ -74,7 +74,7 @@ class Operator:
         return report
 
     def queue(self):
-        return json.loads(self.command("queue", "--json").stdout)["rows"]
+        return json.loads(self.command("queue", "list", "--json").stdout)["rows"]
 
     def top_up(self, identifier, amount, reference=None):
         extra = ["--id", reference] if reference else []

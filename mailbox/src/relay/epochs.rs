@@ -161,6 +161,7 @@ pub(super) fn queued(row: &SpoolRow) -> Queued {
     Queued {
         due: row.due,
         attempts: row.attempts,
+        accepted: row.accepted,
         kilobytes: row.kilobytes,
         epoch: row.epoch,
     }

@@ -213,6 +213,8 @@ pub(super) struct Queued {
     /// UTC second of the next try.
     pub(super) due: u64,
     pub(super) attempts: u32,
+    /// When it was accepted, in coarse UTC seconds.
+    pub(super) accepted: u64,
     pub(super) kilobytes: u32,
     pub(super) epoch: u64,
 }
@@ -292,6 +294,7 @@ mod tests {
         let queued = |due| Queued {
             due,
             attempts: 0,
+            accepted: 0,
             kilobytes: 1,
             epoch: 1,
         };

@@ -167,6 +167,7 @@ impl RelayFiles {
             id: DeliveryId(id),
             attempts: queued.attempts,
             due: queued.due,
+            accepted: queued.accepted,
             kilobytes: queued.kilobytes,
         };
         live.queue.in_order().take(most).map(row).collect()

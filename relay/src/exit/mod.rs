@@ -68,6 +68,7 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
             () = stopped(&mut stop) => break,
             _ = changed.changed() => {}
             () = exit.wake.notified() => {}
+            () = exit.relay.waiting.woken() => {}
             () = tokio::time::sleep_until(until) => {}
         }
     }
@@ -137,6 +138,11 @@ impl<S: RelayStore> Exit<S> {
     /// One try. `false`: its host is full, and the delivery waits in the queue.
     async fn deliver(&self, id: DeliveryId) -> bool {
         let relay = &self.relay;
+        let Some(hold) = relay.waiting.hold(id) else {
+            // The operator ends it just now.
+            self.queue().recorded(id);
+            return true;
+        };
         // Before it is read: many large deliveries would be more than all the memory for mail.
         let bytes = class_bytes(relay.store.delivery_kilobytes(id).unwrap_or_default());
         let room = relay.budget.take(2 * bytes).await;
@@ -149,6 +155,9 @@ impl<S: RelayStore> Exit<S> {
         let Some((result, place)) = self.try_once(id, &delivery).await else {
             return false;
         };
+        if let DeliveryResult::Transient { code, status } = result {
+            relay.waiting.deferred(id, code, status);
+        }
         let outcome = judge(relay, &delivery, result);
         match outcome {
             Outcome::Delivered => relay.metrics.delivered.count(),
@@ -158,6 +167,7 @@ impl<S: RelayStore> Exit<S> {
         drop(delivery);
         drop(room);
         self.record(id, outcome).await;
+        drop(hold);
         if let Some(Place { route, channel }) = place {
             let surplus = self.queue().end(&route, channel, Instant::now());
             close(surplus.into_iter().collect()).await;
@@ -203,6 +213,9 @@ impl<S: RelayStore> Exit<S> {
     async fn record(&self, id: DeliveryId, outcome: Outcome) {
         let relay = &self.relay;
         let is_gone = matches!(outcome, Outcome::Delivered);
+        if !matches!(outcome, Outcome::Retry { .. }) {
+            relay.waiting.ended(id);
+        }
         let now = || relay.host.clock.unix_seconds();
         record(outcome, now, |outcome| relay.store.finish(id, outcome)).await;
         self.queue().recorded(id);
@@ -236,6 +249,25 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
     }
 }
 
+/// Gives a delivery up at the operator's word, and tells its sender. `false`: it is gone already.
+///
+/// One that cannot be read goes without a report, as nobody knows any more whom to tell.
+pub(crate) async fn give_up<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> Result<bool, StoreError> {
+    if relay.store.delivery_kilobytes(id).is_none() {
+        return Ok(false);
+    }
+    let report = match relay.store.delivery(id) {
+        Ok(Some(delivery)) => report(relay, &delivery, Cause::Removed),
+        Ok(None) => return Ok(false),
+        Err(StoreError::Corrupt) => None,
+        Err(error) => return Err(error),
+    };
+    relay.store.finish(id, Outcome::Failed { report }).await?;
+    relay.metrics.failed.count();
+    relay.waiting.ended(id);
+    Ok(true)
+}
+
 fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, result: DeliveryResult) -> Outcome {
     let (code, status) = match result {
         DeliveryResult::Delivered => return Outcome::Delivered,
@@ -250,21 +282,31 @@ fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, result: DeliveryR
         DeliveryResult::Permanent { code, status } => (code, status),
     };
     Outcome::Failed {
-        report: report(relay, delivery, code, status),
+        report: report(relay, delivery, Cause::Answer(code, status)),
     }
 }
 
+/// Why a delivery is given up.
+enum Cause {
+    /// What the next host answered, or that it did not.
+    Answer(Option<u16>, Enhanced),
+    /// The operator's word.
+    Removed,
+}
+
 /// The sender's delivery status notification, sealed for its mailbox.
-fn report<S: RelayStore>(
-    relay: &Relay<S>,
-    delivery: &Delivery,
-    code: Option<u16>,
-    status: Enhanced,
-) -> Option<DepositOrder> {
+fn report<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, cause: Cause) -> Option<DepositOrder> {
     let alias = relay.store.alias(&delivery.reverse_path)?;
-    let diagnostic = match code {
-        Some(code) => format!("{code} {status}"),
-        None => "the next host could not be reached or did not answer".to_owned(),
+    let (status, diagnostic) = match cause {
+        Cause::Answer(Some(code), status) => (status, format!("{code} {status}")),
+        Cause::Answer(None, status) => {
+            let words = "the next host could not be reached or did not answer";
+            (status, words.to_owned())
+        }
+        Cause::Removed => {
+            let words = "the operator of this relay removed the message from its queue";
+            (Enhanced::new(5, 3, 0), words.to_owned())
+        }
     };
     let dsn = message::dsn(&Report {
         reporting_mta: &relay.config.domain,
