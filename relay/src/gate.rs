@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The bounds on connections of strangers: a total, and half of it for one source.
 pub(crate) struct Gate {
     room: Arc<Semaphore>,
+    places: u32,
     sources: Arc<Mutex<HashMap<Source, usize>>>,
     per_source_max: usize,
 }
@@ -23,8 +24,10 @@ pub(crate) struct Pass {
 impl Gate {
     /// Room for so many connections.
     pub(crate) fn new(connections_max: usize) -> Self {
+        let places = u32::try_from(connections_max).unwrap_or(u32::MAX);
         Gate {
-            room: Arc::new(Semaphore::new(connections_max)),
+            room: Arc::new(Semaphore::new(places as usize)),
+            places,
             sources: Arc::default(),
             per_source_max: (connections_max / 2).max(1),
         }
@@ -39,6 +42,12 @@ impl Gate {
     /// A place if there is one now.
     pub(crate) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
         self.room.clone().try_acquire_owned().ok()
+    }
+
+    /// Ends when every connection that was admitted has ended; there must be none new meanwhile.
+    pub(crate) async fn empty(&self) {
+        // Never closed, so all there is to wait for is the places.
+        let _all = self.room.acquire_many(self.places).await;
     }
 
     /// Admits a connection to its place; `None` if its source has half of them already.
@@ -85,5 +94,19 @@ mod tests {
         let _other = gate.pass(there, place()).unwrap();
         drop(first);
         assert!(gate.pass(here, place()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_gate_is_empty_when_the_last_connection_has_ended() {
+        let gate = Gate::new(4);
+        gate.empty().await;
+        let here = Source::from("192.0.2.1".parse::<std::net::IpAddr>().unwrap());
+        let pass = gate.pass(here, gate.try_place().unwrap());
+        let empty = gate.empty();
+        tokio::pin!(empty);
+        let soon = tokio::time::timeout(std::time::Duration::ZERO, &mut empty).await;
+        assert!(soon.is_err());
+        drop(pass);
+        empty.await;
     }
 }

@@ -3,6 +3,7 @@
 //! What is answered depends on the one alias alone, never on its siblings in the same account.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailbox::relay_store::{Account, Alias};
 use mailbox::{RelayStore, StoreError};
@@ -19,6 +20,8 @@ use crate::seal::Sealing;
 
 /// Largest message taken, in bytes, as SIZE announces it.
 pub(crate) const SIZE_MAX: u64 = 60 * 1_048_576;
+/// How long messages that are coming in may take when the relay stops.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// What is first set aside for a message in memory, in bytes.
 const FIRST_ROOM: usize = 64 * 1024;
 
@@ -30,7 +33,7 @@ pub(crate) const fn room_for(bytes: usize) -> usize {
     FIRST_ROOM + 2 * bytes
 }
 
-/// Accepts connections until `stop` turns true.
+/// Accepts connections until `stop` turns true, and sees those off that are open then.
 pub(crate) async fn serve<S: RelayStore>(
     relay: Arc<Relay<S>>,
     door: Door,
@@ -41,11 +44,11 @@ pub(crate) async fn serve<S: RelayStore>(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, source)) = accepted else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let door = door.clone();
@@ -60,6 +63,9 @@ pub(crate) async fn serve<S: RelayStore>(
             None => relay.host.task(smtp::turn_away(stream)),
         }
     }
+    drop(listener);
+    // The sessions end by themselves, those that take a message in after its answer; slow ones are cut.
+    let _cut = tokio::time::timeout(LAST_WORDS, gate.empty()).await;
 }
 
 /// The MX's side of the SMTP engine.

@@ -87,7 +87,8 @@ pub fn passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     Ok(Zeroizing::new(line.to_vec()))
 }
 
-/// A switch that turns true at SIGINT, at SIGTERM and, if asked for, at the end of standard input.
+/// A switch that turns true at SIGINT, at SIGTERM and, if asked for, at the end of standard input. A second signal ends the
+/// process at once, as a kill would: what was acknowledged is durable all the same.
 pub fn stop_on_signals(with_stdin: bool) -> watch::Sender<bool> {
     let (stop, _) = watch::channel(false);
     let switch = stop.clone();
@@ -110,6 +111,12 @@ pub fn stop_on_signals(with_stdin: bool) -> watch::Sender<bool> {
             () = stdin_end => {}
         }
         switch.send_replace(true);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::warn!("told to stop a second time: ending at once");
+        std::process::exit(1);
     });
     stop
 }
