@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use smtp_bridge::bridge::commands::Command as BridgeCommand;
 use smtp_bridge::cli::process::Failure;
-use smtp_bridge::cli::{self, InitArgs};
+use smtp_bridge::cli::{self, Init, Settings};
 use smtp_bridge::control::{self, CommandError};
 use smtp_bridge::names;
 use smtp_bridge::net::{Host, stopped};
@@ -264,16 +264,21 @@ impl Plan {
             let passphrase = cli::process::passphrase(&person.passphrase)?;
             draft.finish(host, &issued, KEYS, &passphrase).map_err(failed)?;
         }
-        let args = InitArgs {
+        let init = Init {
             pack,
             dir: person.dir.clone(),
-            passphrase_file: person.passphrase.clone(),
-            user: person.name.to_owned(),
-            smtp: person.smtp,
-            imap: person.imap,
+            passphrase: cli::process::passphrase(&person.passphrase)?,
+            settings: Settings {
+                user: person.name.to_owned(),
+                smtp: person.smtp,
+                imap: person.imap,
+                page: Some(cli::PAGE),
+                socks: None,
+                notices: Default::default(),
+            },
         };
         let host = host.clone();
-        tokio::task::spawn_blocking(move || cli::init_with(&host, &args))
+        tokio::task::spawn_blocking(move || cli::init_with(&host, &init))
             .await
             .map_err(|_| Failure("making a data folder failed".into()))?
     }

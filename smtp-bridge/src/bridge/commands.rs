@@ -1,17 +1,19 @@
 //! What a user may ask of a running bridge, through its control socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mailbox::HolderStore;
-use mailbox::holder_store::{OutboxRow, OutboxState};
+use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
 use mailbox::request::{Operation, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Bridge;
+use super::figures::grouped;
+use super::page::warning_of_link;
 use crate::control::Commands;
-use crate::holder::LinkState;
+use crate::holder::{LinkState, refusal_reason};
 use crate::names;
 
 /// A command on the control socket.
@@ -22,6 +24,8 @@ pub enum Command {
     Status,
     /// Settings for a mail client, password included.
     Settings,
+    /// Address of the local page, its token included.
+    Page,
     /// Rows of the outbox.
     Outbox,
     /// Drops a row of the outbox.
@@ -35,6 +39,12 @@ pub enum Command {
     AliasNew {
         /// Local part; a random one where it is missing.
         local: Option<String>,
+        /// What its holder calls it.
+        #[serde(default)]
+        label: Option<String>,
+        /// Days until it is closed.
+        #[serde(default)]
+        days: Option<u64>,
     },
     /// Closes an alias.
     AliasClose {
@@ -47,6 +57,20 @@ pub enum Command {
         address: String,
         /// What recipients see before the address; nothing removes it.
         display_name: Option<String>,
+    },
+    /// Sets or removes what an alias's holder calls it.
+    AliasLabel {
+        /// Full address.
+        address: String,
+        /// Nothing removes it.
+        label: Option<String>,
+    },
+    /// Has an alias closed after some days, or not.
+    AliasExpire {
+        /// Full address.
+        address: String,
+        /// Days from now; nothing is never.
+        days: Option<u64>,
     },
     /// Asks the relay for news now.
     Refresh,
@@ -69,19 +93,35 @@ impl<S: HolderStore> Commands for UserCommands<S> {
 }
 
 impl<S: HolderStore> Bridge<S> {
-    async fn command(&self, command: Command) -> Result<Value, String> {
+    pub(super) async fn command(&self, command: Command) -> Result<Value, String> {
         match command {
             Command::Status => self.status(),
-            Command::Settings => Ok(json!({ "user": self.user, "password": *self.password })),
-            Command::Outbox => Ok(json!({ "rows": self.rows()?.iter().map(row).collect::<Vec<_>>() })),
+            Command::Settings => self.settings(),
+            Command::Page => match self.ports.page {
+                Some(at) => Ok(json!({ "url": format!("http://{at}/?token={}", self.page_keys.token()) })),
+                None => Err("there is no page: set 'page' in bridge.toml, or start the bridge with --page".to_owned()),
+            },
+            Command::Outbox => {
+                let now = self.host.clock.unix_seconds();
+                let rows: Vec<Value> = self.rows()?.iter().map(|found| row(found, now)).collect();
+                Ok(json!({ "rows": rows }))
+            }
             Command::Cancel { row } => match self.store.cancel(row).await.map_err(|error| error.to_string())? {
                 true => Ok(json!({ "cancelled": row })),
                 false => Err("there is no such row that can still be cancelled: see 'postern outbox'".to_owned()),
             },
             Command::Aliases => Ok(json!({ "aliases": self.store.aliases().map_err(|error| error.to_string())? })),
-            Command::AliasNew { local } => self.alias_new(local).await,
+            Command::AliasNew { local, label, days } => self.alias_new(local, label, days).await,
             Command::AliasClose { address } => self.alias_close(&address).await,
             Command::AliasName { address, display_name } => self.alias_name(&address, display_name).await,
+            Command::AliasLabel { address, label } => {
+                let label = label_of(label)?;
+                self.alter(&address, |alias| alias.label = label).await
+            }
+            Command::AliasExpire { address, days } => {
+                let expires = self.after(days);
+                self.alter(&address, |alias| alias.expires = expires).await
+            }
             Command::Refresh => {
                 self.holder.refresh();
                 Ok(json!({}))
@@ -104,13 +144,6 @@ impl<S: HolderStore> Bridge<S> {
             .iter()
             .filter(|row| matches!(row.change.operation, Operation::Submit { .. }))
             .count();
-        let state = match self.holder.state() {
-            LinkState::Waiting => "waiting to try again",
-            LinkState::Connecting => "connecting",
-            LinkState::Linked => "linked",
-            LinkState::KeysUsedUp => "link keys used up: get a new pack",
-            LinkState::RolledBack => "the relay was restored from an old copy: ask its operator",
-        };
         Ok(json!({
             "identifier": self.store.facts().identifier.to_text(),
             "balance": value.balance,
@@ -123,11 +156,69 @@ impl<S: HolderStore> Bridge<S> {
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
             "outbox": waiting,
             "linked": self.holder.state() == LinkState::Linked,
-            "state": state,
+            "state": link_state(self.holder.state()),
+            "warnings": self.warnings(),
         }))
     }
 
-    async fn alias_new(&self, local: Option<String>) -> Result<Value, String> {
+    fn settings(&self) -> Result<Value, String> {
+        let aliases = self.store.aliases().map_err(|error| error.to_string())?;
+        let alias = aliases.into_iter().find(|alias| alias.open).map(|alias| alias.address);
+        Ok(json!({
+            "user": self.user,
+            "password": *self.password,
+            "smtp": self.ports.smtp,
+            "imap": self.ports.imap,
+            "page": self.ports.page,
+            "alias": alias,
+        }))
+    }
+
+    /// What is the matter, in sentences.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let value = self.store.value();
+        let matters = self.matters();
+        let told = self.diary.lock().unwrap_or_else(PoisonError::into_inner).told;
+        let mut warnings = Vec::new();
+        warnings.extend(warning_of_link(self.holder.state()).map(str::to_owned));
+        if matters.low_balance {
+            warnings.push(format!(
+                "Only {} µtok are left: top the pack up in time.",
+                grouped(value.balance)
+            ));
+        }
+        if matters.few_keys {
+            warnings.push(format!(
+                "Only {} keys are left: get a new pack in time.",
+                grouped(value.keys)
+            ));
+        }
+        if told.unreachable {
+            warnings.push("The relay has not been reached for long.".to_owned());
+        }
+        if told.retention {
+            warnings.push("Mail that waits at the relay is about to be dropped there.".to_owned());
+        }
+        warnings
+    }
+
+    /// The UTC second that so many days lead to.
+    fn after(&self, days: Option<u64>) -> Option<u64> {
+        days.map(|days| {
+            self.host
+                .clock
+                .unix_seconds()
+                .saturating_add(days.saturating_mul(86_400))
+        })
+    }
+
+    async fn alias_new(
+        &self,
+        local: Option<String>,
+        label: Option<String>,
+        days: Option<u64>,
+    ) -> Result<Value, String> {
+        let label = label_of(label)?;
         let local = local
             .map(|local| local.to_ascii_lowercase())
             .unwrap_or_else(|| names::random(&self.host));
@@ -136,6 +227,11 @@ impl<S: HolderStore> Bridge<S> {
         }
         let address = format!("{local}@{}", self.store.facts().relay_domain);
         self.change(Operation::AliasOpen { local }).await?;
+        let expires = self.after(days);
+        if label.is_some() || expires.is_some() {
+            let noted = |alias: &mut HolderAlias| (alias.label, alias.expires) = (label, expires);
+            self.alter(&address, noted).await?;
+        }
         Ok(json!({ "address": address }))
     }
 
@@ -150,16 +246,22 @@ impl<S: HolderStore> Bridge<S> {
     }
 
     async fn alias_name(&self, address: &str, display_name: Option<String>) -> Result<Value, String> {
+        let name = display_name.filter(|name| !name.is_empty());
+        self.alter(address, |alias| alias.display_name = name).await
+    }
+
+    /// Changes what is only noted here about an alias.
+    async fn alter(&self, address: &str, change: impl FnOnce(&mut HolderAlias)) -> Result<Value, String> {
         let mut alias = self.alias(address)?;
-        alias.display_name = display_name.filter(|name| !name.is_empty());
+        change(&mut alias);
         self.store
             .put_alias(alias.clone())
             .await
             .map_err(|error| error.to_string())?;
-        Ok(json!({ "address": alias.address, "display_name": alias.display_name }))
+        Ok(json!(alias))
     }
 
-    fn alias(&self, address: &str) -> Result<mailbox::holder_store::HolderAlias, String> {
+    fn alias(&self, address: &str) -> Result<HolderAlias, String> {
         let aliases = self.store.aliases().map_err(|error| error.to_string())?;
         let found = aliases
             .into_iter()
@@ -216,18 +318,84 @@ fn refused(refusal: Refusal) -> String {
     }
 }
 
-fn row(row: &OutboxRow) -> Value {
-    let (state, reason) = match row.state {
-        OutboxState::Queued => ("queued", String::new()),
-        OutboxState::Held(Refusal::Value { shortfall }) => {
-            ("held", format!("{shortfall} µtok are missing; it goes after a top-up"))
+/// Longest label, in characters.
+const LABEL_MAX: usize = 100;
+
+fn label_of(label: Option<String>) -> Result<Option<String>, String> {
+    match label.filter(|label| !label.is_empty()) {
+        Some(label) if label.chars().count() > LABEL_MAX || label.chars().any(char::is_control) => Err(format!(
+            "a label has at most {LABEL_MAX} characters, and no control characters"
+        )),
+        label => Ok(label),
+    }
+}
+
+/// The link's state in words.
+pub(super) fn link_state(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Waiting => "waiting to try again",
+        LinkState::Connecting => "connecting",
+        LinkState::Linked => "linked",
+        LinkState::KeysUsedUp => "link keys used up: get a new pack",
+        LinkState::RolledBack => "the relay was restored from an old copy: ask its operator",
+    }
+}
+
+/// How a row of the outbox reads.
+pub(super) struct RowWords {
+    /// One word for programs.
+    name: &'static str,
+    /// The state as a person reads it.
+    pub(super) state: &'static str,
+    /// Why it is so, and what comes of it.
+    pub(super) reason: String,
+}
+
+/// A row's state in words.
+pub(super) fn row_words(row: &OutboxRow) -> RowWords {
+    let (name, state, reason) = match row.state {
+        OutboxState::Queued => ("queued", "waiting to be sent", String::new()),
+        OutboxState::Held(refusal) => {
+            let reason = match refusal {
+                Refusal::Value { shortfall } => format!("{shortfall} µtok are missing; it goes after a top-up"),
+                Refusal::Price { price, .. } => format!("the price is now {price} µtok; it goes at that price"),
+                other => refusal_reason(other),
+            };
+            ("held", "held back", reason)
         }
-        OutboxState::Held(Refusal::Price { price, .. }) => {
-            ("held", format!("the price is now {price} µtok; it goes at that price"))
-        }
-        OutboxState::Held(other) => ("held", format!("{other:?}")),
-        OutboxState::Refused(refusal) => ("refused", format!("{refusal:?}")),
-        OutboxState::Unknown => ("unknown", "the relay no longer knows whether it was sent".to_owned()),
+        OutboxState::Refused(refusal) => ("refused", "refused for good", refusal_reason(refusal)),
+        OutboxState::Unknown => (
+            "unknown",
+            "perhaps sent",
+            "the relay no longer knows whether it was sent".to_owned(),
+        ),
     };
-    json!({ "row": row.row, "state": state, "label": row.label, "price": row.price, "reason": reason, "taken": row.taken })
+    RowWords { name, state, reason }
+}
+
+fn row(row: &OutboxRow, now: u64) -> Value {
+    let words = row_words(row);
+    let (kind, kilobytes, bytes, recipients) = match &row.change.operation {
+        Operation::Submit {
+            kilobytes,
+            length,
+            recipients,
+            ..
+        } => ("mail", Some(*kilobytes), Some(*length), Some(*recipients)),
+        Operation::AliasOpen { .. } | Operation::AliasClose { .. } => ("alias", None, None, None),
+    };
+    json!({
+        "row": row.row,
+        "kind": kind,
+        "state": words.name,
+        "words": words.state,
+        "reason": words.reason,
+        "label": row.label,
+        "price": row.price,
+        "taken": row.taken,
+        "age": now.saturating_sub(row.taken),
+        "kilobytes": kilobytes,
+        "bytes": bytes,
+        "recipients": recipients,
+    })
 }

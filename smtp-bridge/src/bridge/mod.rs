@@ -1,16 +1,22 @@
 //! The bridge: a mail client's SMTP and IMAP on this side, one link to the relay on the other.
 //!
-//! [`run`] opens the store and starts four things: the submission port (`submission`), the IMAP port (`reading`),
-//! the holder's end of the link ([`crate::holder`]) and the control socket ([`commands`]). They meet in the store only.
+//! [`run`] opens the store and starts six things: the submission port (`submission`), the IMAP port (`reading`),
+//! the holder's end of the link ([`crate::holder`]), the control socket ([`commands`]), the local page (`page`) and what
+//! looks after value, keys and aliases (`lookout`). They meet in the store only.
 
+mod autoconfig;
 pub mod commands;
+mod diary;
+pub(crate) mod figures;
+mod lookout;
+mod page;
 mod reading;
 mod submission;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailbox::holder::{HolderFiles, HolderOptions};
@@ -24,6 +30,9 @@ use zeroize::Zeroizing;
 use crate::holder::{self, HolderConfig, HolderHandle};
 use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
 use crate::{control, names, smtp};
+pub use autoconfig::autoconfig;
+use diary::Diary;
+pub use lookout::NoticeSettings;
 
 /// Settings of a bridge.
 pub struct BridgeConfig {
@@ -37,10 +46,23 @@ pub struct BridgeConfig {
     pub smtp: SocketAddr,
     /// Where mail clients read.
     pub imap: SocketAddr,
+    /// Where the local page is, if there is one.
+    pub page: Option<PageAt>,
+    /// When the user is told something.
+    pub notices: NoticeSettings,
     /// The holder's end of the link.
     pub holder: HolderConfig,
     /// For tests of erasure alone: keeps every used key.
     pub keep_used_keys: bool,
+}
+
+/// Where the local page is.
+#[derive(Clone, Copy)]
+pub struct PageAt {
+    /// Its address.
+    pub at: SocketAddr,
+    /// Whether it must be there. Otherwise another free port is taken where this one is not.
+    pub exactly: bool,
 }
 
 /// Why a bridge does not run: a sentence for its user.
@@ -75,13 +97,25 @@ const SUBMISSION_BYTES_MAX: usize = 128 * 1_048_576;
 struct Bridge<S> {
     host: Host,
     store: S,
+    dir: PathBuf,
     user: String,
     password: Zeroizing<String>,
     holder: HolderHandle,
     room: Arc<Semaphore>,
     /// Held while a price is compared with the value and the message is taken in, so that two do not spend the same.
     spending: tokio::sync::Mutex<()>,
+    ports: Ports,
+    page_keys: page::Keys,
+    notices: NoticeSettings,
+    diary: Mutex<Diary>,
     stop: watch::Sender<bool>,
+}
+
+/// Where the bridge listens, as it came about.
+struct Ports {
+    smtp: SocketAddr,
+    imap: SocketAddr,
+    page: Option<SocketAddr>,
 }
 
 /// The password for mail clients: known to whoever can open the store, and to nobody else.
@@ -99,6 +133,10 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let store = once_unlocked(|| open(&config, &host)).await.map_err(store_error)?;
     let smtp_listener = listen(&host, "SMTP", config.smtp).await?;
     let imap_listener = listen(&host, "IMAP", config.imap).await?;
+    let page_listener = match config.page {
+        Some(page) => Some(listen_for_page(&host, page).await?),
+        None => None,
+    };
     let socket = config.dir.join(control::SOCKET);
     let control_listener = host
         .net
@@ -112,9 +150,19 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
 
     prepare(&store, &host).await.map_err(store_error)?;
     let files = store.clone();
+    let (to, tick) = (config.holder.user.clone(), config.holder.tick);
     let (handle, link) = holder::new(host.clone(), store.clone(), config.holder, stop.subscribe());
     let bridge = Arc::new(Bridge {
         password: password(&store),
+        ports: Ports {
+            smtp: smtp_listener.address().unwrap_or(config.smtp),
+            imap: imap_listener.address().unwrap_or(config.imap),
+            page: page_listener.as_ref().and_then(|listener| listener.address()),
+        },
+        page_keys: page::Keys::draw(&host),
+        notices: config.notices,
+        diary: Mutex::new(Diary::load(&host, &config.dir, &store)),
+        dir: config.dir,
         host,
         store,
         user: config.user,
@@ -149,6 +197,10 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         Arc::new(commands::UserCommands(bridge.clone())),
         stop.subscribe(),
     ));
+    if let Some(listener) = page_listener {
+        tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
+    }
+    tasks.spawn(lookout::watch(bridge.clone(), to, tick, stop.subscribe()));
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}
     files.stop().await;
@@ -192,6 +244,18 @@ async fn listen(host: &Host, what: &'static str, at: SocketAddr) -> Result<Box<d
         at: at.to_string(),
         error,
     })
+}
+
+/// Other bridges of this machine may have the port that is taken by itself.
+async fn listen_for_page(host: &Host, page: PageAt) -> Result<Box<dyn Listener>, BridgeError> {
+    const WHAT: &str = "the local page";
+    match listen(host, WHAT, page.at).await {
+        Err(_) if !page.exactly => {
+            tracing::info!("the local page's port is taken: another one is used, as 'postern page' shows");
+            listen(host, WHAT, SocketAddr::new(page.at.ip(), 0)).await
+        }
+        listening => listening,
+    }
 }
 
 /// Accepts sessions until `stop` turns true; those above the bound are turned away.

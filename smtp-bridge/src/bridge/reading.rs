@@ -122,7 +122,17 @@ mod tests {
         let (stop, stopping) = watch::channel(false);
         let config = HolderConfig::new(Address::parse("a@localhost").expect("an address"));
         let (holder, _) = holder::new(system::host(), store.clone(), config, stopping);
+        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
         Arc::new(Bridge {
+            ports: super::super::Ports {
+                smtp: at,
+                imap: at,
+                page: None,
+            },
+            page_keys: super::super::page::Keys::draw(&system::host()),
+            notices: super::super::NoticeSettings::default(),
+            diary: std::sync::Mutex::default(),
+            dir: "/h".into(),
             host: system::host(),
             store,
             user: "user".to_owned(),

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::BesideArgs;
 use super::process::Failure;
-use super::settings::Settings;
+use super::{BesideArgs, Days};
 use crate::bridge::commands::Command;
+use crate::bridge::figures::{ago, ahead, grouped, span};
 use crate::control;
 use crate::net::system;
 
@@ -39,8 +39,15 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
                 prices["message"], prices["kilobyte"], prices["key"]
             ),
         };
+        let warnings: String = status["warnings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|warning| format!("\n{warning}"))
+            .collect();
         format!(
-            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}",
+            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             status["balance"],
             status["reserved"],
@@ -54,18 +61,25 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
 }
 
 pub(super) async fn settings(args: &BesideArgs) -> Result<(), Failure> {
-    let mut answer = ask(args, Command::Settings).await?;
-    let settings = Settings::read(&args.dir)?;
-    answer["smtp"] = json!(settings.smtp);
-    answer["imap"] = json!(settings.imap);
+    let answer = ask(args, Command::Settings).await?;
     show(args, &answer, |answer| {
+        let text = |name: &str| answer[name].as_str().unwrap_or_default();
         format!(
-            "outgoing mail (SMTP)   {}   no encryption, password\nincoming mail (IMAP)   {}   no encryption, password\nuser                   {}\npassword               {}",
-            settings.smtp,
-            settings.imap,
-            answer["user"].as_str().unwrap_or_default(),
-            answer["password"].as_str().unwrap_or_default()
+            "outgoing mail (SMTP)   {}   no encryption, password\nincoming mail (IMAP)   {}   no encryption, password\n\
+             user                   {}\npassword               {}",
+            text("smtp"),
+            text("imap"),
+            text("user"),
+            text("password")
         )
+    });
+    Ok(())
+}
+
+pub(super) async fn page(args: &BesideArgs) -> Result<(), Failure> {
+    let answer = ask(args, Command::Page).await?;
+    show(args, &answer, |answer| {
+        answer["url"].as_str().unwrap_or_default().to_owned()
     });
     Ok(())
 }
@@ -75,18 +89,27 @@ pub(super) async fn outbox(args: &BesideArgs) -> Result<(), Failure> {
     show(args, &answer, |answer| {
         let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
         if rows.is_empty() {
-            return "the outbox is empty".to_owned();
+            return "the outbox is empty: everything has reached the relay".to_owned();
         }
+        let number = |row: &Value, name: &str| row[name].as_u64().unwrap_or(0);
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         rows.iter()
             .map(|row| {
-                let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+                let size = match row["kilobytes"].as_u64() {
+                    Some(kilobytes) => format!("{} kB, ", grouped(kilobytes)),
+                    None => String::new(),
+                };
+                let reason = match text(row, "reason").as_str() {
+                    "" => String::new(),
+                    reason => format!("\n       {reason}"),
+                };
                 format!(
-                    "{:>5}  {:<8} {:>10} µtok  {}  {}\n",
-                    row["row"],
-                    text("state"),
-                    row["price"],
-                    text("label"),
-                    text("reason")
+                    "{:>5}  {}\n       {}, taken {}, {size}{} µtok{reason}\n",
+                    number(row, "row"),
+                    text(row, "label"),
+                    text(row, "words"),
+                    ago(0, number(row, "age")),
+                    grouped(number(row, "price")),
                 )
             })
             .collect()
@@ -102,26 +125,63 @@ pub(super) async fn cancel(args: &BesideArgs, row: u64) -> Result<(), Failure> {
 
 pub(super) async fn aliases(args: &BesideArgs) -> Result<(), Failure> {
     let answer = ask(args, Command::Aliases).await?;
+    let now = system::host().clock.unix_seconds();
     show(args, &answer, |answer| {
         let rows = answer["aliases"].as_array().map(Vec::as_slice).unwrap_or_default();
         rows.iter()
             .map(|row| {
-                let open = if row["open"] == json!(true) { "open  " } else { "closed" };
-                format!(
-                    "{open}  {}  {}\n",
-                    row["address"].as_str().unwrap_or_default(),
-                    row["display_name"].as_str().unwrap_or_default()
-                )
+                let is_open = row["open"] == json!(true);
+                let mut notes = String::new();
+                if let Some(name) = row["display_name"].as_str() {
+                    notes.push_str(&format!("  as {name}"));
+                }
+                if let Some(label) = row["label"].as_str() {
+                    notes.push_str(&format!("  ({label})"));
+                }
+                if let Some(expires) = row["expires"].as_u64().filter(|_| is_open) {
+                    notes.push_str(&format!("  closes {}", ahead(expires, now)));
+                }
+                let state = if is_open { "open  " } else { "closed" };
+                format!("{state}  {}{notes}\n", row["address"].as_str().unwrap_or_default())
             })
             .collect()
     });
     Ok(())
 }
 
-pub(super) async fn alias_new(args: &BesideArgs, local: Option<String>) -> Result<(), Failure> {
-    let answer = ask(args, Command::AliasNew { local }).await?;
+pub(super) async fn alias_new(
+    args: &BesideArgs,
+    local: Option<String>,
+    label: Option<String>,
+    days: Option<u64>,
+) -> Result<(), Failure> {
+    let answer = ask(args, Command::AliasNew { local, label, days }).await?;
     show(args, &answer, |answer| {
         format!("{} is open", answer["address"].as_str().unwrap_or_default())
+    });
+    Ok(())
+}
+
+pub(super) async fn alias_label(args: &BesideArgs, address: String, label: Option<String>) -> Result<(), Failure> {
+    let answer = ask(args, Command::AliasLabel { address, label }).await?;
+    show(args, &answer, |answer| {
+        let address = answer["address"].as_str().unwrap_or_default();
+        match answer["label"].as_str() {
+            Some(label) => format!("{address} is labelled {label}"),
+            None => format!("{address} has no label"),
+        }
+    });
+    Ok(())
+}
+
+pub(super) async fn alias_expire(args: &BesideArgs, address: String, Days(days): Days) -> Result<(), Failure> {
+    let answer = ask(args, Command::AliasExpire { address, days }).await?;
+    show(args, &answer, |answer| {
+        let address = answer["address"].as_str().unwrap_or_default();
+        match days {
+            Some(days) => format!("{address} is closed in {}", span(days * 86_400)),
+            None => format!("{address} stays open"),
+        }
     });
     Ok(())
 }

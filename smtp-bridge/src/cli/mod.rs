@@ -4,22 +4,31 @@
 //! socket.
 
 mod beside;
+mod dirs;
+mod init;
+mod passphrase;
 pub mod process;
+mod sendmail;
 mod settings;
+mod setup;
+mod terminal;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use mailbox::holder::{HolderOptions, init_from_pack};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::bridge::{self, BridgeConfig};
+use crate::bridge::{self, BridgeConfig, PageAt};
 use crate::holder::HolderConfig;
 use crate::message::Address;
-use crate::net::Host;
-pub use settings::Settings;
+pub use init::{Init, init_with};
+pub use passphrase::PassphraseArgs;
+use process::Failure;
+pub use sendmail::fuzz as fuzz_letter;
+pub use settings::{PAGE, Settings};
 
 /// Anonymous, encrypted, prepaid email with the mail program you have.
 #[derive(Parser)]
@@ -32,66 +41,73 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a data folder from a pack. The pack's file is of no further use afterwards.
-    Init(InitArgs),
+    ///
+    /// On a terminal it asks for what is not given.
+    Init(init::InitArgs),
     /// Run the bridge: SMTP and IMAP for your mail program, on this machine only.
     Bridge(BridgeArgs),
     /// Show value, keys left, prices and the state of the link.
     Status(BesideArgs),
     /// Show the settings to enter in a mail program, password included.
     Settings(BesideArgs),
+    /// Show the address of the local page: value, keys, aliases and outbox in a browser.
+    Page(BesideArgs),
+    /// Show or write the configuration of a mail program, password included.
+    Setup(setup::SetupArgs),
     /// Show or cancel messages that are not delivered to the relay yet.
     Outbox(OutboxArgs),
     /// Show, open, close or name aliases.
     Alias(AliasArgs),
-}
-
-/// Arguments of `postern init`.
-#[derive(Args)]
-pub struct InitArgs {
-    /// The pack as you received it.
-    #[arg(long, value_name = "FILE")]
-    pub pack: PathBuf,
-    /// New folder for the bridge's data.
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// File with the pack's passphrase in its first line.
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: PathBuf,
-    /// User name for your mail program.
-    #[arg(long, default_value = "me")]
-    pub user: String,
-    /// Where the mail program sends.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1025")]
-    pub smtp: SocketAddr,
-    /// Where the mail program reads.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:1143")]
-    pub imap: SocketAddr,
+    /// Send the message on standard input as /usr/sbin/sendmail does: '-t', '-i', '-f', recipients.
+    #[command(disable_help_flag = true)]
+    Sendmail {
+        /// Options and recipients as sendmail takes them; '--dir DIR' before them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        words: Vec<OsString>,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages.
+    Man {
+        /// Folder for the pages.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
 }
 
 /// Arguments of `postern bridge`.
 #[derive(Args)]
 pub struct BridgeArgs {
     /// Folder made by 'postern init'.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value_os_t = dirs::data())]
     pub dir: PathBuf,
-    /// File with the passphrase in its first line.
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: PathBuf,
+    /// Where the passphrase comes from.
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
     /// Where the mail program sends, instead of what 'init' was told.
     #[arg(long, value_name = "ADDR")]
     pub smtp: Option<SocketAddr>,
     /// Where the mail program reads, instead of what 'init' was told.
     #[arg(long, value_name = "ADDR")]
     pub imap: Option<SocketAddr>,
+    /// Where the local page is, instead of what 'init' was told.
+    #[arg(long, value_name = "ADDR")]
+    pub page: Option<SocketAddr>,
+    /// SOCKS5 proxy that the relay is reached through, instead of what 'init' was told.
+    #[arg(long, value_name = "ADDR")]
+    pub socks: Option<SocketAddr>,
     /// Dial this instead of the relay's address in the pack.
     #[arg(long, value_name = "HOST:PORT")]
     pub relay_via: Option<String>,
     /// How often news from the relay are looked at; arrival is blurred by it.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive_seconds)]
     pub tick: f64,
-    /// Longest wait for one step of connecting.
-    #[arg(long, value_name = "SECONDS", default_value_t = 15.0, value_parser = positive_seconds)]
-    pub dial_timeout: f64,
+    /// Longest wait for one step of connecting [default: 15, through a proxy 60].
+    #[arg(long, value_name = "SECONDS", value_parser = positive_seconds)]
+    pub dial_timeout: Option<f64>,
     /// Stop when standard input ends: for a program that starts this one.
     #[arg(long)]
     pub stop_with_stdin: bool,
@@ -107,7 +123,7 @@ pub struct BridgeArgs {
 #[derive(Args)]
 struct BesideArgs {
     /// Data folder of the running bridge.
-    #[arg(long, alias = "data", value_name = "DIR", global = true, default_value = ".")]
+    #[arg(long, alias = "data", value_name = "DIR", global = true, default_value_os_t = dirs::data())]
     dir: PathBuf,
     /// One line of JSON instead of text.
     #[arg(long, global = true)]
@@ -147,6 +163,12 @@ enum AliasCommand {
     New {
         /// What stands before the '@'.
         local: Option<String>,
+        /// What you call it; nobody else sees this.
+        #[arg(long)]
+        label: Option<String>,
+        /// Days until it is closed by itself.
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+        expires: Option<u64>,
     },
     /// Close an alias: mail for it is refused from now on.
     Close {
@@ -160,6 +182,33 @@ enum AliasCommand {
         /// The name.
         name: Option<String>,
     },
+    /// Set what you call an alias yourself; without a label, remove it.
+    Label {
+        /// The whole address.
+        address: String,
+        /// The label.
+        label: Option<String>,
+    },
+    /// Close an alias by itself after some days, or never.
+    Expire {
+        /// The whole address.
+        address: String,
+        /// Days from now, or 'never'.
+        #[arg(value_name = "DAYS", value_parser = days_or_never)]
+        when: Days,
+    },
+}
+
+/// A number of days; `None` is never.
+#[derive(Clone, Copy)]
+struct Days(Option<u64>);
+
+fn days_or_never(text: &str) -> Result<Days, String> {
+    match text.parse() {
+        Ok(days) if (1..=36_500).contains(&days) => Ok(Days(Some(days))),
+        _ if text == "never" => Ok(Days(None)),
+        _ => Err("write a number of days from 1 to 36500, or 'never'".to_owned()),
+    }
 }
 
 fn positive_seconds(text: &str) -> Result<f64, String> {
@@ -171,81 +220,88 @@ fn positive_seconds(text: &str) -> Result<f64, String> {
 
 /// Parses the arguments, does what they say, and reports failure in one sentence.
 pub fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    process::run("postern=info,smtp_bridge=info", || async {
-        match command {
-            Command::Init(args) => init(&args),
-            Command::Bridge(args) => run_bridge(args).await,
-            Command::Status(args) => beside::status(&args).await,
-            Command::Settings(args) => beside::settings(&args).await,
-            Command::Outbox(OutboxArgs { beside, command: None }) => beside::outbox(&beside).await,
-            Command::Outbox(OutboxArgs {
-                beside,
-                command: Some(OutboxCommand::Cancel { row }),
-            }) => beside::cancel(&beside, row).await,
-            Command::Alias(AliasArgs { beside, command }) => match command.unwrap_or(AliasCommand::List) {
-                AliasCommand::List => beside::aliases(&beside).await,
-                AliasCommand::New { local } => beside::alias_new(&beside, local).await,
-                AliasCommand::Close { address } => beside::alias_close(&beside, address).await,
-                AliasCommand::Name { address, name } => beside::alias_name(&beside, address, name).await,
-            },
-        }
-    })
-}
-
-/// `postern init`.
-pub fn init(args: &InitArgs) -> Result<(), process::Failure> {
-    let host = crate::net::system::host();
-    init_with(&host, args)?;
-    println!(
-        "Ready. Start the bridge with:\n  postern bridge --dir {} --passphrase-file {}",
-        args.dir.display(),
-        args.passphrase_file.display()
-    );
-    println!("Any copy of the pack's file made before now still opens everything: destroy such copies.");
-    Ok(())
-}
-
-/// Makes a data folder from a pack, or resumes where an earlier try was cut off.
-pub fn init_with(host: &Host, args: &InitArgs) -> Result<(), process::Failure> {
-    let passphrase = process::passphrase(&args.passphrase_file)?;
-    check_loopback(args.smtp)?;
-    check_loopback(args.imap)?;
-    init_from_pack(
-        &host.disk,
-        &args.pack,
-        &args.dir,
-        &passphrase,
-        &HolderOptions::default(),
-        &host.entropy,
-    )
-    .map_err(|error| process::Failure(format!("cannot make {} from the pack: {error}", args.dir.display())))?;
-    Settings {
-        user: args.user.clone(),
-        smtp: args.smtp,
-        imap: args.imap,
+    let mut words = std::env::args_os();
+    // Called by that name, this is what other programs know as /usr/sbin/sendmail.
+    let name = words.next().map(PathBuf::from).unwrap_or_default();
+    if name.file_name().is_some_and(|name| name == "sendmail") {
+        return sendmail::main(words.collect());
     }
-    .write(&args.dir)
+    let command = match Cli::parse().command {
+        Command::Sendmail { words } => return sendmail::main(words),
+        command => command,
+    };
+    process::run("postern=info,smtp_bridge=info", || run(command))
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(args) => init::init(&args),
+        Command::Bridge(args) => run_bridge(args).await,
+        Command::Status(args) => beside::status(&args).await,
+        Command::Settings(args) => beside::settings(&args).await,
+        Command::Page(args) => beside::page(&args).await,
+        Command::Setup(args) => setup::setup(&args).await,
+        Command::Outbox(OutboxArgs { beside, command }) => match command {
+            None => beside::outbox(&beside).await,
+            Some(OutboxCommand::Cancel { row }) => beside::cancel(&beside, row).await,
+        },
+        Command::Alias(AliasArgs { beside, command }) => alias(&beside, command.unwrap_or(AliasCommand::List)).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "postern", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { dir } => manual(&dir),
+        Command::Sendmail { .. } => unreachable!("taken out in main"),
+    }
+}
+
+async fn alias(beside: &BesideArgs, command: AliasCommand) -> Result<(), Failure> {
+    match command {
+        AliasCommand::List => beside::aliases(beside).await,
+        AliasCommand::New { local, label, expires } => beside::alias_new(beside, local, label, expires).await,
+        AliasCommand::Close { address } => beside::alias_close(beside, address).await,
+        AliasCommand::Name { address, name } => beside::alias_name(beside, address, name).await,
+        AliasCommand::Label { address, label } => beside::alias_label(beside, address, label).await,
+        AliasCommand::Expire { address, when } => beside::alias_expire(beside, address, when).await,
+    }
+}
+
+/// One page for each command, as `man` reads them.
+fn manual(dir: &Path) -> Result<(), Failure> {
+    let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    written.map_err(|error| Failure(format!("cannot write manual pages to {}: {error}", dir.display())))
 }
 
 /// `postern bridge`.
-pub async fn run_bridge(args: BridgeArgs) -> Result<(), process::Failure> {
+pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.dir)?;
     let (smtp, imap) = (args.smtp.unwrap_or(settings.smtp), args.imap.unwrap_or(settings.imap));
+    let page = args.page.or(settings.page);
     check_loopback(smtp)?;
     check_loopback(imap)?;
+    page.map_or(Ok(()), check_loopback)?;
+    let socks = args.socks.or(settings.socks);
+    // The way through Tor is a long one.
+    let patience = args.dial_timeout.unwrap_or(if socks.is_some() { 60.0 } else { 15.0 });
     let config = BridgeConfig {
-        passphrase: process::passphrase(&args.passphrase_file)?,
+        passphrase: args.passphrase.read()?,
         dir: args.dir,
         smtp,
         imap,
+        page: page.map(|at| PageAt {
+            at,
+            // What was asked for by name is not to be somewhere else without a word.
+            exactly: args.page.is_some(),
+        }),
+        notices: settings.notices,
         holder: HolderConfig {
             relay_via: args.relay_via,
+            socks,
             tick: Duration::from_secs_f64(args.tick),
-            flight_timeout: Duration::from_secs_f64(args.dial_timeout),
+            flight_timeout: Duration::from_secs_f64(patience),
             ..HolderConfig::new(
                 Address::parse(&format!("{}@localhost", settings.user))
-                    .map_err(|_| process::Failure("the user in bridge.toml is no name for a mailbox".to_owned()))?,
+                    .map_err(|_| Failure("the user in bridge.toml is no name for a mailbox".to_owned()))?,
             )
         },
         user: settings.user,
@@ -253,17 +309,15 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), process::Failure> {
     };
     let host = process::host(args.kill_at.as_deref())?;
     let stop = process::stop_on_signals(args.stop_with_stdin);
-    bridge::run(config, host, stop)
-        .await
-        .map_err(process::Failure::from_error)
+    bridge::run(config, host, stop).await.map_err(Failure::from_error)
 }
 
 /// The password crosses these ports in the clear, so they never leave the machine.
-fn check_loopback(at: SocketAddr) -> Result<(), process::Failure> {
+fn check_loopback(at: SocketAddr) -> Result<(), Failure> {
     if at.ip().is_loopback() {
         Ok(())
     } else {
-        Err(process::Failure(format!(
+        Err(Failure(format!(
             "{at} is not on this machine: the ports for mail programs take 127.0.0.1 or [::1] only"
         )))
     }

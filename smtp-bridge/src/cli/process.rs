@@ -30,6 +30,19 @@ impl From<crate::control::CommandError> for Failure {
 
 /// Runs a command on a runtime, with a log on standard error that passes our own crates alone.
 pub fn run<F: Future<Output = Result<(), Failure>>>(filter: &str, command: impl FnOnce() -> F) -> ExitCode {
+    run_to_code(filter, || async {
+        match command().await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure(sentence)) => {
+                eprintln!("error: {sentence}");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+/// The same for a command that knows its own exit status.
+pub(super) fn run_to_code<F: Future<Output = ExitCode>>(filter: &str, command: impl FnOnce() -> F) -> ExitCode {
     // Other crates' lines carry addresses; the filter is fixed so that no environment variable lets them through.
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!("off,{filter}")))
@@ -51,13 +64,7 @@ pub fn run<F: Future<Output = Result<(), Failure>>>(filter: &str, command: impl 
     let done = runtime.block_on(command());
     // Blocking work under way is a rebuild whose client is gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure(sentence)) => {
-            eprintln!("error: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    done
 }
 
 /// The system's host; with a kill point, over a disk that kills the process there.
@@ -76,15 +83,19 @@ pub fn passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let bytes = std::fs::read(path)
         .map(Zeroizing::new)
         .map_err(|error| Failure(format!("cannot read the passphrase in {}: {error}", path.display())))?;
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Err(Failure(format!(
+    first_line(&bytes).ok_or_else(|| {
+        Failure(format!(
             "the first line of {} is empty: it must be the passphrase",
             path.display()
-        )));
-    }
-    Ok(Zeroizing::new(line.to_vec()))
+        ))
+    })
+}
+
+/// What stands before the first line end, if anything does.
+pub(super) fn first_line(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    (!line.is_empty()).then(|| Zeroizing::new(line.to_vec()))
 }
 
 /// A switch that turns true at SIGINT, at SIGTERM and, if asked for, at the end of standard input. A second signal ends the

@@ -289,7 +289,7 @@ pub(super) fn unexpected(answer: &Answer) -> Ended {
 }
 
 /// What a refusal means to the person who sent the mail.
-fn refusal_reason(refusal: Refusal) -> String {
+pub(crate) fn refusal_reason(refusal: Refusal) -> String {
     match refusal {
         Refusal::Sender => "the relay does not know the sending alias as one of yours, or it is closed".into(),
         Refusal::Route { recipient } => format!("the relay has no way to the domain of recipient {}", recipient + 1),

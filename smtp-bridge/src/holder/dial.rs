@@ -6,10 +6,12 @@ use keypacks::chain::LINK_LOOK_AHEAD;
 use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked};
 use mailbox::{HolderStore, StoreError};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::HolderConfig;
 use crate::link::{LinkError, LinkReader, LinkWriter, read_cell};
+use crate::names;
+use crate::net::socks::{self, Credentials};
 use crate::net::{BoxStream, Host};
 
 /// An established link.
@@ -73,7 +75,7 @@ async fn attempt<S: HolderStore>(
     };
     let facts = store.facts();
     let target = config.relay_via.as_deref().unwrap_or(&facts.relay_address);
-    let dialled = tokio::time::timeout(config.flight_timeout, host.dial(target)).await;
+    let dialled = tokio::time::timeout(config.flight_timeout, dial(host, store, config, target)).await;
     let mut stream = dialled
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(DialError::Unreachable)?;
@@ -118,6 +120,27 @@ async fn attempt<S: HolderStore>(
     store.link_answered(index, linked.token).await?;
     store.raise_seq(linked.highest).await?;
     Ok(established)
+}
+
+/// Opens the stream: straight, or through the proxy, which resolves the relay's name in our place.
+async fn dial<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    target: &str,
+) -> std::io::Result<BoxStream> {
+    let Some(proxy) = config.socks else {
+        return host.dial(target).await;
+    };
+    let mut stream = host.net.dial(proxy).await?;
+    // Of the store's own secret, so that no two packs are taken for one user.
+    let word = |purpose| Zeroizing::new(names::spell(&store.derive(purpose).expose()[..20]));
+    let credentials = Credentials {
+        user: word("socks/user"),
+        password: word("socks/password"),
+    };
+    socks::connect(&mut stream, target, &credentials).await?;
+    Ok(stream)
 }
 
 /// Sends cell 3 and waits for the first down cell: before it opens, no request may leave.

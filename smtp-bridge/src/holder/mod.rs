@@ -8,6 +8,9 @@ mod courier;
 mod dial;
 mod requests;
 
+pub(crate) use courier::refusal_reason;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mailbox::HolderStore;
@@ -24,6 +27,8 @@ pub struct HolderConfig {
     pub user: Address,
     /// `host:port` to dial instead of the address in the pack.
     pub relay_via: Option<String>,
+    /// SOCKS5 proxy to dial through; it resolves the relay's name too.
+    pub socks: Option<SocketAddr>,
     /// How often news from the relay are looked at; arrival is blurred by it.
     pub tick: Duration,
     /// Longest wait for one flight of the handshake.
@@ -38,6 +43,7 @@ impl HolderConfig {
         HolderConfig {
             user,
             relay_via: None,
+            socks: None,
             tick: Duration::from_secs(60),
             flight_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(120),

@@ -11,7 +11,7 @@ const BASE64_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopq
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Appends base64 without line ends.
-pub(super) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     let digit = |group: u32, shift: u32| BASE64_ALPHABET[(group >> shift & 63) as usize];
     let (triples, rest) = bytes.as_chunks::<3>();
     for &[a, b, c] in triples {

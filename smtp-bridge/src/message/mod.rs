@@ -31,6 +31,7 @@ mod tests;
 
 pub use address::{Address, AddressError};
 pub use dsn::{Action, Recipient, Report, dsn};
+pub(crate) use encode::base64;
 pub use header::{LoopCounter, header_value, received_count};
 pub use notice::{Notice, notice};
 pub use policy::{Policy, Sender, Stage};

@@ -4,6 +4,7 @@ use super::address::{Address, Mailbox};
 use super::emit::Writer;
 use super::text::Text;
 use super::words::collapse;
+use crate::bridge::figures::span;
 
 /// Who notices are from.
 const FROM: (&str, &str) = ("Postern", "postmaster@localhost");
@@ -26,6 +27,18 @@ pub enum Notice<'a> {
         balance: u64,
         /// Session keys left.
         keys: u64,
+    },
+    /// The relay has not been reached for long.
+    Unreachable {
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// Mail that waits at the relay is about to be dropped, since nobody collects it.
+    Retention {
+        /// Days since the relay was last reached.
+        days: u64,
+        /// Days that the relay keeps mail.
+        kept: u32,
     },
     /// The relay refused a message for lack of value; it waits in the outbox.
     Held {
@@ -64,6 +77,8 @@ impl Notice<'_> {
         match self {
             Notice::Welcome { .. } => "Welcome to Postern".into(),
             Notice::LowValue { .. } => "Your keypack is running low".into(),
+            Notice::Unreachable { .. } => "Your relay cannot be reached".into(),
+            Notice::Retention { .. } => "Mail that waits for you may be lost soon".into(),
             Notice::Held { subject, .. } => format!("Waiting for value: {subject}"),
             Notice::Repriced { subject, .. } => format!("Waiting for a new price: {subject}"),
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
@@ -84,6 +99,16 @@ impl Notice<'_> {
             Notice::LowValue { balance, keys } => format!(
                 "The keypack has {balance} µtok and {keys} session keys left. When either is\nused up, sending and fetching stop. Top it \
                  up or get a new one in time.\n"
+            ),
+            Notice::Unreachable { seconds } => format!(
+                "The bridge has not reached its relay for {}. Nothing is\nsent or fetched until it does; it goes on trying by itself. Is this \
+                 machine on\nthe network, and the proxy running, if there is one? If other things work, the\nrelay itself may be out of \
+                 service.\n",
+                span(*seconds)
+            ),
+            Notice::Retention { days, kept } => format!(
+                "The bridge last reached its relay {days} days ago, and the relay keeps mail for\n{kept} days. What has waited longest is \
+                 dropped there soon, unless the bridge\nreaches it.\n"
             ),
             Notice::Held { subject, shortfall } => format!(
                 "This message waits in the outbox, because {shortfall} µtok are missing:\n\n    {subject}\n\nIt goes by itself after a \

@@ -4,6 +4,7 @@
 //! else in the project dials, listens, reads a clock or draws randomness (the workspace's lints see to it).
 //! Timers are `tokio::time`, which a paused runtime already controls.
 
+pub mod socks;
 pub mod system;
 pub mod tls;
 

@@ -51,6 +51,8 @@ parsers! {
     imap_headers: "imap-header", "smtp-bridge/src/imap/header.rs", smtp_bridge::imap::fuzz_header;
     imap_parts: "imap-mime", "smtp-bridge/src/imap/mime.rs", smtp_bridge::imap::fuzz_mime;
     messages: "message", "smtp-bridge/src/message/mod.rs", smtp_bridge::message::fuzz;
+    proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
+    letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;
     commands_of_a_bridge: "control-bridge", "", json_as::<smtp_bridge::bridge::commands::Command>;
     commands_of_a_relay: "control-relay", "", json_as::<relay::operator::Command>;
     settings: "settings", "", toml_as::<smtp_bridge::cli::Settings>;

@@ -1,0 +1,259 @@
+//! The local page: what `postern status`, `outbox` and `alias` do, in a browser on this machine. No script.
+//!
+//! It listens on loopback. Whoever can reach that (other users of the machine, any web page through the browser) gets
+//! nothing without the token that `postern page` shows: it becomes a cookie that no other site's requests carry. The
+//! `Host` is checked, so that a foreign name that resolves to this machine leads nowhere; forms carry a second token.
+//! The account assistant's file alone is open, as it says nothing about anybody.
+
+mod guard;
+mod plot;
+mod view;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::extract::{Form, Path, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Router, extract::DefaultBodyLimit};
+use mailbox::HolderStore;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::Bridge;
+use super::commands::Command;
+use crate::net::{BoxStream, Listener, stopped};
+
+pub(super) use guard::Keys;
+pub(super) use view::warning_of_link;
+
+/// Where the page is below its port; the cookie goes nowhere else.
+const ROOT: &str = "/page";
+/// Connections at one time; further ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 32;
+/// Longest form, in bytes.
+const FORM_BYTES_MAX: usize = 16 * 1024;
+
+/// Serves the page until `stop` turns true.
+pub(super) async fn serve<S: HolderStore>(
+    bridge: Arc<Bridge<S>>,
+    listener: Box<dyn Listener>,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Below ROOT.
+    let pages = Router::new()
+        .route("/page/", get(overview::<S>))
+        .route("/page/qr/{address}", get(code::<S>))
+        .route("/page/{action}", post(act::<S>))
+        .route_layer(middleware::from_fn_with_state(bridge.clone(), guard::admit::<S>))
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
+    let routes = Router::new()
+        .route("/", get(entrance::<S>))
+        .merge(pages)
+        // Mozilla's places for the file below a domain, and one for the setting that names a service.
+        .route("/mail/config-v1.1.xml", get(configuration::<S>))
+        .route("/.well-known/autoconfig/mail/config-v1.1.xml", get(configuration::<S>))
+        .route("/autoconfig/localhost", get(configuration::<S>))
+        .layer(middleware::from_fn_with_state(bridge.clone(), guard::check_host::<S>))
+        .with_state(bridge);
+    let doors = Doors {
+        listener,
+        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    tokio::select! {
+        biased;
+        () = stopped(&mut stop) => {}
+        // It ends by `stop` alone.
+        _ = axum::serve(doors, routes).into_future() => {}
+    }
+}
+
+/// With the token: a cookie, and on to the page. Without: how to get one.
+async fn entrance<S: HolderStore>(
+    State(bridge): State<Arc<Bridge<S>>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let shown = query.get("token").map(String::as_str).unwrap_or_default();
+    if bridge.page_keys.is_token(shown) {
+        return ([(header::SET_COOKIE, bridge.page_keys.cookie())], to_page("")).into_response();
+    }
+    // The cookie is not sent here: whoever has it is let in there.
+    to_page("")
+}
+
+fn to_page(said: &str) -> Response {
+    let place = match said {
+        "" => format!("{ROOT}/"),
+        said => format!("{ROOT}/?said={}", percent(said)),
+    };
+    let place = HeaderValue::from_str(&place).expect("only letters, digits and percent signs");
+    (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
+}
+
+/// RFC 3986 section 2.1, of everything but letters and digits.
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 3);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+async fn overview<S: HolderStore>(
+    State(bridge): State<Arc<Bridge<S>>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
+    let said = query.get("said").map(String::as_str).unwrap_or_default();
+    match view::overview(&bridge, said) {
+        Ok(page) => Html(page.into_string()).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response(),
+    }
+}
+
+/// An alias as a picture for a telephone's camera. Only of the user's own aliases.
+async fn code<S: HolderStore>(State(bridge): State<Arc<Bridge<S>>>, Path(address): Path<String>) -> Response {
+    let known = bridge.store.aliases().unwrap_or_default();
+    let Some(alias) = known.iter().find(|alias| alias.address == address) else {
+        return (StatusCode::NOT_FOUND, "no such alias\n").into_response();
+    };
+    match plot::code(&format!("mailto:{}", alias.address)) {
+        Some(picture) => ([(header::CONTENT_TYPE, "image/svg+xml")], picture).into_response(),
+        None => (StatusCode::NOT_FOUND, "too long for a code\n").into_response(),
+    }
+}
+
+/// What a form asks for. Whatever comes of it, the page is shown anew with a sentence about it.
+async fn act<S: HolderStore>(
+    State(bridge): State<Arc<Bridge<S>>>,
+    Path(action): Path<String>,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let field = |name: &str| form.get(name).map(|value| value.trim().to_owned()).unwrap_or_default();
+    if !bridge.page_keys.is_form_token(&field("form")) {
+        return (StatusCode::FORBIDDEN, "this form is not of this page: load it anew\n").into_response();
+    }
+    let said = |filled: String| Some(filled).filter(|filled| !filled.is_empty());
+    let days = field("days");
+    let days = match days.as_str() {
+        "" => Ok(None),
+        days => match days.parse() {
+            Ok(days @ 1..=36_500) => Ok(Some(days)),
+            _ => Err("write a number of days from 1 to 36500, or nothing".to_owned()),
+        },
+    };
+    let (command, done) = match (action.as_str(), days) {
+        (_, Err(sentence)) => return to_page(&sentence),
+        ("alias-new", Ok(days)) => (
+            Command::AliasNew {
+                local: said(field("local")),
+                label: said(field("label")),
+                days,
+            },
+            "The alias is open.",
+        ),
+        ("alias-change", Ok(days)) => {
+            let address = field("address");
+            let label = Command::AliasLabel {
+                address: address.clone(),
+                label: said(field("label")),
+            };
+            let name = Command::AliasName {
+                address: address.clone(),
+                display_name: said(field("name")),
+            };
+            for command in [label, name] {
+                if let Err(sentence) = bridge.command(command).await {
+                    return to_page(&sentence);
+                }
+            }
+            let keep = field("keep") == "yes" && days.is_none();
+            match keep {
+                true => return to_page("The alias is changed."),
+                false => (Command::AliasExpire { address, days }, "The alias is changed."),
+            }
+        }
+        ("alias-close", _) => (
+            Command::AliasClose {
+                address: field("address"),
+            },
+            "The alias is closed.",
+        ),
+        ("cancel", _) => match field("row").parse() {
+            Ok(row) => (Command::Cancel { row }, "The message is cancelled."),
+            Err(_) => return to_page("there is no such row"),
+        },
+        ("refresh", _) => (Command::Refresh, "The relay is asked for news."),
+        _ => return (StatusCode::NOT_FOUND, "no such form\n").into_response(),
+    };
+    match bridge.command(command).await {
+        Ok(_) => to_page(done),
+        Err(sentence) => to_page(&sentence),
+    }
+}
+
+async fn configuration<S: HolderStore>(State(bridge): State<Arc<Bridge<S>>>) -> Response {
+    let text = super::autoconfig(bridge.ports.smtp, bridge.ports.imap);
+    ([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], text).into_response()
+}
+
+/// The host's listener as axum takes it.
+struct Doors {
+    listener: Box<dyn Listener>,
+    places: Arc<Semaphore>,
+}
+
+impl axum::serve::Listener for Doors {
+    type Io = Visitor;
+    type Addr = Option<SocketAddr>;
+
+    async fn accept(&mut self) -> (Visitor, Option<SocketAddr>) {
+        let place = self.places.clone().acquire_owned().await;
+        let _place = place.expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => return (Visitor { stream, _place }, None),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Ok(self.listener.address())
+    }
+}
+
+/// A connection that holds its place until it ends.
+struct Visitor {
+    stream: BoxStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Visitor {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Visitor {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,151 @@
+//! `postern init`: a data folder from a pack.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mailbox::holder::{HolderOptions, init_from_pack};
+use zeroize::Zeroizing;
+
+use super::passphrase::PassphraseArgs;
+use super::process::Failure;
+use super::settings::{self, Settings, check_user};
+use super::{check_loopback, dirs, terminal};
+use crate::net::Host;
+
+/// Arguments of `postern init`. On a terminal, what is missing is asked.
+#[derive(Args)]
+pub(super) struct InitArgs {
+    /// The pack as you received it.
+    #[arg(long, value_name = "FILE")]
+    pack: Option<PathBuf>,
+    /// New folder for the bridge's data [default: postern in the XDG data folder].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// User name for your mail program [default: me].
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Where the mail program sends.
+    #[arg(long, value_name = "ADDR", default_value_t = settings::SMTP)]
+    smtp: SocketAddr,
+    /// Where the mail program reads.
+    #[arg(long, value_name = "ADDR", default_value_t = settings::IMAP)]
+    imap: SocketAddr,
+    /// Where the local page is; another free port is taken where this one is not free.
+    #[arg(long, value_name = "ADDR", default_value_t = settings::PAGE)]
+    page: SocketAddr,
+    /// SOCKS5 proxy that the relay is reached through, Tor's for instance.
+    #[arg(long, value_name = "ADDR")]
+    socks: Option<SocketAddr>,
+}
+
+/// What a data folder is made from.
+pub struct Init {
+    /// The pack's file.
+    pub pack: PathBuf,
+    /// The new folder.
+    pub dir: PathBuf,
+    /// Opens the pack, and the folder afterwards.
+    pub passphrase: Zeroizing<Vec<u8>>,
+    /// What the bridge is to be told.
+    pub settings: Settings,
+}
+
+const USER: &str = "me";
+
+pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
+    let asked = terminal::is_there();
+    let pack = match &args.pack {
+        Some(pack) => pack.clone(),
+        None if asked => dirs::typed(&terminal::ask("File of the pack", None)?),
+        None => return Err(Failure("which pack? Give its file with --pack".to_owned())),
+    };
+    if !pack.exists() {
+        return Err(Failure(format!("there is no file {}", pack.display())));
+    }
+    let dir = match &args.dir {
+        Some(dir) => dir.clone(),
+        None if asked && args.pack.is_none() => {
+            let default = dirs::data();
+            dirs::typed(&terminal::ask(
+                "Folder for the bridge's data",
+                Some(&default.display().to_string()),
+            )?)
+        }
+        None => dirs::data(),
+    };
+    let user = match &args.user {
+        Some(user) => user.clone(),
+        None if asked && args.pack.is_none() => terminal::ask("User name for your mail program", Some(USER))?,
+        None => USER.to_owned(),
+    };
+    let init = Init {
+        passphrase: args.passphrase.read()?,
+        settings: Settings {
+            user,
+            smtp: args.smtp,
+            imap: args.imap,
+            page: Some(args.page),
+            socks: args.socks,
+            notices: Default::default(),
+        },
+        pack,
+        dir,
+    };
+    init_with(&crate::net::system::host(), &init)?;
+    let dir = dir_option(&init.dir);
+    let passphrase = match (&args.passphrase.passphrase_file, args.passphrase.passphrase_fd) {
+        (Some(file), _) => format!(" --passphrase-file {}", shell(file)),
+        (None, Some(number)) => format!(" --passphrase-fd {number}"),
+        (None, None) => String::new(),
+    };
+    println!("Ready. Start the bridge with:\n  postern bridge{dir}{passphrase}");
+    println!("Then set up your mail program, for instance:\n  postern setup thunderbird{dir}");
+    println!("Any copy of the pack's file made before now still opens everything: destroy such copies.");
+    Ok(())
+}
+
+/// Makes a data folder from a pack, or resumes where an earlier try was cut off.
+pub fn init_with(host: &Host, init: &Init) -> Result<(), Failure> {
+    check_loopback(init.settings.smtp)?;
+    check_loopback(init.settings.imap)?;
+    init.settings.page.map_or(Ok(()), check_loopback)?;
+    check_user(&init.settings.user)?;
+    let failed =
+        |error: &dyn std::fmt::Display| Failure(format!("cannot make {} from the pack: {error}", init.dir.display()));
+    if let Some(parent) = init.dir.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
+    }
+    init_from_pack(
+        &host.disk,
+        &init.pack,
+        &init.dir,
+        &init.passphrase,
+        &HolderOptions::default(),
+        &host.entropy,
+    )
+    .map_err(|error| failed(&error))?;
+    init.settings.write(&init.dir)
+}
+
+/// The option that names a folder other than the one taken by itself.
+pub(super) fn dir_option(dir: &Path) -> String {
+    if dir == dirs::data() {
+        String::new()
+    } else {
+        format!(" --dir {}", shell(dir))
+    }
+}
+
+/// A path as a shell takes it.
+pub(super) fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}

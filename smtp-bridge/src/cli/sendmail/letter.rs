@@ -1,0 +1,243 @@
+//! A message as programs write it for sendmail, made into one that the bridge takes. Pure.
+
+use std::ops::Range;
+
+use mail_parser::{Address, Message, MessageParser};
+
+use super::options::Options;
+
+/// What goes to the bridge.
+pub(super) struct Letter {
+    pub(super) sender: String,
+    pub(super) recipients: Vec<String>,
+    /// Lines end with CRLF; dots are not doubled yet.
+    pub(super) octets: Vec<u8>,
+}
+
+/// Prepares `raw`. `own` is the address that stands for the user: names without a domain mean it, as there is one user.
+pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
+    let raw = if options.dots_are_text { raw } else { until_dot(raw) };
+    let raw = without_mailbox_line(raw);
+    let (fields, body) = split_header(raw);
+    let header = &raw[..fields.last().map_or(0, |field| field.end)];
+    let parsed = MessageParser::new().parse_headers(header).unwrap_or_default();
+
+    let from = mailboxes(parsed.from()).into_iter().next();
+    let of_option = options.sender.as_deref().map(|sender| sender.trim_matches(['<', '>']));
+    let has_domain = |address: &&str| address.contains('@');
+    let sender = of_option
+        .filter(has_domain)
+        .or(from.as_deref().filter(has_domain))
+        .unwrap_or(own)
+        .to_owned();
+    let mut recipients: Vec<String> = options.recipients.iter().map(|name| completed(name, own)).collect();
+    if options.from_header {
+        for list in [parsed.to(), parsed.cc(), parsed.bcc()] {
+            recipients.extend(mailboxes(list).iter().map(|name| completed(name, own)));
+        }
+    }
+
+    let mut octets = Vec::with_capacity(raw.len() + raw.len() / 16 + 256);
+    if !fields.iter().any(|field| is_named(&raw[field.clone()], "From")) {
+        octets.extend_from_slice(format!("From: {sender}\r\n").as_bytes());
+    }
+    for field in &fields {
+        let field = &raw[field.clone()];
+        match rewritten(field, &parsed, &sender, own) {
+            Some(line) => octets.extend_from_slice(line.as_bytes()),
+            None if is_named(field, "Bcc") => {}
+            None => append_lines(field, &mut octets),
+        }
+    }
+    octets.extend_from_slice(b"\r\n");
+    append_lines(body, &mut octets);
+    Letter {
+        sender,
+        recipients,
+        octets,
+    }
+}
+
+/// A field of addresses in which one has no domain, written anew: the bridge takes whole addresses only.
+fn rewritten(field: &[u8], parsed: &Message<'_>, sender: &str, own: &str) -> Option<String> {
+    let lists = [("From", parsed.from()), ("To", parsed.to()), ("Cc", parsed.cc())];
+    let (name, list) = lists.into_iter().find(|(name, _)| is_named(field, name))?;
+    let addresses = mailboxes(list);
+    if addresses.iter().all(|address| address.contains('@')) {
+        return None;
+    }
+    if name == "From" {
+        return Some(format!("From: {sender}\r\n"));
+    }
+    let addresses: Vec<String> = addresses.iter().map(|name| completed(name, own)).collect();
+    Some(format!("{name}: {}\r\n", addresses.join(",\r\n ")))
+}
+
+/// What stands before a line with a dot alone.
+fn until_dot(raw: &[u8]) -> &[u8] {
+    let mut at = 0;
+    for line in raw.split_inclusive(|byte| *byte == b'\n') {
+        if matches!(line, b".\n" | b".\r\n" | b".") {
+            return &raw[..at];
+        }
+        at += line.len();
+    }
+    raw
+}
+
+/// A message out of a mailbox file begins with a line of the file's own.
+fn without_mailbox_line(raw: &[u8]) -> &[u8] {
+    match raw.iter().position(|byte| *byte == b'\n') {
+        Some(end) if raw.starts_with(b"From ") => &raw[end + 1..],
+        _ => raw,
+    }
+}
+
+/// The fields of the header with their continuations, and what follows the empty line. A text that begins with no field
+/// has no header.
+fn split_header(raw: &[u8]) -> (Vec<Range<usize>>, &[u8]) {
+    let mut fields: Vec<Range<usize>> = Vec::new();
+    let mut at = 0;
+    for line in raw.split_inclusive(|byte| *byte == b'\n') {
+        let end = at + line.len();
+        if matches!(line, b"\n" | b"\r\n") {
+            return (fields, &raw[end..]);
+        }
+        match fields.last_mut() {
+            Some(last) if line.starts_with(b" ") || line.starts_with(b"\t") => last.end = end,
+            _ if is_field(line) => fields.push(at..end),
+            _ => return (fields, &raw[at..]),
+        }
+        at = end;
+    }
+    (fields, &[])
+}
+
+/// RFC 5322 section 2.2: a name of printable octets, then a colon.
+fn is_field(line: &[u8]) -> bool {
+    let colon = line.iter().position(|byte| *byte == b':');
+    colon.is_some_and(|colon| colon > 0 && line[..colon].trim_ascii_end().iter().all(u8::is_ascii_graphic))
+}
+
+fn is_named(field: &[u8], name: &str) -> bool {
+    let colon = field.iter().position(|byte| *byte == b':').unwrap_or(0);
+    field[..colon].trim_ascii_end().eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// Addresses of a field; of a mailbox without one, as in `root (Cron Daemon)`, the first word.
+fn mailboxes(list: Option<&Address<'_>>) -> Vec<String> {
+    let text = |addr: &mail_parser::Addr<'_>| {
+        let name = || addr.name.as_deref().and_then(|name| name.split_whitespace().next());
+        addr.address.as_deref().or_else(name).map(str::to_owned)
+    };
+    list.map(|list| list.iter().filter_map(text).collect())
+        .unwrap_or_default()
+}
+
+/// A name without a domain is the user's own.
+fn completed(name: &str, own: &str) -> String {
+    if name.contains('@') { name } else { own }.to_owned()
+}
+
+/// Appends text with CRLF at the end of each line, the last one too.
+fn append_lines(text: &[u8], out: &mut Vec<u8>) {
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        out.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Feeds a message of any octets through, for the fuzzers.
+pub fn fuzz(bytes: &[u8]) {
+    for (from_header, dots_are_text) in [(false, false), (true, true)] {
+        let options = Options {
+            from_header,
+            dots_are_text,
+            ..Options::default()
+        };
+        let letter = prepare(bytes, &options, "me@localhost");
+        assert!(letter.sender.contains('@') && letter.recipients.iter().all(|name| name.contains('@')));
+        let mut lines = letter.octets.split(|byte| *byte == b'\n');
+        assert_eq!(lines.next_back(), Some(&[][..]), "the last line has its end");
+        assert!(lines.all(|line| line.ends_with(b"\r")), "every line ends with CRLF");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "me@localhost";
+
+    fn prepared(raw: &str, words: &str) -> (String, Vec<String>, String) {
+        let words = words.split_whitespace().map(Into::into).collect();
+        let letter = prepare(raw.as_bytes(), &Options::parse(words).unwrap(), OWN);
+        (
+            letter.sender,
+            letter.recipients,
+            String::from_utf8(letter.octets).unwrap(),
+        )
+    }
+
+    #[test]
+    fn recipients_come_from_the_header_and_bcc_stays_here() {
+        let raw = "To: A <a@out.test>, b@out.test\nCc:\n c@out.test\nBcc: d@out.test\nSubject: x\n\nbody\n";
+        let (sender, recipients, octets) = prepared(raw, "-t e@out.test");
+        assert_eq!(sender, OWN);
+        assert_eq!(
+            recipients,
+            ["e@out.test", "a@out.test", "b@out.test", "c@out.test", "d@out.test"]
+        );
+        assert_eq!(
+            octets,
+            "From: me@localhost\r\nTo: A <a@out.test>, b@out.test\r\nCc:\r\n c@out.test\r\nSubject: x\r\n\r\nbody\r\n"
+        );
+    }
+
+    #[test]
+    fn a_job_of_cron_writes_to_the_user() {
+        let raw = "From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@host> job\n\nout\n";
+        let (sender, recipients, octets) = prepared(raw, "-i -FCronDaemon -oem root");
+        assert_eq!((sender.as_str(), recipients), (OWN, vec![OWN.to_owned()]));
+        assert_eq!(
+            octets,
+            "From: me@localhost\r\nTo: me@localhost\r\nSubject: Cron <root@host> job\r\n\r\nout\r\n"
+        );
+    }
+
+    #[test]
+    fn the_sender_is_the_option_then_the_header() {
+        let raw = "From: Me <one@relay.test>\n\nx";
+        assert_eq!(prepared(raw, "-f two@relay.test").0, "two@relay.test");
+        assert_eq!(prepared(raw, "-f root").0, "one@relay.test");
+        assert_eq!(prepared("x: y\n\nz", "-f root").0, OWN);
+    }
+
+    #[test]
+    fn a_dot_ends_the_message_unless_told_otherwise() {
+        let raw = "Subject: x\n\none\n.\ntwo\n";
+        assert!(prepared(raw, "").2.ends_with("\r\none\r\n"));
+        assert!(prepared(raw, "-i").2.ends_with("one\r\n.\r\ntwo\r\n"));
+    }
+
+    #[test]
+    fn a_text_without_a_header_is_a_body() {
+        assert_eq!(
+            prepared("just text\nmore", "").2,
+            "From: me@localhost\r\n\r\njust text\r\nmore\r\n"
+        );
+        assert_eq!(prepared("", "").2, "From: me@localhost\r\n\r\n");
+        assert_eq!(
+            prepared("From a@b Sat Nov 21 00:00:00 2026\nSubject: x\n\ny", "").2,
+            "From: me@localhost\r\nSubject: x\r\n\r\ny\r\n"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_octets_become_lines(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..512)) {
+            fuzz(&bytes);
+        }
+    }
+}
