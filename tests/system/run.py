@@ -28,6 +28,7 @@ ORDER = [
     "imap_clients",
     "stock_programs",
     "money",
+    "people",
     "at_rest",
     "erasure",
     "bad_input",
