@@ -34,16 +34,24 @@ impl Base {
         Ok(name)
     }
 
-    /// Drops one reference to a body; with the last one its space is free.
-    pub(crate) fn release_body(&self, write: &Write<'_>, name: BodyName) -> Result<(), StoreError> {
+    /// Has one more row name a body.
+    pub(crate) fn share_body(&self, write: &Write<'_>, name: BodyName) -> Result<(), StoreError> {
+        let mut row = BODIES.get(write, name)?.ok_or(StoreError::Corrupt)?;
+        row.references = row.references.checked_add(1).ok_or(StoreError::Corrupt)?;
+        BODIES.put(write, name, &row)
+    }
+
+    /// Drops one reference to a body; with the last one its space is free. Returns whether it was the last.
+    pub(crate) fn release_body(&self, write: &Write<'_>, name: BodyName) -> Result<bool, StoreError> {
         let mut row = BODIES.get(write, name)?.ok_or(StoreError::Corrupt)?;
         row.references = row.references.checked_sub(1).ok_or(StoreError::Corrupt)?;
         if row.references > 0 {
-            return BODIES.put(write, name, &row);
+            BODIES.put(write, name, &row)?;
+            return Ok(false);
         }
         BODIES.remove(write, name)?;
         self.log.release(row.location);
-        Ok(())
+        Ok(true)
     }
 
     /// A body, unless it is gone. Its row is read again afterwards: it may be moved, and freed space is used again.

@@ -1,4 +1,4 @@
-//! What a keypack's holder keeps: positions, outbox, INBOX. Used by the bridge, and later by a relay at its peers.
+//! What a keypack's holder keeps: positions, outbox, folders of mail. Used by the bridge, and later by a relay at its peers.
 //!
 //! As with [`crate::relay_store`], every `async` operation is one commit and returns once it is durable.
 
@@ -13,6 +13,17 @@ use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::request::{Answer, Change, Refusal};
+
+mod entries;
+mod folders;
+
+pub use entries::{Entries, Iter};
+pub(crate) use folders::below;
+pub use folders::{
+    COPIED_MAX, Entry, FOLDER_LEVELS_MAX, FOLDER_NAME_BYTES_MAX, FOLDERS_MAX, FlagChange, Flags, Folder, FolderError,
+    FolderId, Folders, KEYWORD_BYTES_MAX, KEYWORDS_MAX, SUBSCRIBED_MAX, Snapshot, SpecialUse, StoreFlags, allowed_name,
+    canonical,
+};
 
 /// Where the link sequence stands (`docs/PROTOCOL.md` section 8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -181,77 +192,6 @@ pub const STORED_MAX: usize = 256;
 /// Longest summary of a message that is kept, in bytes.
 pub const SUMMARY_BYTES_MAX: usize = 16 << 10;
 
-/// IMAP's system flags as bits, in the order answered, flagged, deleted, seen, draft.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Flags(pub u8);
-
-impl Flags {
-    /// `\Answered`.
-    pub const ANSWERED: Flags = Flags(1);
-    /// `\Flagged`.
-    pub const FLAGGED: Flags = Flags(2);
-    /// `\Deleted`.
-    pub const DELETED: Flags = Flags(4);
-    /// `\Seen`.
-    pub const SEEN: Flags = Flags(8);
-    /// `\Draft`.
-    pub const DRAFT: Flags = Flags(16);
-
-    /// Both sets together.
-    #[must_use]
-    pub fn with(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-
-    /// This set less the other.
-    #[must_use]
-    pub fn without(self, other: Flags) -> Flags {
-        Flags(self.0 & !other.0)
-    }
-
-    /// Whether every flag of `other` is set.
-    pub fn contains(self, other: Flags) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-/// One message of INBOX, without its text.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// Stable, ascending, never used again.
-    pub uid: u32,
-    /// System flags.
-    pub flags: Flags,
-    /// Length in bytes.
-    pub size: u32,
-    /// INTERNALDATE, UTC seconds.
-    pub internal_date: u64,
-}
-
-/// INBOX at one moment.
-#[derive(Clone, Default)]
-pub struct Snapshot {
-    /// Counts up with every change.
-    pub version: u64,
-    /// UIDVALIDITY.
-    pub uid_validity: u32,
-    /// UIDNEXT.
-    pub uid_next: u32,
-    /// Messages in UID order.
-    pub entries: Vec<Entry>,
-}
-
-/// How STORE changes flags.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FlagChange {
-    /// `FLAGS`.
-    Set(Flags),
-    /// `+FLAGS`.
-    Add(Flags),
-    /// `-FLAGS`.
-    Remove(Flags),
-}
-
 /// What the pack says of itself and of its relay.
 #[derive(Clone)]
 pub struct PackFacts {
@@ -379,33 +319,89 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Records that the relay was told; the deposits' keys are erased.
     fn confirmed(&self, indices: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Puts a message (a notice, an APPEND) into INBOX. Returns its UID. `summary`: what [`Self::summaries`] gives back;
+    /// All folders as of now. Cheap: what changes is copied when it changes.
+    fn folders(&self) -> Arc<Folders>;
+
+    /// The messages of a folder as of now, as cheap. `None`: there is no such folder, or no longer.
+    fn folder(&self, folder: FolderId) -> Option<Arc<Snapshot>>;
+
+    /// INBOX as of now.
+    fn inbox(&self) -> Arc<Snapshot> {
+        self.folder(FolderId::INBOX).unwrap_or_default()
+    }
+
+    /// Wakes with every change of folders or of messages in any of them, once the methods above show it.
+    fn changed(&self) -> tokio::sync::watch::Receiver<u64>;
+
+    /// Makes a folder, and the superiors that it has not got. Nothing is subscribed. `Exists`, `Cannot`: the name is not
+    /// [`allowed_name`]; `TooMany`: there are [`FOLDERS_MAX`].
+    fn create_folder(
+        &self,
+        name: String,
+        special_use: Option<SpecialUse>,
+    ) -> impl Future<Output = Result<FolderId, FolderError>> + Send;
+
+    /// Removes a folder; its messages end and their keys are erased. Folders below it stay. `Cannot`: it is INBOX.
+    fn delete_folder(&self, folder: FolderId) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Gives a folder another name, and those below it. Superiors that the new name has not got are made. INBOX stays, with
+    /// those below it: its messages move to a new folder of that name (RFC 3501 section 6.3.5). `Exists`: one of the new
+    /// names is taken; `Cannot`: one is not [`allowed_name`], or lies below the old one; `TooMany`: there would be.
+    fn rename_folder(&self, folder: FolderId, name: String) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// Subscribes a name or ends that. `Cannot`: the name is not [`allowed_name`]; `TooMany`: there are
+    /// [`SUBSCRIBED_MAX`].
+    fn subscribe(&self, name: String, subscribed: bool) -> impl Future<Output = Result<(), FolderError>> + Send;
+
+    /// The flag of a keyword, which is remembered for ever. `None`: there are [`KEYWORDS_MAX`] others, or it is empty or
+    /// longer than [`KEYWORD_BYTES_MAX`].
+    fn keyword(&self, name: String) -> impl Future<Output = Result<Option<Flags>, StoreError>> + Send;
+
+    /// Puts a message (a notice, an APPEND) into a folder. Returns its UID. `summary`: what [`Self::summaries`] gives back;
     /// what is empty or longer than [`SUMMARY_BYTES_MAX`] is not kept.
     fn append(
         &self,
+        folder: FolderId,
         message: Vec<u8>,
         summary: Vec<u8>,
         flags: Flags,
         internal_date: u64,
-    ) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    ) -> impl Future<Output = Result<u32, FolderError>> + Send;
 
-    /// INBOX as of now.
-    fn inbox(&self) -> Arc<Snapshot>;
+    /// Text of a message. `None`: expunged, or moved away.
+    fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Wakes with every new version of INBOX.
-    fn inbox_changed(&self) -> tokio::sync::watch::Receiver<u64>;
+    /// Summaries of messages in the order asked for. `None`: there is none, or the message is gone.
+    fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError>;
 
-    /// Text of a message. `None`: expunged.
-    fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Changes flags of messages. Returns the UIDs, ascending, of those left alone because they were changed after
+    /// `unchanged_since`. A large change is several commits.
+    fn change_flags(
+        &self,
+        folder: FolderId,
+        store: StoreFlags,
+    ) -> impl Future<Output = Result<Vec<u32>, FolderError>> + Send;
 
-    /// Summaries of messages in the order asked for, all of one commit. `None`: there is none, or the message is expunged.
-    fn summaries(&self, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError>;
+    /// Removes messages and erases their keys. Returns those removed, ascending. Many are removed in several commits.
+    fn expunge(&self, folder: FolderId, uids: Vec<u32>) -> impl Future<Output = Result<Vec<u32>, FolderError>> + Send;
 
-    /// Changes flags of messages; those that are gone are passed over.
-    fn change_flags(&self, uids: Vec<u32>, change: FlagChange) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Copies messages with their flags and dates: all of those that are there, or on an error none. Returns old and new UIDs,
+    /// both ascending. `TooMany`: there are more than [`COPIED_MAX`].
+    fn copy(
+        &self,
+        from: FolderId,
+        uids: Vec<u32>,
+        to: FolderId,
+    ) -> impl Future<Output = Result<Vec<(u32, u32)>, FolderError>> + Send;
 
-    /// Removes messages and erases their keys. Returns those removed.
-    fn expunge(&self, uids: Vec<u32>) -> impl Future<Output = Result<Vec<u32>, StoreError>> + Send;
+    /// Moves messages with their flags and dates: each is in one of the folders at any moment. Returns old and new UIDs, both
+    /// ascending. Many are moved in several commits; after an error some may have moved.
+    fn move_to(
+        &self,
+        from: FolderId,
+        uids: Vec<u32>,
+        to: FolderId,
+    ) -> impl Future<Output = Result<Vec<(u32, u32)>, FolderError>> + Send;
 
     /// Whether a message with this Message-ID (without angle brackets) is or was in INBOX.
     fn knows_message_id(&self, message_id: &str) -> Result<bool, StoreError>;

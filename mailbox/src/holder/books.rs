@@ -9,13 +9,13 @@ use crate::index::View;
 use keypacks::Tag;
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 
+use super::folders;
 use super::rows::{
-    DEPOSITS, DepositRow, GAPS, GapRow, INBOX, InboxRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED,
-    UnconfirmedRow, read_aliases,
+    DEPOSITS, DepositRow, GAPS, GapRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED, UnconfirmedRow, read_aliases,
 };
 use super::shelf::Shelf;
 use crate::StoreError;
-use crate::holder_store::{Entry, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
+use crate::holder_store::{FolderId, Folders, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
 use crate::slab::RecordNumber;
 use crate::tables::Single;
 
@@ -29,7 +29,11 @@ pub(super) struct Books {
     pub(super) deposits: Arc<BTreeMap<u64, Arc<Deposit>>>,
     pub(super) gaps: Arc<BTreeMap<u64, Arc<Gap>>>,
     pub(super) unconfirmed: Arc<BTreeMap<u64, UnconfirmedRow>>,
-    pub(super) inbox: Arc<Snapshot>,
+    pub(super) folders: Arc<Folders>,
+    /// Messages of the folders.
+    pub(super) boxes: Arc<BTreeMap<FolderId, Arc<Snapshot>>>,
+    /// Counts up with every change of folders or messages, while the process lives.
+    pub(super) mail_version: u64,
     pub(super) aliases: Arc<Vec<HolderAlias>>,
     /// Stands at `state.link.base`.
     pub(super) link: Arc<LinkChain>,
@@ -114,7 +118,7 @@ pub(super) struct Gap {
 impl Books {
     /// Reads everything. The chains may lag: they are hashed forward to where the index stands.
     /// Returns with them the records that rows name: all others are free.
-    /// `versions`: of outbox and INBOX, above those that were ever shown.
+    /// `versions`: of outbox and mail, above those that were ever shown.
     pub(super) fn load(
         shelf: &Shelf,
         read: &View<'_>,
@@ -147,7 +151,7 @@ impl Books {
             used.insert(record);
             gaps.insert(index, Arc::new(Gap { record, row }));
         }
-        let inbox = load_inbox(shelf, read, &state, versions.1, &mut used)?;
+        let (folders, boxes) = folders::load(shelf, read, &state, versions.1, &mut used)?;
         let books = Books {
             link: Arc::new(link_at(link, state.link.base)?),
             post: Arc::new(post_at(post, state.collect_from)?),
@@ -156,7 +160,9 @@ impl Books {
             deposits: Arc::new(deposits),
             gaps: Arc::new(gaps),
             unconfirmed: Arc::new(load_unconfirmed(read)?),
-            inbox: Arc::new(inbox),
+            folders: Arc::new(folders),
+            boxes: Arc::new(boxes),
+            mail_version: versions.1,
             aliases: Arc::new(aliases),
             state,
         };
@@ -264,32 +270,6 @@ pub(super) fn post_at(chain: &BoxChain, index: u64) -> Result<BoxChain, StoreErr
     let mut chain = BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate());
     chain.forward_to(index).map_err(|_| StoreError::Corrupt)?;
     Ok(chain)
-}
-
-fn load_inbox(
-    shelf: &Shelf,
-    read: &View<'_>,
-    state: &State,
-    version: u64,
-    used: &mut BTreeSet<RecordNumber>,
-) -> Result<Snapshot, StoreError> {
-    let mut entries = Vec::new();
-    for (uid, record, row) in shelf.all::<InboxRow>(read, &INBOX)? {
-        used.insert(record);
-        let uid = u32::try_from(uid).map_err(|_| StoreError::Corrupt)?;
-        entries.push(Entry {
-            uid,
-            flags: row.flags,
-            size: row.size,
-            internal_date: row.internal_date,
-        });
-    }
-    Ok(Snapshot {
-        version,
-        uid_validity: state.uid_validity,
-        uid_next: state.uid_next,
-        entries,
-    })
 }
 
 fn load_unconfirmed(read: &View<'_>) -> Result<BTreeMap<u64, UnconfirmedRow>, StoreError> {

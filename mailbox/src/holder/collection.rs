@@ -16,7 +16,7 @@ use super::books::{Books, Deposit, Gap, post_at};
 use super::rows::{DEPOSITS, DepositRow, GAPS, GapRow, UNCONFIRMED, UnconfirmedRow};
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Flags, OpenedDeposit, PendingDeposit, STORED_MAX};
+use crate::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
 use crate::request::COLLECT_STEP_MAX;
 
 /// How long the keys of what was passed over or given up are kept, in seconds: the relay's retention.
@@ -121,7 +121,7 @@ impl HolderStage {
         }
         let deposit = self.books.deposits.get(index).cloned().ok_or(StoreError::NoRow)?;
         self.tell_time(*now);
-        let uid = self.append(write, message, summary, Flags::default(), *now)?;
+        let uid = self.append(write, FolderId::INBOX, message, summary, Flags::default(), *now)?;
         let row = UnconfirmedRow {
             wrap_digest: deposit.row.wrap_digest,
             uid,
@@ -144,7 +144,7 @@ impl HolderStage {
         if deposit.row.abandoned.is_some() {
             return Ok(());
         }
-        self.append(write, notice, &[], Flags::default(), now)?;
+        self.append(write, FolderId::INBOX, notice, &[], Flags::default(), now)?;
         let row = deposit.row.given_up(now);
         let key = self.shelf.key(deposit.record)?;
         self.shelf.put(write, &DEPOSITS, index, &key, &row)?;

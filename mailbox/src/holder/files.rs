@@ -12,8 +12,10 @@ use zeroize::Zeroizing;
 
 use super::books::Books;
 use super::create;
+use super::folders;
+use super::messages::CHANGED_MAX;
 use super::rows::{FACTS, FactsRow, write_aliases};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, body_key};
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
 use crate::base::Bounds;
@@ -21,8 +23,8 @@ use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{
-    FlagChange, Flags, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder, OutboxRow, OutboxState,
-    PackFacts, PendingDeposit, Reserved, Snapshot, ValueMirror,
+    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder,
+    OutboxRow, OutboxState, PackFacts, PendingDeposit, Reserved, Snapshot, SpecialUse, StoreFlags, ValueMirror,
 };
 use crate::index::Write;
 use crate::request::{Answer, Operation};
@@ -93,10 +95,14 @@ impl HolderFiles {
         let (base, slots_key) = create::open_base(disk, folder, passphrase, options.bounds, entropy)?;
         let shelf = Arc::new(Shelf::new(base));
         let mut slots = create::open_slots(&**disk, folder, slots_key, entropy)?;
-        let commit = shelf.base.index.commit_number();
-        let (link, post) = stage::read_slot(&mut slots, commit)?;
-        let (books, used) = Books::load(&shelf, &shelf.base.view()?, &link, &post, (1, 1))?;
+        let (link, post) = stage::read_slot(&mut slots, shelf.base.index.commit_number())?;
+        let load = || Books::load(&shelf, &shelf.base.view()?, &link, &post, (1, 1));
+        let (mut books, used) = load()?;
         shelf.base.slab.set_used(&used)?;
+        if folders::found(&shelf)? {
+            books = load()?.0;
+        }
+        let commit = shelf.base.index.commit_number();
         let facts = FACTS.get(&shelf.base.view()?, Single)?;
         let facts = Arc::new(facts.ok_or(StoreError::Corrupt)?.into());
         let used = match options.keep_used_keys {
@@ -135,6 +141,49 @@ impl HolderFiles {
     ) -> Result<T, StoreError> {
         self.committer.run(apply).await
     }
+
+    /// Runs an operation that may be refused for want of a folder: before its first write, as every refusal.
+    async fn run_on_folders<T: Send + 'static>(
+        &self,
+        mut apply: impl FnMut(&mut HolderStage, &Write<'_>) -> Result<T, FolderError> + Send + 'static,
+    ) -> Result<T, FolderError> {
+        let outcome = self.run(move |stage, write| match apply(stage, write) {
+            Err(FolderError::Store(error)) => Err(error),
+            outcome => Ok(outcome),
+        });
+        outcome.await?
+    }
+
+    /// Removes messages of a folder that is to be deleted, until so many are left that one commit can remove them with it.
+    async fn empty(&self, folder: FolderId) -> Result<(), FolderError> {
+        if folder == FolderId::INBOX {
+            return Ok(());
+        }
+        loop {
+            let snapshot = self.folder(folder).ok_or(FolderError::NoFolder)?;
+            if snapshot.entries.len() <= CHANGED_MAX {
+                return Ok(());
+            }
+            let some = snapshot.entries.iter().take(CHANGED_MAX).map(|entry| entry.uid);
+            self.expunge(folder, some.collect()).await?;
+        }
+    }
+}
+
+/// In order, each once.
+fn ascending(mut uids: Vec<u32>) -> Vec<u32> {
+    uids.sort_unstable();
+    uids.dedup();
+    uids
+}
+
+/// What each commit of a large change is about: in order, one at least, so that a folder that is not there is told.
+fn parts(uids: Vec<u32>) -> Vec<Vec<u32>> {
+    let uids = ascending(uids);
+    if uids.len() <= CHANGED_MAX {
+        return vec![uids];
+    }
+    uids.chunks(CHANGED_MAX).map(<[u32]>::to_vec).collect()
 }
 
 impl From<FactsRow> for PackFacts {
@@ -221,7 +270,7 @@ impl HolderStore for HolderFiles {
         if row.entry.state == OutboxState::Queued && !row.hold.send() {
             return Ok(None);
         }
-        let mut body = self.shelf.body(&self.shelf.key(row.record)?, location)?;
+        let mut body = self.shelf.body(&body_key(&self.shelf.key(row.record)?), location)?;
         Ok(Some(std::mem::take(&mut *body)))
     }
 
@@ -303,44 +352,118 @@ impl HolderStore for HolderFiles {
         self.run(move |stage, write| stage.confirmed(write, &indices)).await
     }
 
+    fn folders(&self) -> Arc<Folders> {
+        Arc::clone(&self.books().folders)
+    }
+
+    fn folder(&self, folder: FolderId) -> Option<Arc<Snapshot>> {
+        self.books().boxes.get(&folder).cloned()
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.shown.mail_changed()
+    }
+
+    async fn create_folder(&self, name: String, special_use: Option<SpecialUse>) -> Result<FolderId, FolderError> {
+        self.run_on_folders(move |stage, write| stage.create_folder(write, &name, special_use))
+            .await
+    }
+
+    async fn delete_folder(&self, folder: FolderId) -> Result<(), FolderError> {
+        self.empty(folder).await?;
+        self.run_on_folders(move |stage, write| stage.delete_folder(write, folder))
+            .await
+    }
+
+    async fn rename_folder(&self, folder: FolderId, name: String) -> Result<(), FolderError> {
+        let renamed = self.run_on_folders(move |stage, write| stage.rename_folder(write, folder, &name));
+        let Some(made) = renamed.await? else { return Ok(()) };
+        let inbox = self.inbox();
+        let all = inbox.entries.iter().map(|entry| entry.uid).collect();
+        self.move_to(FolderId::INBOX, all, made).await?;
+        Ok(())
+    }
+
+    async fn subscribe(&self, name: String, subscribed: bool) -> Result<(), FolderError> {
+        self.run_on_folders(move |stage, write| stage.subscribe(write, &name, subscribed))
+            .await
+    }
+
+    async fn keyword(&self, name: String) -> Result<Option<Flags>, StoreError> {
+        if let Some(flag) = self.books().folders.keyword(&name) {
+            return Ok(Some(flag));
+        }
+        self.run(move |stage, write| stage.keyword(write, &name)).await
+    }
+
     async fn append(
         &self,
+        folder: FolderId,
         message: Vec<u8>,
         summary: Vec<u8>,
         flags: Flags,
         internal_date: u64,
-    ) -> Result<u32, StoreError> {
-        self.run(move |stage, write| stage.append(write, &message, &summary, flags, internal_date))
+    ) -> Result<u32, FolderError> {
+        self.run_on_folders(move |stage, write| stage.append(write, folder, &message, &summary, flags, internal_date))
             .await
     }
 
-    fn inbox(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.books().inbox)
-    }
-
-    fn inbox_changed(&self) -> watch::Receiver<u64> {
-        self.shown.inbox_changed()
-    }
-
-    fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.shelf.message(uid) {
+    fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.shelf.message(folder, uid) {
             // Expunged between the look at its row and the one at its key or body.
-            Err(_) if !self.inbox().entries.iter().any(|entry| entry.uid == uid) => Ok(None),
+            Err(_) if !self.books().has(folder, uid) => Ok(None),
             text => text,
         }
     }
 
-    fn summaries(&self, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError> {
-        self.shelf.summaries(uids)
+    fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError> {
+        let view = self.shelf.base.view()?;
+        let summary = |uid: &u32| {
+            // A copy may have kept the summary of a message that is gone.
+            if !self.books().has(folder, *uid) {
+                return Ok(None);
+            }
+            match self.shelf.summary_of(&view, folder, *uid) {
+                // As with the text.
+                Err(_) if !self.books().has(folder, *uid) => Ok(None),
+                summary => summary,
+            }
+        };
+        uids.iter().map(summary).collect()
     }
 
-    async fn change_flags(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), StoreError> {
-        self.run(move |stage, write| stage.change_flags(write, &uids, change))
+    async fn change_flags(&self, folder: FolderId, store: StoreFlags) -> Result<Vec<u32>, FolderError> {
+        let (change, since) = (store.change, store.unchanged_since);
+        let mut left_alone = Vec::new();
+        for uids in parts(store.uids) {
+            let run = self.run_on_folders(move |stage, write| stage.change_flags(write, folder, &uids, change, since));
+            left_alone.extend(run.await?);
+        }
+        Ok(left_alone)
+    }
+
+    async fn expunge(&self, folder: FolderId, uids: Vec<u32>) -> Result<Vec<u32>, FolderError> {
+        let mut removed = Vec::new();
+        for uids in parts(uids) {
+            let run = self.run_on_folders(move |stage, write| stage.expunge(write, folder, &uids));
+            removed.extend(run.await?);
+        }
+        Ok(removed)
+    }
+
+    async fn copy(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, FolderError> {
+        let uids = ascending(uids);
+        self.run_on_folders(move |stage, write| stage.copy(write, from, &uids, to))
             .await
     }
 
-    async fn expunge(&self, uids: Vec<u32>) -> Result<Vec<u32>, StoreError> {
-        self.run(move |stage, write| stage.expunge(write, &uids)).await
+    async fn move_to(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, FolderError> {
+        let mut moved = Vec::new();
+        for uids in parts(uids) {
+            let run = self.run_on_folders(move |stage, write| stage.move_to(write, from, &uids, to));
+            moved.extend(run.await?);
+        }
+        Ok(moved)
     }
 
     fn knows_message_id(&self, message_id: &str) -> Result<bool, StoreError> {

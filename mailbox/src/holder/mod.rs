@@ -5,7 +5,7 @@
 //! slots              states of the link and post chains, two copies, overwritten in place
 //! slab               secrets of row keys, overwritten when their row ends
 //! index.redb         positions, rows (sealed)
-//! segment-NNNNNN     texts of INBOX, payloads of the outbox (sealed)
+//! segment-NNNNNN     texts of messages, payloads of the outbox (sealed)
 //! lock               held by the one process that has the store open
 //! ```
 //!
@@ -16,10 +16,11 @@ mod books;
 mod collection;
 mod create;
 mod files;
+mod folders;
 mod header;
-mod inbox;
 mod link;
 mod message_id;
+mod messages;
 mod outbox;
 mod rows;
 mod shelf;

@@ -12,7 +12,7 @@ use super::rows::{OUTBOX, OutboxEntry};
 use super::shelf::RowKey;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Flags, OutboxOrder, OutboxRow, OutboxState};
+use crate::holder_store::{Flags, FolderId, OutboxOrder, OutboxRow, OutboxState};
 use crate::request::{Answer, Change, Operation, RECIPIENTS_MAX, Refusal};
 
 /// Most rows; more mail is answered `Busy`, which SMTP says as a temporary failure.
@@ -141,7 +141,7 @@ impl HolderStage {
         }
         // First, since it may be refused for want of room.
         if let Some(notice) = notice {
-            self.append(write, notice, &[], Flags::default(), now)?;
+            self.append(write, FolderId::INBOX, notice, &[], Flags::default(), now)?;
         }
         self.tell_time(now);
         if is_kept_by_relay(answer) {

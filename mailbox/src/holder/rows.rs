@@ -1,6 +1,6 @@
 //! What the index of a holder's store holds. The order of all fields is the stored format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keypacks::Secret;
 use ledger::PriceList;
@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::shelf::Rows;
 use crate::StoreError;
 use crate::bodies::BodyName;
-use crate::holder_store::{Flags, HolderAlias, LinkPosition, OutboxState, ValueMirror};
+use crate::holder_store::{Flags, FolderId, HolderAlias, LinkPosition, OutboxState, SpecialUse, ValueMirror};
 use crate::index::{Source, Write};
 use crate::request::Change;
 use crate::tables::{Single, Table};
+use crate::vault;
 
 /// Sealed under the store key alone.
 pub(super) const STATE: Table<Single, State> = Table::new(1);
@@ -31,10 +32,17 @@ pub(super) const OUTBOX: Rows = Table::new(5);
 pub(super) const DEPOSITS: Rows = Table::new(6);
 /// [`GapRow`] by post index: passed over, in case that its wrap still comes.
 pub(super) const GAPS: Rows = Table::new(7);
-/// [`InboxRow`] by UID.
-pub(super) const INBOX: Rows = Table::new(8);
-/// Summary of a message by UID, under the key of its row in [`INBOX`]. Most messages have one.
+/// [`MessageRow`] by [`number_of`] the message: folder, then UID.
+pub(super) const MESSAGES: Rows = Table::new(8);
+/// Summary of a message, under the number that it came under first and the key that its row had then. Most messages
+/// have one, which ends with the last copy.
 pub(super) const SUMMARIES: Rows = Table::new(10);
+/// [`FolderRow`] by number of the folder; INBOX has none.
+pub(super) const FOLDERS: Rows = Table::new(20);
+/// By number of the folder.
+pub(super) const COUNTS: Table<u64, CountsRow> = Table::new(21);
+/// [`CatalogueRow`], at 0. A store of before there were folders has none.
+pub(super) const CATALOGUE: Rows = Table::new(22);
 
 /// Counters, positions and mirrors: all that changes with a commit and is not a row.
 #[derive(Clone, Serialize, Deserialize)]
@@ -50,7 +58,9 @@ pub(super) struct State {
     pub(super) answered_seq: u64,
     /// First post index not yet collected.
     pub(super) collect_from: u64,
+    /// Of INBOX.
     pub(super) uid_validity: u32,
+    /// Of INBOX before there were folders; [`COUNTS`] goes on from it.
     pub(super) uid_next: u32,
     pub(super) value: ValueMirror,
     pub(super) prices: Option<PriceList>,
@@ -178,14 +188,95 @@ pub(super) struct UnconfirmedRow {
     pub(super) uid: u32,
 }
 
-/// A message of INBOX.
+/// A folder but INBOX. What a mail program calls it is the user's own: the row is sealed under a new key with every change.
 #[derive(Serialize, Deserialize)]
-pub(super) struct InboxRow {
+pub(super) struct FolderRow {
+    pub(super) name: String,
+    pub(super) special_use: Option<SpecialUse>,
+    pub(super) uid_validity: u32,
+}
+
+/// What counts up in a folder.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct CountsRow {
+    pub(super) uid_next: u32,
+    pub(super) highest_modseq: u64,
+}
+
+/// What holds for all folders. Sealed under a new key with every change, as a [`FolderRow`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct CatalogueRow {
+    pub(super) next_folder: u32,
+    pub(super) next_uid_validity: u32,
+    pub(super) subscribed: BTreeSet<String>,
+    pub(super) keywords: Vec<String>,
+}
+
+/// A message.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MessageRow {
     pub(super) flags: Flags,
     pub(super) size: u32,
     pub(super) internal_date: u64,
     pub(super) body: BodyName,
+    pub(super) modseq: u64,
+    /// Where its summary is in [`SUMMARIES`], if it has one.
+    pub(super) summary: u64,
+    /// Of a copy, which shares body and summary with another message; others have them under their own row's key.
+    pub(super) keys: Option<ContentKeys>,
 }
+
+/// What opens a message that came under another row's key.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ContentKeys {
+    #[serde(with = "secret")]
+    pub(super) body: Secret<32>,
+    #[serde(with = "secret")]
+    pub(super) summary: Secret<32>,
+}
+
+/// A message of INBOX as it was written before there were folders. Neither form is read as the other: this one is the
+/// beginning of the new one, and a row must end where its form does.
+#[derive(Serialize, Deserialize)]
+pub(super) struct InboxRow {
+    pub(super) flags: u8,
+    pub(super) size: u32,
+    pub(super) internal_date: u64,
+    pub(super) body: BodyName,
+}
+
+/// Number of a message's row.
+pub(super) fn number_of(folder: FolderId, uid: u32) -> u64 {
+    u64::from(folder.0) << 32 | u64::from(uid)
+}
+
+/// What [`number_of`] was made of.
+pub(super) fn folder_and_uid(number: u64) -> (FolderId, u32) {
+    let low = u32::try_from(number & u64::from(u32::MAX)).expect("32 bits");
+    let high = u32::try_from(number >> 32).expect("32 bits");
+    (FolderId(high), low)
+}
+
+impl MessageRow {
+    /// A row as it was sealed, of today's form or the one before.
+    pub(super) fn decode(number: u64, plain: &[u8]) -> Result<Self, StoreError> {
+        vault::decode(plain).or_else(|_| {
+            let row: InboxRow = vault::decode(plain)?;
+            Ok(Self {
+                flags: Flags(row.flags.into()),
+                size: row.size,
+                internal_date: row.internal_date,
+                body: row.body,
+                modseq: MODSEQ_FIRST,
+                summary: number,
+                keys: None,
+            })
+        })
+    }
+}
+
+/// HIGHESTMODSEQ of a folder in which nothing has changed yet.
+pub(super) const MODSEQ_FIRST: u64 = 1;
 
 /// A secret as a field of a sealed row; what lies on the way is wiped.
 mod secret {

@@ -1,10 +1,12 @@
 //! Rows and bodies that end, each under a slab record of its own.
 //!
 //! ```text
-//! row        slab record | Box(slab key of the record, row)     outbox, deposits, gaps, INBOX
+//! row        slab record | Box(slab key of the record, row)     outbox, deposits, gaps, messages, folders
 //! body       Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment
 //! summary    slab record | Box(HE(slab key of its row's record, "holder/summary"), bytes)
 //! ```
+//!
+//! The row of a copied message holds both keys itself: body and summary end with the last row that has them.
 //!
 //! What has no end of its own (positions, value, aliases) is sealed under the store key alone and overwritten.
 
@@ -87,10 +89,10 @@ impl Shelf {
         }
     }
 
-    /// Reads a body back; `NoRow`: it is gone.
-    pub(super) fn body(&self, key: &RowKey, name: BodyName) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    /// Reads a body back; `NoRow`: it is gone. `key`: [`body_key`] of the row that it came with.
+    pub(super) fn body(&self, key: &Secret<32>, name: BodyName) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let sealed = self.base.read_body(name)?.ok_or(StoreError::NoRow)?;
-        vault::open(&body_key(key), &sealed)
+        vault::open(key, &sealed)
     }
 
     /// Writes a summary under the key of a row. It ends with the row, whose removal must remove it too.
@@ -107,18 +109,23 @@ impl Shelf {
         summaries.put(write, number, &Filed { record, sealed })
     }
 
-    /// Reads a summary back, if there is one.
+    /// Reads a summary back, if there is one. `key`: [`summary_key`] of the row that it came with; `None`: that row is
+    /// there.
     pub(super) fn summary(
         &self,
         source: &impl Source,
         summaries: &Rows,
         number: u64,
+        key: Option<&Secret<32>>,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let Some(filed) = summaries.get(source, number)? else {
             return Ok(None);
         };
-        let key = self.key(filed.record)?;
-        vault::open(&summary_key(&key), &filed.sealed).map(Some)
+        match key {
+            Some(key) => vault::open(key, &filed.sealed),
+            None => vault::open(&summary_key(&self.key(filed.record)?), &filed.sealed),
+        }
+        .map(Some)
     }
 
     /// Writes a row, in place of what was there under the same number.
@@ -162,7 +169,9 @@ impl Shelf {
         rows: &Rows,
         number: u64,
     ) -> Result<Option<(RowKey, T)>, StoreError> {
-        rows.get(source, number)?.map(|filed| self.open(&filed)).transpose()
+        rows.get(source, number)?
+            .map(|filed| self.open(&filed, vault::decode))
+            .transpose()
     }
 
     /// All rows of a table, in order of their numbers.
@@ -173,7 +182,7 @@ impl Shelf {
     ) -> Result<Vec<(u64, RecordNumber, T)>, StoreError> {
         let mut all = Vec::new();
         rows.scan(source, (0, u64::MAX), |number, filed| {
-            let (key, row) = self.open(&filed)?;
+            let (key, row) = self.open(&filed, vault::decode)?;
             all.push((number, key.record, row));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -185,18 +194,24 @@ impl Shelf {
         random(&*self.base.entropy)
     }
 
-    fn open<T: DeserializeOwned>(&self, filed: &Filed) -> Result<(RowKey, T), StoreError> {
+    /// Opens a row as the index holds it.
+    pub(super) fn open<T>(
+        &self,
+        filed: &Filed,
+        decode: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+    ) -> Result<(RowKey, T), StoreError> {
         let key = self.key(filed.record)?;
-        let row = vault::decode(&vault::open(&key.key, &filed.sealed)?)?;
+        let row = decode(&vault::open(&key.key, &filed.sealed)?)?;
         Ok((key, row))
     }
 }
 
-fn body_key(key: &RowKey) -> Secret<32> {
+/// Of one body: a row's key seals no second one.
+pub(super) fn body_key(key: &RowKey) -> Secret<32> {
     kdf::he(&key.key, "holder/body", &[])
 }
 
 /// Of one summary: a row's key seals no second one.
-fn summary_key(key: &RowKey) -> Secret<32> {
+pub(super) fn summary_key(key: &RowKey) -> Secret<32> {
     kdf::he(&key.key, "holder/summary", &[])
 }

@@ -25,14 +25,14 @@ const SLOT: u64 = 0;
 pub(super) struct Shown {
     books: RwLock<Arc<Books>>,
     outbox: watch::Sender<u64>,
-    inbox: watch::Sender<u64>,
+    mail: watch::Sender<u64>,
 }
 
 impl Shown {
     pub(super) fn new(books: Books) -> Self {
         Self {
             outbox: watch::Sender::new(books.outbox_version),
-            inbox: watch::Sender::new(books.inbox.version),
+            mail: watch::Sender::new(books.mail_version),
             books: RwLock::new(Arc::new(books)),
         }
     }
@@ -45,16 +45,16 @@ impl Shown {
         self.outbox.subscribe()
     }
 
-    pub(super) fn inbox_changed(&self) -> watch::Receiver<u64> {
-        self.inbox.subscribe()
+    pub(super) fn mail_changed(&self) -> watch::Receiver<u64> {
+        self.mail.subscribe()
     }
 
     fn replace(&self, books: Arc<Books>) {
-        let versions = (books.outbox_version, books.inbox.version);
+        let versions = (books.outbox_version, books.mail_version);
         *self.books.write().unwrap_or_else(PoisonError::into_inner) = books;
         self.outbox
             .send_if_modified(|seen| std::mem::replace(seen, versions.0) != versions.0);
-        self.inbox
+        self.mail
             .send_if_modified(|seen| std::mem::replace(seen, versions.1) != versions.1);
     }
 }

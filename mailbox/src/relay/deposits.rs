@@ -214,7 +214,8 @@ impl RelayStage {
         let waiting = self.waiting(write, account, held.alias)?;
         let left = waiting.checked_sub(1).ok_or(StoreError::Corrupt)?;
         self.put_waiting(write, account, held.alias, left)?;
-        self.shared.base.release_body(write, held.body)
+        self.shared.base.release_body(write, held.body)?;
+        Ok(())
     }
 }
 

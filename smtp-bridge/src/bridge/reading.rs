@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mailbox::holder_store::{FlagChange, Flags, Snapshot};
-use mailbox::{HolderStore, StoreError};
+use mailbox::HolderStore;
+use mailbox::holder_store::{FlagChange, Flags, FolderError, FolderId, Snapshot, StoreFlags};
 use tokio::sync::watch;
 
 use super::Bridge;
@@ -46,35 +46,51 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
-        self.0.store.inbox_changed()
+        self.0.store.changed()
     }
 
     async fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
-        self.0.store.message(uid).map_err(unavailable)
+        self.0.store.message(FolderId::INBOX, uid).map_err(unavailable)
     }
 
     async fn summaries(&self, uids: &[u32]) -> Result<imap::Summaries, Unavailable> {
-        self.0.store.summaries(uids).map_err(unavailable)
+        self.0.store.summaries(FolderId::INBOX, uids).map_err(unavailable)
     }
 
     async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {
-        self.0.store.change_flags(uids, change).await.map_err(unavailable)
+        let store = StoreFlags {
+            uids,
+            change,
+            unchanged_since: None,
+        };
+        let left_alone = self.0.store.change_flags(FolderId::INBOX, store).await;
+        left_alone.map(|_| ()).map_err(unavailable)
     }
 
     async fn expunge(&self, uids: Vec<u32>) -> Result<(), Unavailable> {
-        self.0.store.expunge(uids).await.map(|_| ()).map_err(unavailable)
+        self.0
+            .store
+            .expunge(FolderId::INBOX, uids)
+            .await
+            .map(|_| ())
+            .map_err(unavailable)
     }
 
     async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> Result<u32, Unavailable> {
         let date = internal_date.unwrap_or_else(|| self.0.host.clock.unix_seconds());
         let summary = imap::summary(&message);
-        let appended = self.0.store.append(message, summary, flags, date).await;
+        let appended = self
+            .0
+            .store
+            .append(FolderId::INBOX, message, summary, flags, date)
+            .await;
         appended.map_err(unavailable)
     }
 }
 
 /// The client learns that there is trouble, the log which.
-fn unavailable(error: StoreError) -> Unavailable {
+fn unavailable(error: impl Into<FolderError>) -> Unavailable {
+    let error = error.into();
     tracing::error!(%error, "the store does not answer");
     Unavailable
 }
@@ -153,7 +169,7 @@ mod tests {
         let unlisted = b"Subject: notice\r\n\r\nbody\r\n".to_vec();
         bridge
             .store
-            .append(unlisted, Vec::new(), Flags::default(), 7)
+            .append(FolderId::INBOX, unlisted, Vec::new(), Flags::default(), 7)
             .await
             .expect("room");
         let commands = format!(
@@ -169,7 +185,7 @@ mod tests {
             .expect("answers")
             .expect("open");
         serving.await.expect("no panic");
-        let summaries = bridge.store.summaries(&[1, 2]).expect("readable");
+        let summaries = bridge.store.summaries(FolderId::INBOX, &[1, 2]).expect("readable");
         let summary = zeroize::Zeroizing::new(b"\x01Subject: listed\r\n".to_vec());
         assert_eq!(summaries, [None, Some(summary)]);
         let nil = "NIL NIL NIL NIL NIL NIL NIL NIL";

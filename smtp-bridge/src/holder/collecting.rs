@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 
 use keypacks::{deposit, kdf};
-use mailbox::holder_store::{Flags, OpenedDeposit, PendingDeposit, STORED_MAX};
+use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
@@ -419,7 +419,9 @@ impl Batch {
         let collect = async {
             for notice in notices {
                 let summary = imap::summary(&notice);
-                store.append(notice, summary, Flags::default(), now).await?;
+                store
+                    .append(FolderId::INBOX, notice, summary, Flags::default(), now)
+                    .await?;
             }
             match wraps {
                 Some(wraps) => {

@@ -33,7 +33,8 @@ impl MemoryInbox {
             version: 0,
             uid_validity: 1,
             uid_next: 1,
-            entries: Vec::new(),
+            highest_modseq: 1,
+            entries: Default::default(),
         };
         let contents = Contents {
             snapshot: Arc::new(snapshot),
@@ -59,6 +60,7 @@ impl MemoryInbox {
                 flags,
                 size: text.len() as u32,
                 internal_date,
+                modseq: snapshot.highest_modseq,
             });
             texts.insert(uid, text);
             uid
@@ -99,12 +101,13 @@ impl MemoryInbox {
 
     fn set_flags(&self, uids: &[u32], change: FlagChange) {
         self.change(|snapshot, _| {
-            for entry in snapshot.entries.iter_mut().filter(|entry| uids.contains(&entry.uid)) {
-                entry.flags = match change {
-                    FlagChange::Set(flags) => flags,
-                    FlagChange::Add(flags) => entry.flags.with(flags),
-                    FlagChange::Remove(flags) => entry.flags.without(flags),
-                };
+            for uid in uids {
+                if let Some(position) = snapshot.entries.position_of(*uid) {
+                    let modseq = snapshot.highest_modseq;
+                    snapshot.entries.change(position, |entry| {
+                        (entry.flags, entry.modseq) = (change.apply(entry.flags), modseq);
+                    });
+                }
             }
         });
     }
@@ -121,6 +124,7 @@ impl MemoryInbox {
         let Contents { snapshot, texts } = &mut *contents;
         let snapshot = Arc::make_mut(snapshot);
         snapshot.version += 1;
+        snapshot.highest_modseq += 1;
         let version = snapshot.version;
         let result = change(snapshot, texts);
         drop(contents);

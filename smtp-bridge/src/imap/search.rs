@@ -4,7 +4,7 @@ use imap_codec::imap_types::core::Charset;
 use imap_codec::imap_types::datetime::NaiveDate;
 use imap_codec::imap_types::search::SearchKey;
 use mail_parser::DateTime;
-use mailbox::holder_store::{Entry, Flags};
+use mailbox::holder_store::{Entries, Entry, Flags};
 
 use super::header;
 use super::output::Output;
@@ -138,7 +138,7 @@ impl Comparison {
 }
 
 impl Test {
-    fn of(key: &SearchKey<'_>, entries: &[Entry]) -> Self {
+    fn of(key: &SearchKey<'_>, entries: &Entries) -> Self {
         use Comparison::{Before, On, Since};
         let not = |test| Self::Not(Box::new(test));
         let field = |name: &[u8], value: &[u8]| match Needle::new(value) {
@@ -254,6 +254,7 @@ mod tests {
             flags: Flags([8, 2, 0][index]),
             size: text.len() as u32,
             internal_date: 1_767_225_600 + index as u64 * DAY_SECONDS,
+            modseq: 1,
         };
         let entries = MESSAGES.iter().enumerate().map(entry).collect();
         View::new(
@@ -261,6 +262,7 @@ mod tests {
                 version: 1,
                 uid_validity: 1,
                 uid_next: 99,
+                highest_modseq: 1,
                 entries,
             }),
             false,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use imap_codec::imap_types::sequence::{SeqOrUid, Sequence, SequenceSet};
-use mailbox::holder_store::Entry;
+use mailbox::holder_store::Entries;
 
 /// Messages of a view by position, counted from 0: ranges in order, apart from each other.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -38,7 +38,7 @@ impl Selection {
     }
 
     /// By UIDs; those that are not there mean nothing.
-    pub(super) fn by_uid(set: &SequenceSet, entries: &[Entry]) -> Self {
+    pub(super) fn by_uid(set: &SequenceSet, entries: &Entries) -> Self {
         let last = entries.last().map_or(0, |entry| u64::from(entry.uid));
         let below = |uid: u64| entries.partition_point(|entry| u64::from(entry.uid) < uid);
         Self::of(
@@ -92,7 +92,7 @@ fn bounds(set: &SequenceSet, last: u64) -> impl Iterator<Item = (u64, u64)> + '_
 
 #[cfg(test)]
 mod tests {
-    use mailbox::holder_store::Flags;
+    use mailbox::holder_store::{Entry, Flags};
 
     use super::*;
 
@@ -100,13 +100,14 @@ mod tests {
         SequenceSet::try_from(text).expect("a sequence set")
     }
 
-    fn entries(uids: &[u32]) -> Vec<Entry> {
+    fn entries(uids: &[u32]) -> Entries {
         uids.iter()
             .map(|&uid| Entry {
                 uid,
                 flags: Flags(0),
                 size: 0,
                 internal_date: 0,
+                modseq: 1,
             })
             .collect()
     }
@@ -148,7 +149,10 @@ mod tests {
                 .collect();
             assert_eq!(found, expected, "{text}");
         }
-        assert_eq!(Selection::by_uid(&set("1:*,4294967295"), &[]), Selection::default());
+        assert_eq!(
+            Selection::by_uid(&set("1:*,4294967295"), &Entries::default()),
+            Selection::default()
+        );
     }
 
     #[test]

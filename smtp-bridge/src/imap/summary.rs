@@ -73,6 +73,7 @@ mod tests {
             flags: Flags(0),
             size: 0,
             internal_date: 0,
+            modseq: 1,
         };
         let mut out = Output::default();
         items.iter().for_each(|item| item.put(&entry, Some(message), &mut out));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mailbox::holder_store::{Entry, FlagChange, Flags, Snapshot};
+use mailbox::holder_store::{Entries, FlagChange, Flags, Snapshot};
 
 use super::output::Output;
 
@@ -56,7 +56,7 @@ impl View {
     }
 
     /// The messages by sequence number, the first at 0.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &Entries {
         &self.known.entries
     }
 
@@ -69,7 +69,7 @@ impl View {
         let gone = tell_expunged(&self.known, now, moment.expunge.then_some(&mut *out));
         tell_flags(&self.known, now, moment, stored, out);
         let known_last = self.known.entries.last().map_or(0, |entry| entry.uid);
-        let new = &now.entries[now.entries.partition_point(|entry| entry.uid <= known_last)..];
+        let new = now.entries.partition_point(|entry| entry.uid <= known_last);
         if moment.expunge || gone == 0 {
             self.known = Arc::clone(now);
             self.behind = false;
@@ -77,7 +77,7 @@ impl View {
             self.known = Arc::new(with_the_gone(&self.known, now, new));
             self.behind = true;
         }
-        if !new.is_empty() {
+        if new < now.entries.len() {
             out.line(format_args!("* {} EXISTS", self.known.entries.len()));
         }
     }
@@ -90,21 +90,6 @@ impl Stored {
             Some(stored) if stored.silent => stored.change.apply(before) != after,
             Some(_) => true,
             None => before != after,
-        }
-    }
-}
-
-/// What [`FlagChange`] does to the flags of one message.
-trait Apply {
-    fn apply(self, flags: Flags) -> Flags;
-}
-
-impl Apply for FlagChange {
-    fn apply(self, flags: Flags) -> Flags {
-        match self {
-            Self::Set(set) => set,
-            Self::Add(more) => flags.with(more),
-            Self::Remove(less) => flags.without(less),
         }
     }
 }
@@ -148,9 +133,9 @@ fn tell_flags(known: &Snapshot, now: &Snapshot, moment: Moment, stored: Option<&
 }
 
 /// The mailbox of now, with the messages still in their places that are gone but not yet told.
-fn with_the_gone(known: &Snapshot, now: &Snapshot, new: &[Entry]) -> Snapshot {
+fn with_the_gone(known: &Snapshot, now: &Snapshot, new: usize) -> Snapshot {
     let mut kept = 0;
-    let mut entries = Vec::with_capacity(known.entries.len() + new.len());
+    let mut entries = Entries::default();
     for entry in &known.entries {
         match now.entries.get(kept).filter(|current| current.uid == entry.uid) {
             Some(current) => {
@@ -160,17 +145,20 @@ fn with_the_gone(known: &Snapshot, now: &Snapshot, new: &[Entry]) -> Snapshot {
             None => entries.push(entry.clone()),
         }
     }
-    entries.extend_from_slice(new);
+    entries.extend(now.entries.iter_from(new).cloned());
     Snapshot {
         version: now.version,
         uid_validity: now.uid_validity,
         uid_next: now.uid_next,
+        highest_modseq: now.highest_modseq,
         entries,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mailbox::holder_store::Entry;
+
     use super::*;
 
     const TELL: Moment = Moment {
@@ -182,18 +170,20 @@ mod tests {
         uid: false,
     };
 
-    fn inbox(version: u64, messages: &[(u32, u8)]) -> Arc<Snapshot> {
-        let entry = |&(uid, flags): &(u32, u8)| Entry {
+    fn inbox(version: u64, messages: &[(u32, u32)]) -> Arc<Snapshot> {
+        let entry = |&(uid, flags): &(u32, u32)| Entry {
             uid,
             flags: Flags(flags),
             size: 0,
             internal_date: 0,
+            modseq: 1,
         };
         let entries = messages.iter().map(entry).collect();
         Arc::new(Snapshot {
             version,
             uid_validity: 1,
             uid_next: 99,
+            highest_modseq: 1,
             entries,
         })
     }
@@ -259,7 +249,7 @@ mod tests {
         /// A client that only applies what it is told always has the numbers of the mailbox.
         #[test]
         fn a_client_that_follows_has_the_same_mailbox(steps in proptest::collection::vec((0u32..64, 0u8..4, proptest::bool::ANY), 1..40)) {
-            let mut messages: Vec<(u32, u8)> = Vec::new();
+            let mut messages: Vec<(u32, u32)> = Vec::new();
             let mut next = 1;
             let mut view = View::new(&inbox(0, &[]), false);
             // What the client believes: UIDs by number, learnt from the view when EXISTS comes.

@@ -112,7 +112,12 @@ impl Bench {
         let inbox = self.store.inbox();
         let texts = inbox.entries.iter();
         let mut texts: Vec<_> = texts
-            .map(|entry| self.store.message(entry.uid).expect("readable").expect("there"))
+            .map(|entry| {
+                self.store
+                    .message(FolderId::INBOX, entry.uid)
+                    .expect("readable")
+                    .expect("there")
+            })
             .collect();
         texts.sort();
         texts
@@ -122,9 +127,13 @@ impl Bench {
     fn summarised(&self) -> usize {
         let inbox = self.store.inbox();
         let uids: Vec<u32> = inbox.entries.iter().map(|entry| entry.uid).collect();
-        let summaries = self.store.summaries(&uids).expect("readable");
+        let summaries = self.store.summaries(FolderId::INBOX, &uids).expect("readable");
         let has_its_own = |(uid, found): &(u32, Option<Zeroizing<Vec<u8>>>)| {
-            let text = self.store.message(*uid).expect("readable").expect("there");
+            let text = self
+                .store
+                .message(FolderId::INBOX, *uid)
+                .expect("readable")
+                .expect("there");
             found.as_ref().is_some_and(|found| **found == imap::summary(&text))
         };
         uids.into_iter().zip(summaries).filter(has_its_own).count()
