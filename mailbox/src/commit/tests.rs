@@ -119,7 +119,7 @@ impl Bench {
     }
 
     async fn release(&self, name: u64) -> Result<(), StoreError> {
-        let release = move |stage: &mut Counting, write: &Write<'_>| stage.base.release_body(write, name);
+        let release = move |stage: &mut Counting, write: &Write<'_>| stage.base.release_body(write, name).map(|_| ());
         self.committer.run(release).await
     }
 

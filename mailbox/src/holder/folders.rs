@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::messages::CHANGED_MAX;
 use super::rows::{
     CATALOGUE, COUNTS, CatalogueRow, CountsRow, FOLDERS, FolderRow, MESSAGES, MODSEQ_FIRST, MessageRow, State,
     folder_and_uid, number_of,
@@ -234,8 +235,8 @@ impl HolderStage {
         Ok(())
     }
 
-    /// Gives a folder and those below it other names. Of INBOX: makes the folder that its messages are to be moved to, and
-    /// returns it.
+    /// Gives a folder and those below it other names. Of INBOX: moves its messages to a folder that it makes,
+    /// and returns that, to which the rest is to be moved if they are very many.
     pub(super) fn rename_folder(
         &mut self,
         write: &Write<'_>,
@@ -245,7 +246,11 @@ impl HolderStage {
         let folders = Arc::clone(&self.books.folders);
         let folder = folders.by_id(id).ok_or(FolderError::NoFolder)?;
         if id == FolderId::INBOX {
-            return self.create_folder(write, name, None).map(Some);
+            let made = self.create_folder(write, name, None)?;
+            let first = self.books.folder(id)?.entries.iter().take(CHANGED_MAX);
+            let first: Vec<u32> = first.map(|entry| entry.uid).collect();
+            self.move_to(write, id, &first, made)?;
+            return Ok(Some(made));
         }
         let name = allowed_name(name).ok_or(FolderError::Cannot)?;
         if folders.by_name(&name).is_some() {

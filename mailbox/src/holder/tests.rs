@@ -5,6 +5,7 @@ mod inbox;
 mod init;
 mod keys;
 mod life;
+mod mail;
 mod model;
 mod outbox;
 
@@ -21,7 +22,9 @@ use super::create::Keys;
 use super::{HolderFiles, HolderOptions, header, stage};
 use crate::disk::{Disk, MemoryDisk};
 use crate::entropy::{Entropy, SeededEntropy};
-use crate::holder_store::{Flags, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX};
+use crate::holder_store::{
+    FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, StoreFlags,
+};
 use crate::{StoreError, vault};
 
 const PASSPHRASE: &[u8] = b"correct horse";
@@ -149,6 +152,15 @@ fn opened(index: u64, message: Vec<u8>, now: u64) -> OpenedDeposit {
 /// Stands for what a bridge makes of a message: the store does not look into it.
 fn summary_of(message: &[u8]) -> Vec<u8> {
     [b"summary of ", message].concat()
+}
+
+/// A STORE without conditions.
+fn flagging(uids: Vec<u32>, change: FlagChange) -> StoreFlags {
+    StoreFlags {
+        uids,
+        change,
+        unchanged_since: None,
+    }
 }
 
 /// Runs a test on one thread.

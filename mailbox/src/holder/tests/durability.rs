@@ -45,7 +45,7 @@ fn nothing_readable_lies_on_the_disk() {
             .expect("room");
         let text = format!("Message-ID: <{canary}@x>\r\nSubject: {canary}\r\n\r\n{canary}");
         store
-            .append(text.into_bytes(), Vec::new(), Flags::default(), 1)
+            .append(FolderId::INBOX, text.into_bytes(), Vec::new(), Flags::default(), 1)
             .await
             .expect("room");
         running.stop().await;
@@ -69,24 +69,33 @@ fn a_commit_that_fails_leaves_all_or_nothing_and_the_store_goes_on() {
             let running = Running::open(&disk, 2).expect("opens");
             let store = &running.store;
             store
-                .append(b"before".to_vec(), Vec::new(), Flags::default(), 1)
+                .append(FolderId::INBOX, b"before".to_vec(), Vec::new(), Flags::default(), 1)
                 .await
                 .expect("room");
             disk.fail_nth(nth);
             let outcome = store
-                .append(b"under way".to_vec(), Vec::new(), Flags::default(), 2)
+                .append(FolderId::INBOX, b"under way".to_vec(), Vec::new(), Flags::default(), 2)
                 .await;
-            let mut after = store.append(b"after".to_vec(), Vec::new(), Flags::default(), 3).await;
+            let mut after = store
+                .append(FolderId::INBOX, b"after".to_vec(), Vec::new(), Flags::default(), 3)
+                .await;
             if after.is_err() {
                 // The failure struck what was to mend an earlier one, or this operation itself.
-                after = store.append(b"after".to_vec(), Vec::new(), Flags::default(), 3).await;
+                after = store
+                    .append(FolderId::INBOX, b"after".to_vec(), Vec::new(), Flags::default(), 3)
+                    .await;
             }
             let after = after.unwrap_or_else(|error| panic!("operation {nth}: {outcome:?}, then {error}"));
             let inbox = store.inbox();
             let texts: Vec<_> = inbox
                 .entries
                 .iter()
-                .map(|entry| store.message(entry.uid).expect("readable").expect("there"))
+                .map(|entry| {
+                    store
+                        .message(FolderId::INBOX, entry.uid)
+                        .expect("readable")
+                        .expect("there")
+                })
                 .collect();
             assert!(texts.first().is_some_and(|text| text == b"before"));
             assert!(texts.last().is_some_and(|text| text == b"after"));
@@ -108,12 +117,12 @@ fn it_works_on_the_real_disk() {
         let running = Running::open_with(&disk, &path, &options(), 2).expect("opens");
         let uid = running
             .store
-            .append(text.clone(), summary_of(&text), Flags::SEEN, 7)
+            .append(FolderId::INBOX, text.clone(), summary_of(&text), Flags::SEEN, 7)
             .await
             .expect("room");
         running.stop().await;
         let running = Running::open_with(&disk, &path, &options(), 3).expect("opens");
-        assert_eq!(running.store.message(uid), Ok(Some(text)));
+        assert_eq!(running.store.message(FolderId::INBOX, uid), Ok(Some(text)));
         assert!(path.join("header").exists());
         running.stop().await;
     });

@@ -10,13 +10,12 @@ use std::ops::ControlFlow;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use proptest::prelude::*;
 
+use super::mail::{self, mail_step};
 use super::model::{DAY, How, Model, Reply, Step, address, prices, text, value};
-use super::{Running, block_on, deposit, made, opened, order, root, slot_copies, summary_of};
-use crate::StoreError;
+use super::{Running, block_on, deposit, made, opened, order, root, slot_copies};
 use crate::disk::MemoryDisk;
-use crate::holder::rows::{INBOX, InboxRow, SUMMARIES};
-use crate::holder::shelf::Filed;
-use crate::holder_store::{FlagChange, Flags, HolderAlias, HolderStore, OutboxState};
+use crate::holder::rows::{CATALOGUE, CatalogueRow, FOLDERS, FolderRow, MESSAGES, MessageRow, SUMMARIES};
+use crate::holder_store::{FolderError, FolderId, HolderAlias, HolderStore, OutboxState};
 use crate::request::{Answer, Operation, Refusal};
 
 const NOW: u64 = 20_000 * 86_400;
@@ -32,9 +31,9 @@ enum Fault {
 }
 
 /// Does the step on the store, choosing by the model as it was before.
-async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Result<Reply, StoreError> {
+async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Result<Reply, FolderError> {
     let store = &running.store;
-    match step {
+    let outcome = match step {
         Step::Reserve(ahead) => store
             .reserve_link(model.base + u64::from(*ahead))
             .await
@@ -121,21 +120,7 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
                 .await
                 .map(|()| Reply::Nothing)
         }
-        Step::Append => store
-            .append(text(0, time), summary_of(&text(0, time)), Flags::default(), time)
-            .await
-            .map(Reply::Uid),
-        Step::Flag(which, bits) => {
-            let uids = model.uid(*which).into_iter().collect();
-            store
-                .change_flags(uids, FlagChange::Set(Flags(*bits)))
-                .await
-                .map(|()| Reply::Nothing)
-        }
-        Step::Expunge(which) => store
-            .expunge(model.uid(*which).into_iter().collect())
-            .await
-            .map(Reply::Uids),
+        Step::Mail(step) => return mail::perform(store, &model.mail, step, time).await.map(Reply::Mail),
         Step::Alias(which, open) => {
             let alias = HolderAlias {
                 open: *open,
@@ -151,13 +136,15 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
             .await
             .map(|()| Reply::Nothing),
         Step::Restart => Ok(Reply::Nothing),
-    }
+    };
+    outcome.map_err(FolderError::from)
 }
 
 /// What must hold over the whole life of a store, whatever happens to it.
 #[derive(Default)]
 struct Life {
-    texts: HashMap<u32, Vec<u8>>,
+    /// By folder, its UIDVALIDITY, and UID.
+    texts: HashMap<(FolderId, u32, u32), Vec<u8>>,
     names: HashMap<u64, [u8; 16]>,
     held: Option<u64>,
     secrets: BTreeSet<[u8; 32]>,
@@ -166,9 +153,12 @@ struct Life {
 impl Life {
     fn look(&mut self, running: &Running, model: &Model) {
         let store = &running.store;
-        for (uid, (_, text)) in &model.inbox {
-            let known = self.texts.entry(*uid).or_insert_with(|| text.clone());
-            assert_eq!(known, text, "UID {uid} names another message");
+        for (id, folder) in &model.mail.folders {
+            for (uid, message) in &folder.messages {
+                let name = (*id, folder.uid_validity, *uid);
+                let known = self.texts.entry(name).or_insert_with(|| message.text.clone());
+                assert_eq!(*known, message.text, "UID {uid} names another message");
+            }
         }
         for row in store.outbox().expect("readable") {
             let known = self.names.entry(row.change.seq).or_insert(row.change.id);
@@ -208,17 +198,27 @@ impl Life {
 fn live_secrets(running: &Running) -> BTreeSet<[u8; 32]> {
     let (shelf, books) = (&running.store.shelf, running.store.books());
     let view = shelf.base.view().expect("open");
-    let inbox = shelf.all::<InboxRow>(&view, &INBOX).expect("readable");
-    let has_message = |uid, filed: Filed| {
-        let mut rows = inbox.iter().map(|(number, record, _)| (*number, *record));
-        assert!(
-            rows.any(|row| row == (uid, filed.record)),
-            "a summary outlived its message"
-        );
+    let mut messages = Vec::new();
+    let mut summaries = BTreeSet::new();
+    let note = |number, filed| {
+        let (key, row) = shelf
+            .open(&filed, |plain| MessageRow::decode(number, plain))
+            .expect("readable");
+        messages.push(key.record);
+        summaries.insert(row.summary);
+        Ok(ControlFlow::Continue(()))
+    };
+    MESSAGES.scan(&view, (0, u64::MAX), note).expect("readable");
+    let has_message = |number, _| {
+        assert!(summaries.contains(&number), "a summary outlived its messages");
         Ok(ControlFlow::Continue(()))
     };
     SUMMARIES.scan(&view, (0, u64::MAX), has_message).expect("readable");
-    let records = inbox.into_iter().map(|(_, record, _)| record);
+    let folders = shelf.all::<FolderRow>(&view, &FOLDERS).expect("readable");
+    let catalogue = shelf.all::<CatalogueRow>(&view, &CATALOGUE).expect("readable");
+    let records = messages.into_iter();
+    let records = records.chain(folders.into_iter().map(|(_, record, _)| record));
+    let records = records.chain(catalogue.into_iter().map(|(_, record, _)| record));
     let records = records.chain(books.outbox.values().map(|row| row.record));
     let records = records.chain(books.deposits.values().map(|deposit| deposit.record));
     let records = records.chain(books.gaps.values().map(|gap| gap.record));
@@ -231,7 +231,7 @@ fn live_secrets(running: &Running) -> BTreeSet<[u8; 32]> {
 async fn live(steps: Vec<(Step, Fault)>) {
     let disk = made(1);
     let mut running = Running::open(&disk, 2).expect("opens");
-    let mut model = Model::read(&running);
+    let mut model = Model::read(&running, None);
     let mut life = Life::default();
     for (turn, (step, fault)) in (3..).zip(steps) {
         let time = NOW + turn * DAY;
@@ -256,10 +256,14 @@ async fn live(steps: Vec<(Step, Fault)>) {
             Fault::Failure(_) => mend(&disk, &running).await,
             Fault::None => {}
         }
-        let seen = Model::read(&running);
+        let mut seen = Model::read(&running, Some(&model));
         if !matches!(fault, Fault::None) {
             model.forget_sent_as(&seen);
             after.forget_sent_as(&seen);
+        }
+        // What the store keeps hidden of folders to come goes with the rest.
+        if got.is_ok() || seen.has_mail_of(&after) {
+            seen.hide_as(&after);
         }
         match got {
             Ok(_) => assert_eq!(seen, after, "{step:?} {fault:?}"),
@@ -273,7 +277,7 @@ async fn live(steps: Vec<(Step, Fault)>) {
             running.stop().await;
             life.look_at_disk(&disk, &model, &live);
             running = Running::open(&disk, turn + 10_000).expect("opens");
-            let reread = Model::read(&running);
+            let reread = Model::read(&running, Some(&model));
             model.forget_sent_as(&reread);
             assert_eq!(reread, model, "a stop loses nothing");
         }
@@ -310,9 +314,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<u8>().prop_map(Step::Store),
         1 => any::<u8>().prop_map(Step::Abandon),
         2 => any::<u8>().prop_map(Step::Confirm),
-        2 => Just(Step::Append),
-        2 => (any::<u8>(), 0..32u8).prop_map(|(which, bits)| Step::Flag(which, bits)),
-        2 => any::<u8>().prop_map(Step::Expunge),
+        18 => mail_step().prop_map(Step::Mail),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(which, open)| Step::Alias(which, open)),
         1 => prop_oneof![Just(100), any::<u8>()].prop_map(Step::Value),
         1 => Just(Step::Restart),

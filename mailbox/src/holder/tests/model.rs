@@ -6,9 +6,10 @@ use keypacks::chain::LINK_LOOK_AHEAD;
 use ledger::PriceList;
 
 use super::Running;
+use super::mail::{MailModel, MailReply, MailStep};
 use crate::StoreError;
 use crate::holder::books;
-use crate::holder_store::{Flags, HolderStore, OutboxState, ValueMirror};
+use crate::holder_store::{FolderError, FolderId, HolderStore, OutboxState, ValueMirror};
 use crate::request::{Operation, Refusal};
 
 pub(super) const DAY: u64 = 86_400;
@@ -29,9 +30,7 @@ pub(super) enum Step {
     Store(u8),
     Abandon(u8),
     Confirm(u8),
-    Append,
-    Flag(u8, u8),
-    Expunge(u8),
+    Mail(MailStep),
     Alias(u8, bool),
     Value(u8),
     Restart,
@@ -46,7 +45,7 @@ pub(super) enum How {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Reply {
     Nothing,
-    Uid(u32),
+    Mail(MailReply),
     Row(u64),
     Count(usize),
     Was(bool),
@@ -79,8 +78,7 @@ pub(super) struct Model {
     /// Post index, and when it was given up.
     pub(super) deposits: BTreeMap<u64, Option<u64>>,
     pub(super) unconfirmed: BTreeMap<u64, u32>,
-    pub(super) inbox: BTreeMap<u32, (Flags, Vec<u8>)>,
-    pub(super) uid_next: u32,
+    pub(super) mail: MailModel,
     pub(super) aliases: BTreeMap<String, bool>,
     pub(super) value: ValueMirror,
     pub(super) prices: Option<PriceList>,
@@ -88,8 +86,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// The store as it shows itself, hidden counters included.
-    pub(super) fn read(running: &Running) -> Self {
+    /// The store as it shows itself, hidden counters included, but those of folders, which are as in `before`.
+    pub(super) fn read(running: &Running, before: Option<&Self>) -> Self {
         let store = &running.store;
         let books = store.books();
         let row = |row: &books::Row| ModelRow {
@@ -100,8 +98,6 @@ impl Model {
             is_mail: matches!(row.entry.change.operation, Operation::Submit { .. }),
             sent: row.entry.state == OutboxState::Queued && row.hold.is_sent(),
         };
-        let text = |uid| store.message(uid).expect("readable").expect("in the snapshot");
-        let inbox = store.inbox();
         Model {
             base: books.state.link.base,
             held: books.state.link.held,
@@ -122,12 +118,7 @@ impl Model {
                 .map(|(index, deposit)| (*index, deposit.row.abandoned))
                 .collect(),
             unconfirmed: books.unconfirmed.iter().map(|(index, row)| (*index, row.uid)).collect(),
-            inbox: inbox
-                .entries
-                .iter()
-                .map(|entry| (entry.uid, (entry.flags, text(entry.uid))))
-                .collect(),
-            uid_next: inbox.uid_next,
+            mail: MailModel::read(running, before.map(|before| before.mail.next())),
             aliases: store
                 .aliases()
                 .expect("readable")
@@ -159,15 +150,21 @@ impl Model {
         )
     }
 
-    pub(super) fn uid(&self, which: u8) -> Option<u32> {
-        Self::pick(self.inbox.keys().copied(), which)
+    fn append(&mut self, text: &[u8], date: u64, has_summary: bool) -> u32 {
+        let appended = self.mail.append(FolderId::INBOX, text, date, has_summary);
+        appended.expect("INBOX is always there")
     }
 
-    fn append(&mut self, text: &[u8]) -> u32 {
-        let uid = self.uid_next;
-        self.uid_next += 1;
-        self.inbox.insert(uid, (Flags::default(), text.to_vec()));
-        uid
+    /// Whether this is the mail of `other`, hidden counters aside.
+    pub(super) fn has_mail_of(&self, other: &Self) -> bool {
+        let mut mail = self.mail.clone();
+        mail.hide_as(&other.mail);
+        mail == other.mail
+    }
+
+    /// Takes over the hidden counters.
+    pub(super) fn hide_as(&mut self, other: &Self) {
+        self.mail.hide_as(&other.mail);
     }
 
     fn number(&mut self) -> u64 {
@@ -194,7 +191,14 @@ impl Model {
     }
 
     /// What the step does where nothing fails. `time`: the second at which it happens.
-    pub(super) fn apply(&mut self, step: &Step, time: u64) -> Result<Reply, StoreError> {
+    pub(super) fn apply(&mut self, step: &Step, time: u64) -> Result<Reply, FolderError> {
+        if let Step::Mail(step) = step {
+            return self.mail.apply(step, time).map(Reply::Mail);
+        }
+        Ok(self.apply_other(step, time)?)
+    }
+
+    fn apply_other(&mut self, step: &Step, time: u64) -> Result<Reply, StoreError> {
         match step {
             Step::Reserve(ahead) => {
                 let index = self.base + u64::from(*ahead);
@@ -262,13 +266,13 @@ impl Model {
                 let index = self.pending(*which).ok_or(StoreError::NoRow)?;
                 self.deposits.remove(&index);
                 self.now = self.now.max(time);
-                let uid = self.append(&text(index, time));
+                let uid = self.append(&text(index, time), time, true);
                 self.unconfirmed.insert(index, uid);
                 Ok(Reply::Uids(vec![uid]))
             }
             Step::Abandon(which) => {
                 let index = self.pending(*which).ok_or(StoreError::NoRow)?;
-                self.append(b"damaged");
+                self.append(b"damaged", time, false);
                 self.deposits.insert(index, Some(time));
                 self.now = self.now.max(time);
                 self.drop_aged();
@@ -280,20 +284,6 @@ impl Model {
                 }
                 Ok(Reply::Nothing)
             }
-            Step::Append => Ok(Reply::Uid(self.append(&text(0, time)))),
-            Step::Flag(which, bits) => {
-                if let Some(entry) = self.uid(*which).and_then(|uid| self.inbox.get_mut(&uid)) {
-                    entry.0 = Flags(*bits);
-                }
-                Ok(Reply::Nothing)
-            }
-            Step::Expunge(which) => {
-                let uid = self.uid(*which);
-                if let Some(uid) = uid {
-                    self.inbox.remove(&uid);
-                }
-                Ok(Reply::Uids(uid.into_iter().collect()))
-            }
             Step::Alias(which, open) => {
                 self.aliases.insert(address(*which), *open);
                 Ok(Reply::Nothing)
@@ -304,7 +294,7 @@ impl Model {
                 self.now = self.now.max(time);
                 Ok(Reply::Nothing)
             }
-            Step::Restart => Ok(Reply::Nothing),
+            Step::Mail(_) | Step::Restart => Ok(Reply::Nothing),
         }
     }
 
@@ -333,7 +323,7 @@ impl Model {
             self.answered_seq = self.answered_seq.max(seq);
         }
         if notice {
-            self.append(b"notice");
+            self.append(b"notice", time, false);
         }
         if matches!(how, How::Done) && self.value.balance == 100 {
             (self.value.balance, self.value.debits, self.value.at) = (90, self.value.debits + 10, time);

@@ -77,7 +77,7 @@ fn mail_that_lacks_value_is_held_and_goes_under_a_new_number_when_value_comes() 
             .answered(rows[1], refused(2, short), None, 5)
             .await
             .expect("its answer");
-        assert_eq!(store.message(1), Ok(Some(notice)));
+        assert_eq!(store.message(FolderId::INBOX, 1), Ok(Some(notice)));
         assert!(store.next_queued().expect("readable").is_none());
         assert_eq!(store.reserved(), Ok(20), "held mail still reserves its price");
         assert_eq!(
