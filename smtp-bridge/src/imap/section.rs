@@ -371,6 +371,7 @@ mod tests {
             flags: Default::default(),
             size: text.len() as u32,
             internal_date: 0,
+            modseq: 9,
         };
         let message = Message::new(text.as_bytes().to_vec());
         let mut out = Output::default();
