@@ -129,6 +129,7 @@ impl HolderStage {
         UNCONFIRMED.put(write, *index, &row)?;
         Arc::make_mut(&mut self.books.unconfirmed).insert(*index, row);
         self.drop_deposit(write, *index, &deposit)?;
+        self.put_state(write)?;
         Ok(uid)
     }
 
