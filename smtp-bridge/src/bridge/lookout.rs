@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keypacks::chain::KEYS_RESERVED;
 use mailbox::HolderStore;
-use mailbox::holder_store::Flags;
+use mailbox::holder_store::{Flags, FolderId};
 use mailbox::request::Operation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -201,7 +201,11 @@ impl<S: HolderStore> Watcher<'_, S> {
         for notice in &notices {
             let text = message::notice(notice, &self.user, &names::random(&self.bridge.host), now);
             let summary = imap::summary(&text);
-            let stored = self.bridge.store.append(text, summary, Flags::default(), now).await;
+            let stored = self
+                .bridge
+                .store
+                .append(FolderId::INBOX, text, summary, Flags::default(), now)
+                .await;
             if stored.is_err() {
                 // The disk may be full. It is told at another look.
                 return false;
