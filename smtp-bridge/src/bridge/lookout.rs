@@ -53,7 +53,8 @@ impl NoticeSettings {
     }
 }
 
-/// Longest time between two looks.
+/// Shortest and longest time between two looks.
+const PACE_MIN: Duration = Duration::from_secs(1);
 const PACE_MAX: Duration = Duration::from_secs(60);
 /// Shortest time between two writings of the diary for news of the value alone.
 const SAVE_PACE: Duration = Duration::from_secs(60);
@@ -108,7 +109,7 @@ pub(super) async fn watch<S: HolderStore>(
         tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
-            () = tokio::time::sleep(tick.min(PACE_MAX)) => {}
+            () = tokio::time::sleep(tick.clamp(PACE_MIN, PACE_MAX)) => {}
         }
     }
     if watcher.is_new {
@@ -249,5 +250,68 @@ impl<S: HolderStore> Watcher<'_, S> {
                 let _ = store.enqueue_change(operation, "alias past its time".into(), now).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mailbox::holder_store::ValueMirror;
+
+    use super::*;
+    use crate::bridge::reading::tests::bridge;
+
+    /// One look, as at a start that is followed by the end.
+    async fn look(bridge: &Arc<Bridge<impl HolderStore>>) {
+        let (_stop, stopping) = watch::channel(true);
+        let user = Address::parse("a@localhost").expect("an address");
+        watch(bridge.clone(), user, PACE_MAX, stopping).await;
+    }
+
+    #[tokio::test]
+    async fn an_alias_past_its_time_is_asked_to_be_closed_once() {
+        let bridge = bridge().await;
+        let mut alias = bridge.store.aliases().expect("readable").remove(0);
+        alias.expires = Some(u64::MAX);
+        bridge.store.put_alias(alias.clone()).await.expect("room");
+        look(&bridge).await;
+        assert!(bridge.store.outbox().expect("readable").is_empty());
+        alias.expires = Some(1);
+        bridge.store.put_alias(alias.clone()).await.expect("room");
+        for _ in 0..2 {
+            look(&bridge).await;
+            let rows = bridge.store.outbox().expect("readable");
+            let local = "first".to_owned();
+            assert!(rows.len() == 1 && rows[0].change.operation == Operation::AliasClose { local });
+        }
+        alias.open = false;
+        bridge.store.put_alias(alias).await.expect("room");
+        look(&bridge).await;
+        assert_eq!(bridge.store.outbox().expect("readable").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_runs_low_is_told_once_for_each_time_it_does() {
+        let bridge = bridge().await;
+        let value = |balance| ValueMirror {
+            balance,
+            keys: 60,
+            credits: 1_000,
+            debits: 1_000 - balance,
+            at: 1,
+        };
+        let notices = || bridge.store.inbox().entries.len();
+        // The bridge of the tests tells below 100 µtok.
+        for (balance, told) in [(500, 0), (99, 1), (50, 1), (500, 1), (99, 2), (98, 2)] {
+            bridge.store.put_value(value(balance), None).await.expect("room");
+            look(&bridge).await;
+            assert_eq!(notices(), told, "{balance}");
+            assert_eq!(bridge.warnings().is_empty(), balance == 500);
+        }
+        // What was told is read back.
+        let diary = crate::bridge::Diary::load(&bridge.host, &bridge.dir, &bridge.store);
+        assert!(diary.told.low_balance && !diary.told.few_keys);
+        assert_eq!(diary.days.last().map(|day| day.balance), Some(98));
     }
 }

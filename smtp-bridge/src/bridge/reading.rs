@@ -96,7 +96,7 @@ fn unavailable(error: impl Into<FolderError>) -> Unavailable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
     use std::time::Duration;
 
@@ -115,7 +115,7 @@ mod tests {
     use crate::net::system;
 
     /// A bridge whose store has nothing in it, and which never dials.
-    async fn bridge() -> Arc<Bridge<HolderFiles>> {
+    pub(in crate::bridge) async fn bridge() -> Arc<Bridge<HolderFiles>> {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
         let options = HolderOptions {
@@ -146,10 +146,13 @@ mod tests {
                 page: None,
             },
             page_keys: super::super::page::Keys::draw(&system::host()),
-            notices: super::super::NoticeSettings::default(),
+            notices: super::super::NoticeSettings {
+                low_balance: Some(100),
+                ..super::super::NoticeSettings::default()
+            },
             diary: std::sync::Mutex::default(),
             dir: "/h".into(),
-            host: system::host(),
+            host: crate::net::Host { disk, ..system::host() },
             store,
             user: "user".to_owned(),
             password: zeroize::Zeroizing::new("pass".to_owned()),

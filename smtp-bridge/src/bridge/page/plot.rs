@@ -24,7 +24,9 @@ pub(super) fn bars(spent: &[(u32, u64)]) -> Markup {
             }
         }
     };
-    let total: u64 = spent.iter().map(|(_, value)| *value).sum();
+    let total = spent
+        .iter()
+        .fold(0, |total: u64, (_, value)| total.saturating_add(*value));
     html! {
         figure {
             svg role="img" viewBox=(format!("0 0 {WIDTH} {}", HEIGHT + 4)) preserveAspectRatio="none"

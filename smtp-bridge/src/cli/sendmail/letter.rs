@@ -20,9 +20,10 @@ pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
     let raw = without_mailbox_line(raw);
     let (fields, body) = split_header(raw);
     let header = &raw[..fields.last().map_or(0, |field| field.end)];
-    let parsed = MessageParser::new().parse_headers(header).unwrap_or_default();
+    let parsed = MessageParser::new().parse_headers(header);
+    let parsed = parsed.as_ref();
 
-    let from = mailboxes(parsed.from()).into_iter().next();
+    let from = mailboxes(parsed.and_then(Message::from)).into_iter().next();
     let of_option = options.sender.as_deref().map(|sender| sender.trim_matches(['<', '>']));
     let has_domain = |address: &&str| address.contains('@');
     let sender = of_option
@@ -32,8 +33,8 @@ pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
         .to_owned();
     let mut recipients: Vec<String> = options.recipients.iter().map(|name| completed(name, own)).collect();
     if options.from_header {
-        for list in [parsed.to(), parsed.cc(), parsed.bcc()] {
-            recipients.extend(mailboxes(list).iter().map(|name| completed(name, own)));
+        for list in [Message::to, Message::cc, Message::bcc] {
+            recipients.extend(mailboxes(parsed.and_then(list)).iter().map(|name| completed(name, own)));
         }
     }
 
@@ -43,7 +44,7 @@ pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
     }
     for field in &fields {
         let field = &raw[field.clone()];
-        match rewritten(field, &parsed, &sender, own) {
+        match parsed.and_then(|parsed| rewritten(field, parsed, &sender, own)) {
             Some(line) => octets.extend_from_slice(line.as_bytes()),
             None if is_named(field, "Bcc") => {}
             None => append_lines(field, &mut octets),
