@@ -5,7 +5,7 @@ use std::hint::black_box;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use mailbox::holder_store::Flags;
-use smtp_bridge::imap::{self, Backend, MemoryInbox, Step};
+use smtp_bridge::imap::{self, MemoryStore, Step};
 use smtp_bridge::message::{self, Address, Policy, Sender, Stage};
 use smtp_bridge::smtp::{self, Domain, Event, replies};
 
@@ -70,7 +70,7 @@ fn smtp_transaction(bencher: Bencher<'_, '_>, bytes: usize) {
     "UID FETCH 1:10 (UID FLAGS RFC822.SIZE INTERNALDATE ENVELOPE)",
 ])]
 fn imap_command(bencher: Bencher<'_, '_>, command: &str) {
-    let inbox = MemoryInbox::new("user", "password", || 0);
+    let inbox = MemoryStore::new("user", "password", || 0);
     for _ in 0..10 {
         inbox.add(message(SIZES[0]), Flags::default(), None);
     }
@@ -79,7 +79,7 @@ fn imap_command(bencher: Bencher<'_, '_>, command: &str) {
         session.handle_bytes(words.as_bytes());
         let mut said = Vec::new();
         loop {
-            match session.poll(&inbox.inbox()) {
+            match session.poll(&inbox) {
                 Step::Transmit => {
                     said.extend_from_slice(session.transmit());
                     session.handle_transmitted(session.transmit().len());

@@ -1,4 +1,4 @@
-//! An IMAP server over an INBOX in memory, for trying mail programs: `imap_server PORT [MESSAGES]`.
+//! An IMAP server over folders in memory, for trying mail programs: `imap_server PORT [MESSAGES]`.
 //!
 //! It listens on 127.0.0.1; the user is `user`, the password `pass`.
 
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mailbox::holder_store::Flags;
-use smtp_bridge::imap::{Gate, Limits, MemoryInbox, serve, turn_away};
+use smtp_bridge::imap::{Gate, Limits, MemoryStore, serve, turn_away};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -21,14 +21,14 @@ async fn main() -> std::io::Result<()> {
         [port, messages] => (port, messages),
         _ => return Err(std::io::Error::other("usage: imap_server PORT [MESSAGES]")),
     };
-    let inbox = Arc::new(MemoryInbox::new("user", "pass", now));
+    let store = Arc::new(MemoryStore::new("user", "pass", now));
     for number in 0..messages {
         let text = format!(
             "From: Ann <ann@x.example>\r\nTo: user@localhost\r\nSubject: message {number}\r\nMessage-ID: <{number}@x.example>\r\n\
              Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n\r\n{}",
             "A line of some length, to make the message one of the usual size.\r\n".repeat(20)
         );
-        inbox.add(text.into_bytes(), Flags::default(), None);
+        store.add(text.into_bytes(), Flags::default(), None);
     }
     let limits = Limits::default();
     let gate = Gate::new(&limits);
@@ -36,10 +36,10 @@ async fn main() -> std::io::Result<()> {
     println!("127.0.0.1:{port}, user and pass, {messages} messages");
     loop {
         let (stream, _) = listener.accept().await?;
-        let (limits, inbox, gate) = (limits.clone(), Arc::clone(&inbox), gate.clone());
+        let (limits, store, gate) = (limits.clone(), Arc::clone(&store), gate.clone());
         tokio::spawn(async move {
             match gate.admit() {
-                Some(_place) => serve(stream, &limits, &*inbox).await,
+                Some(_place) => serve(stream, &limits, &*store).await,
                 None => turn_away(stream).await,
             }
         });

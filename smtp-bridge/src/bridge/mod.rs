@@ -108,6 +108,8 @@ struct Bridge<S> {
     page_keys: page::Keys,
     notices: NoticeSettings,
     diary: Mutex<Diary>,
+    /// What IMAP sessions were told of.
+    recent: crate::imap::Recent,
     stop: watch::Sender<bool>,
 }
 
@@ -148,6 +150,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
             error,
         })?;
 
+    let recent = crate::imap::Recent::new(&store.folders(), store.inbox().uid_next);
     prepare(&store, &host).await.map_err(store_error)?;
     let files = store.clone();
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
@@ -169,6 +172,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         holder: handle,
         room: Arc::new(Semaphore::new(SUBMISSION_BYTES_MAX)),
         spending: tokio::sync::Mutex::default(),
+        recent,
         stop: stop.clone(),
     });
 

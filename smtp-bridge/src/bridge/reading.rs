@@ -1,13 +1,13 @@
-//! The IMAP port: INBOX as the store has it.
+//! The IMAP port: folders as the store has them.
 
 use std::sync::Arc;
 
-use mailbox::HolderStore;
-use mailbox::holder_store::{FlagChange, Flags, FolderError, FolderId, Snapshot, StoreFlags};
+use mailbox::holder_store::{Flags, FolderError, FolderId, Folders, Snapshot, SpecialUse, StoreFlags};
+use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 
 use super::Bridge;
-use crate::imap::{self, Unavailable};
+use crate::imap::{self, Failure, Unavailable};
 use crate::net::BoxStream;
 
 /// Serves one session to its end. How it ended is the client's own business.
@@ -36,63 +36,119 @@ impl<S: HolderStore> Bridge<S> {
     }
 }
 
+impl<S: HolderStore> imap::Mailboxes for Reading<S> {
+    fn folders(&self) -> Arc<Folders> {
+        self.0.store.folders()
+    }
+
+    fn folder(&self, folder: FolderId) -> Option<Arc<Snapshot>> {
+        self.0.store.folder(folder)
+    }
+
+    fn recent(&self) -> &imap::Recent {
+        &self.0.recent
+    }
+
+    fn quota(&self) -> imap::Quota {
+        let value = self.0.store.value();
+        let keys = self.0.store.link_position().keys;
+        // Mail programs show numbers, not µtok.
+        let milli = |amount: u64| amount / 1_000;
+        imap::Quota {
+            value: imap::Usage {
+                used: milli(value.credits.saturating_sub(value.balance)),
+                limit: milli(value.credits),
+            },
+            keys: imap::Usage {
+                used: keys.saturating_sub(value.keys),
+                limit: keys,
+            },
+        }
+    }
+}
+
 impl<S: HolderStore> imap::Backend for Reading<S> {
     fn login(&self, user: &[u8], password: &[u8]) -> bool {
         self.0.login(user, password)
-    }
-
-    fn inbox(&self) -> Arc<Snapshot> {
-        self.0.store.inbox()
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.0.store.changed()
     }
 
-    async fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
-        self.0.store.message(FolderId::INBOX, uid).map_err(unavailable)
+    async fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
+        self.0.store.message(folder, uid).map_err(unavailable)
     }
 
-    async fn summaries(&self, uids: &[u32]) -> Result<imap::Summaries, Unavailable> {
-        self.0.store.summaries(FolderId::INBOX, uids).map_err(unavailable)
+    async fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<imap::Summaries, Unavailable> {
+        self.0.store.summaries(folder, uids).map_err(unavailable)
     }
 
-    async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {
-        let store = StoreFlags {
-            uids,
-            change,
-            unchanged_since: None,
-        };
-        let left_alone = self.0.store.change_flags(FolderId::INBOX, store).await;
-        left_alone.map(|_| ()).map_err(unavailable)
+    async fn keyword(&self, name: String) -> Result<Option<Flags>, Unavailable> {
+        self.0.store.keyword(name).await.map_err(unavailable)
     }
 
-    async fn expunge(&self, uids: Vec<u32>) -> Result<(), Unavailable> {
-        self.0
-            .store
-            .expunge(FolderId::INBOX, uids)
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+    async fn store(&self, folder: FolderId, store: StoreFlags) -> Result<Vec<u32>, Failure> {
+        self.0.store.change_flags(folder, store).await.map_err(failure)
     }
 
-    async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> Result<u32, Unavailable> {
+    async fn expunge(&self, folder: FolderId, uids: Vec<u32>) -> Result<(), Failure> {
+        self.0.store.expunge(folder, uids).await.map(|_| ()).map_err(failure)
+    }
+
+    async fn append(
+        &self,
+        folder: FolderId,
+        message: Vec<u8>,
+        flags: Flags,
+        internal_date: Option<u64>,
+    ) -> Result<u32, Failure> {
         let date = internal_date.unwrap_or_else(|| self.0.host.clock.unix_seconds());
         let summary = imap::summary(&message);
-        let appended = self
-            .0
-            .store
-            .append(FolderId::INBOX, message, summary, flags, date)
-            .await;
-        appended.map_err(unavailable)
+        let appended = self.0.store.append(folder, message, summary, flags, date).await;
+        appended.map_err(failure)
+    }
+
+    async fn copy(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, Failure> {
+        self.0.store.copy(from, uids, to).await.map_err(failure)
+    }
+
+    async fn move_to(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, Failure> {
+        self.0.store.move_to(from, uids, to).await.map_err(failure)
+    }
+
+    async fn create(&self, name: String, special_use: Option<SpecialUse>) -> Result<(), Failure> {
+        let created = self.0.store.create_folder(name, special_use).await;
+        created.map(|_| ()).map_err(failure)
+    }
+
+    async fn delete(&self, folder: FolderId) -> Result<(), Failure> {
+        self.0.store.delete_folder(folder).await.map_err(failure)
+    }
+
+    async fn rename(&self, folder: FolderId, name: String) -> Result<(), Failure> {
+        self.0.store.rename_folder(folder, name).await.map_err(failure)
+    }
+
+    async fn subscribe(&self, name: String, subscribed: bool) -> Result<(), Failure> {
+        self.0.store.subscribe(name, subscribed).await.map_err(failure)
     }
 }
 
 /// The client learns that there is trouble, the log which.
-fn unavailable(error: impl Into<FolderError>) -> Unavailable {
-    let error = error.into();
+fn unavailable(error: StoreError) -> Unavailable {
     tracing::error!(%error, "the store does not answer");
     Unavailable
+}
+
+fn failure(error: FolderError) -> Failure {
+    match error {
+        FolderError::NoFolder => Failure::NoFolder,
+        FolderError::Exists => Failure::Exists,
+        FolderError::Cannot => Failure::Cannot,
+        FolderError::TooMany | FolderError::Store(StoreError::Busy | StoreError::Full) => Failure::Limit,
+        FolderError::Store(error) => unavailable(error).into(),
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +215,7 @@ pub(super) mod tests {
             holder,
             room: Arc::new(Semaphore::new(0)),
             spending: tokio::sync::Mutex::default(),
+            recent: imap::Recent::default(),
             stop,
         })
     }
@@ -189,7 +246,7 @@ pub(super) mod tests {
             .expect("open");
         serving.await.expect("no panic");
         let summaries = bridge.store.summaries(FolderId::INBOX, &[1, 2]).expect("readable");
-        let summary = zeroize::Zeroizing::new(b"\x01Subject: listed\r\n".to_vec());
+        let summary = zeroize::Zeroizing::new(imap::summary(text.as_bytes()));
         assert_eq!(summaries, [None, Some(summary)]);
         let nil = "NIL NIL NIL NIL NIL NIL NIL NIL";
         for line in [

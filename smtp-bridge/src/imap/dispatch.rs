@@ -1,23 +1,25 @@
 //! Each command: what it needs, and what it does at once.
 
-use std::sync::Arc;
+mod selected;
 
 use imap_codec::imap_types::auth::AuthMechanism;
-use imap_codec::imap_types::command::{Command, CommandBody};
-use imap_codec::imap_types::flag::{Flag, StoreResponse, StoreType};
+use imap_codec::imap_types::command::{Command, CommandBody, SelectParameter};
+use imap_codec::imap_types::datetime::DateTime;
+use imap_codec::imap_types::extensions::enable::CapabilityEnable;
+use imap_codec::imap_types::flag::{Flag, StoreType};
 use imap_codec::imap_types::mailbox::Mailbox;
-use imap_codec::imap_types::sequence::SequenceSet;
-use mailbox::holder_store::{FlagChange, Flags, Snapshot};
+use imap_codec::imap_types::status::StatusDataItemName;
+use mailbox::holder_store::{FlagChange, Flags, FolderId, StoreFlags};
 use zeroize::Zeroizing;
 
-use super::fetch::Fetch;
-use super::inbox::{put_list, put_selected, put_status};
+use super::command::{self, Request, Use};
+use super::flags::Named;
+use super::list::{put_list, put_lsub};
 use super::reply::{self, Reply};
-use super::search::{self, Search};
-use super::section::Item;
-use super::selection::Selection;
-use super::session::{Ask, Session, State, Task};
-use super::view::{Moment, Stored, View};
+use super::session::{Ask, Flagged, Session, State, Task};
+use super::status::{put_quota, put_quota_root, put_selected, put_status};
+use super::view::{Moment, Now, Stored, View};
+use super::{Mailboxes, utf7};
 
 /// A message that came with its command.
 type Literal = Option<Zeroizing<Vec<u8>>>;
@@ -30,6 +32,8 @@ pub(super) enum Outcome {
     Begun,
     /// The same, and it needs this first.
     Asks(Ask),
+    /// The mailbox that it is about is gone.
+    Lost,
 }
 
 impl From<Reply> for Outcome {
@@ -40,10 +44,18 @@ impl From<Reply> for Outcome {
 
 impl Session {
     /// Begins a command: here those of any state, and those before LOGIN.
-    pub(super) fn dispatch(&mut self, command: Command<'_>, message: Literal, inbox: &Arc<Snapshot>) -> Outcome {
-        let tag = command.tag.as_ref().to_string();
+    pub(super) fn dispatch(&mut self, request: Request<'_>, message: Literal, mailboxes: &dyn Mailboxes) -> Outcome {
+        let Request { command, special_use } = request;
+        let Command { tag, body } = command;
+        if !matches!(body, CommandBody::Fetch { .. }) {
+            self.kept = None;
+        }
+        let tag = tag.as_ref().to_string();
         let anonymous = matches!(self.state, State::NotAuthenticated);
-        match command.body {
+        match body {
+            CommandBody::Noop | CommandBody::Check | CommandBody::Idle if self.is_lost(mailboxes) => {
+                return Outcome::Lost;
+            }
             CommandBody::Noop => {}
             CommandBody::Capability => self.out.line(format_args!("* CAPABILITY {}", reply::CAPABILITIES)),
             CommandBody::Id { .. } => self.out.line(format_args!("* ID (\"name\" \"Postern\")")),
@@ -67,142 +79,249 @@ impl Session {
             }
             CommandBody::Authenticate { .. } => return reply::NO_SUCH_MECHANISM.into(),
             _ if anonymous => return reply::NOT_LOGGED_IN.into(),
-            body => return self.dispatch_authenticated(tag, body, message, inbox),
+            CommandBody::Create { mailbox } => return self.create(tag, &mailbox, special_use, mailboxes),
+            CommandBody::Append {
+                mailbox, flags, date, ..
+            } => return self.append(tag, &mailbox, &flags, date, message, mailboxes),
+            body => return self.dispatch_authenticated(tag, body, mailboxes),
         }
         reply::COMPLETED.into()
     }
 
-    fn dispatch_authenticated(
-        &mut self,
-        tag: String,
-        body: CommandBody<'_>,
-        message: Literal,
-        inbox: &Arc<Snapshot>,
-    ) -> Outcome {
+    fn dispatch_authenticated(&mut self, tag: String, body: CommandBody<'_>, mailboxes: &dyn Mailboxes) -> Outcome {
         match body {
-            CommandBody::Select { mailbox } => return self.select(&mailbox, false, inbox).into(),
-            CommandBody::Examine { mailbox } => return self.select(&mailbox, true, inbox).into(),
+            CommandBody::Select { mailbox, parameters } => {
+                return self.select(&mailbox, &parameters, false, mailboxes).into();
+            }
+            CommandBody::Examine { mailbox, parameters } => {
+                return self.select(&mailbox, &parameters, true, mailboxes).into();
+            }
             CommandBody::List {
                 reference,
                 mailbox_wildcard,
-            } => {
-                put_list("LIST", name(&reference), &mailbox_wildcard, &mut self.out);
-            }
+            } => put_list(name(&reference), &mailbox_wildcard, &mailboxes.folders(), &mut self.out),
             CommandBody::Lsub {
                 reference,
                 mailbox_wildcard,
-            } => {
-                put_list("LSUB", name(&reference), &mailbox_wildcard, &mut self.out);
-            }
-            CommandBody::Status {
-                mailbox: Mailbox::Inbox,
-                item_names,
-            } => {
-                put_status(inbox, &item_names, &mut self.out);
-            }
+            } => put_lsub(name(&reference), &mailbox_wildcard, &mailboxes.folders(), &mut self.out),
+            CommandBody::Status { mailbox, item_names } => return self.status(&mailbox, &item_names, mailboxes).into(),
             CommandBody::Namespace => self.out.line(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL")),
-            CommandBody::Subscribe {
-                mailbox: Mailbox::Inbox,
-            } => {}
-            CommandBody::Status { .. } | CommandBody::Subscribe { .. } => return reply::NO_SUCH_MAILBOX.into(),
-            CommandBody::Create { .. }
-            | CommandBody::Delete { .. }
-            | CommandBody::Rename { .. }
-            | CommandBody::Unsubscribe { .. } => return reply::NO_FOLDERS.into(),
+            CommandBody::Enable { capabilities } => self.enable(capabilities.as_ref()),
+            CommandBody::Subscribe { mailbox } => return self.subscribe(tag, &mailbox, true, mailboxes),
+            CommandBody::Unsubscribe { mailbox } => return self.subscribe(tag, &mailbox, false, mailboxes),
+            CommandBody::Delete { mailbox } => return self.delete(tag, &mailbox, mailboxes),
+            CommandBody::Rename { from, to } => return self.rename(tag, &from, &to, mailboxes),
+            CommandBody::GetQuota { root } => {
+                if !root.as_ref().is_empty() {
+                    return reply::NO_QUOTA_ROOT.into();
+                }
+                put_quota(mailboxes.quota(), &mut self.out);
+            }
+            CommandBody::GetQuotaRoot { mailbox } => {
+                let folders = mailboxes.folders();
+                let Some(folder) = command::folder(&mailbox, &folders) else {
+                    return reply::NO_SUCH_MAILBOX.into();
+                };
+                put_quota_root(&utf7::encode(&folder.name), &mut self.out);
+                put_quota(mailboxes.quota(), &mut self.out);
+            }
             CommandBody::Idle => {
                 self.out.put(b"+ Idling\r\n");
                 self.task = Task::Idle { tag };
                 return Outcome::Begun;
             }
-            CommandBody::Append {
-                mailbox: Mailbox::Inbox,
-                flags,
-                date,
-                ..
-            } => {
-                let Some(message) = message else {
-                    return reply::BAD_ARGUMENTS.into();
-                };
-                let internal_date = date.map(|date| u64::try_from(date.as_ref().timestamp()).unwrap_or(0));
-                self.task = Task::Append { tag };
-                return Outcome::Asks(Ask::Append {
-                    message,
-                    flags: system_flags(&flags),
-                    internal_date,
-                });
-            }
-            CommandBody::Append { .. } => return reply::NO_SUCH_MAILBOX.into(),
-            body => return self.dispatch_selected(tag, body, inbox),
+            body => return self.dispatch_selected(tag, body, mailboxes),
         }
         reply::COMPLETED.into()
     }
 
-    fn dispatch_selected(&mut self, tag: String, body: CommandBody<'_>, inbox: &Arc<Snapshot>) -> Outcome {
-        let State::Selected(view) = &self.state else {
-            return if needs_mailbox(&body) {
-                reply::NOT_SELECTED.into()
-            } else {
-                reply::NOT_OFFERED.into()
-            };
+    fn select(
+        &mut self,
+        mailbox: &Mailbox<'_>,
+        parameters: &[SelectParameter],
+        read_only: bool,
+        mailboxes: &dyn Mailboxes,
+    ) -> Reply {
+        if parameters
+            .iter()
+            .any(|parameter| *parameter != SelectParameter::CondStore)
+        {
+            return reply::NOT_OFFERED;
+        }
+        self.condstore |= !parameters.is_empty();
+        // RFC 3501 section 6.3.1: a SELECT that fails leaves nothing selected.
+        self.state = State::Authenticated;
+        let Some(id) = command::folder(mailbox, &mailboxes.folders()).map(|folder| folder.id) else {
+            return reply::NO_SUCH_MAILBOX;
         };
-        match body {
-            CommandBody::Check => reply::COMPLETED.into(),
-            CommandBody::Unselect => {
-                self.state = State::Authenticated;
-                reply::COMPLETED.into()
-            }
-            CommandBody::Close => self.close(tag, inbox),
-            CommandBody::Expunge => self.expunge(tag, None, inbox),
-            CommandBody::ExpungeUid { sequence_set } => self.expunge(tag, Some(&sequence_set), inbox),
-            CommandBody::Search {
-                charset: Some(charset),
+        let Some(folder) = mailboxes.folder(id) else {
+            return reply::NO_SUCH_MAILBOX;
+        };
+        // Those of now name all keywords that the messages have.
+        let folders = mailboxes.folders();
+        let now = Now {
+            snapshot: &folder,
+            folders: &folders,
+            recent: mailboxes.recent(),
+        };
+        let view = View::new(id, &now, read_only);
+        put_selected(&folder, &view, &mut self.out);
+        self.state = State::Selected(view);
+        if read_only { reply::READ_ONLY } else { reply::READ_WRITE }
+    }
+
+    fn status(&mut self, mailbox: &Mailbox<'_>, items: &[StatusDataItemName], mailboxes: &dyn Mailboxes) -> Reply {
+        let folders = mailboxes.folders();
+        let found = command::folder(mailbox, &folders);
+        let Some((found, folder)) = found.and_then(|found| Some((found, mailboxes.folder(found.id)?))) else {
+            return reply::NO_SUCH_MAILBOX;
+        };
+        self.condstore |= items.contains(&StatusDataItemName::HighestModSeq);
+        let recent = mailboxes.recent().first(found.id, folder.uid_next);
+        put_status(&utf7::encode(&found.name), &folder, recent, items, &mut self.out);
+        reply::COMPLETED
+    }
+
+    /// RFC 5161: what is not known is passed over.
+    fn enable(&mut self, capabilities: &[CapabilityEnable<'_>]) {
+        let asked = capabilities
+            .iter()
+            .any(|capability| capability.to_string().eq_ignore_ascii_case("CONDSTORE"));
+        let news = if asked && !self.condstore { " CONDSTORE" } else { "" };
+        self.condstore |= asked;
+        self.out.line(format_args!("* ENABLED{news}"));
+    }
+
+    fn create(
+        &mut self,
+        tag: String,
+        mailbox: &Mailbox<'_>,
+        special_use: Option<Use>,
+        mailboxes: &dyn Mailboxes,
+    ) -> Outcome {
+        let special_use = match special_use {
+            None => None,
+            Some(Use::Known(special_use)) => Some(special_use),
+            Some(Use::Unknown) => return reply::USE_REFUSED.into(),
+        };
+        let taken = |folder: &mailbox::holder_store::Folder| folder.special_use == special_use;
+        if special_use.is_some() && mailboxes.folders().all.iter().any(taken) {
+            return reply::USE_REFUSED.into();
+        }
+        let Some(mut name) = command::name(mailbox) else {
+            return reply::CANNOT.into();
+        };
+        // A delimiter at the end announces names below (RFC 3501 section 6.3.3).
+        if name.ends_with('/') {
+            name.pop();
+        }
+        self.task = Task::Change { tag, deletes: None };
+        Outcome::Asks(Ask::Create(name, special_use))
+    }
+
+    fn delete(&mut self, tag: String, mailbox: &Mailbox<'_>, mailboxes: &dyn Mailboxes) -> Outcome {
+        let Some(id) = command::folder(mailbox, &mailboxes.folders()).map(|folder| folder.id) else {
+            return reply::NO_SUCH_MAILBOX.into();
+        };
+        if id == FolderId::INBOX {
+            return reply::CANNOT.into();
+        }
+        self.task = Task::Change { tag, deletes: Some(id) };
+        Outcome::Asks(Ask::Delete(id))
+    }
+
+    fn rename(&mut self, tag: String, from: &Mailbox<'_>, to: &Mailbox<'_>, mailboxes: &dyn Mailboxes) -> Outcome {
+        let Some(id) = command::folder(from, &mailboxes.folders()).map(|folder| folder.id) else {
+            return reply::NO_SUCH_MAILBOX.into();
+        };
+        let Some(mut name) = command::name(to) else {
+            return reply::CANNOT.into();
+        };
+        if name.ends_with('/') {
+            name.pop();
+        }
+        self.task = Task::Change { tag, deletes: None };
+        Outcome::Asks(Ask::Rename(id, name))
+    }
+
+    fn subscribe(
+        &mut self,
+        tag: String,
+        mailbox: &Mailbox<'_>,
+        subscribed: bool,
+        mailboxes: &dyn Mailboxes,
+    ) -> Outcome {
+        // RFC 3501 section 6.3.6: what is subscribed may be gone later, but it has to be there at first.
+        let known = !subscribed || command::folder(mailbox, &mailboxes.folders()).is_some();
+        let Some(name) = command::name(mailbox).filter(|_| known) else {
+            return reply::NO_SUCH_MAILBOX.into();
+        };
+        self.task = Task::Change { tag, deletes: None };
+        Outcome::Asks(Ask::Subscribe(name, subscribed))
+    }
+
+    fn append(
+        &mut self,
+        tag: String,
+        mailbox: &Mailbox<'_>,
+        flags: &[Flag<'_>],
+        date: Option<DateTime>,
+        message: Literal,
+        mailboxes: &dyn Mailboxes,
+    ) -> Outcome {
+        let Some(message) = message else {
+            return reply::BAD_ARGUMENTS.into();
+        };
+        let folders = mailboxes.folders();
+        let Some(folder) = command::folder(mailbox, &folders) else {
+            return reply::TRY_CREATE.into();
+        };
+        let named = Named::of(flags, &folders);
+        let internal_date = date.map(|date| u64::try_from(date.as_ref().timestamp()).unwrap_or(0));
+        let next = Flagged::Append {
+            tag,
+            folder: folder.id,
+            uid_validity: folder.uid_validity,
+            message,
+            internal_date,
+        };
+        self.begin_flagged(named, next)
+    }
+
+    /// Begins what has flags: with a question for keywords that are new.
+    fn begin_flagged(&mut self, named: Named, next: Flagged) -> Outcome {
+        if named.new.is_empty() {
+            return match self.go_on(named.flags, next) {
+                Some(ask) => Outcome::Asks(ask),
+                None => Outcome::Begun,
+            };
+        }
+        self.task = Task::Keywords {
+            flags: named.flags,
+            next,
+        };
+        Outcome::Asks(Ask::Keywords(named.new))
+    }
+
+    /// Goes on with what has these flags. `None`: the mailbox is not selected any more, which cannot be.
+    pub(super) fn go_on(&mut self, flags: Flags, next: Flagged) -> Option<Ask> {
+        match next {
+            Flagged::Store {
+                tag,
                 uid,
-                ..
-            } if !search::knows_charset(&charset) => Outcome::Done(reply::BAD_CHARSET, Moment::after(uid)),
-            CommandBody::Search { criteria, uid, .. } => {
-                let search = Box::new(Search::new(criteria.as_ref(), uid, view));
-                self.task = Task::Search { tag, uid, search };
-                Outcome::Begun
-            }
-            CommandBody::Fetch {
-                sequence_set,
-                macro_or_item_names,
-                uid,
-            } => {
-                let Some(items) = Item::list(&macro_or_item_names) else {
-                    return reply::BAD_ARGUMENTS.into();
-                };
-                let Some(selection) = selection(view, &sequence_set, uid) else {
-                    return reply::NO_SUCH_MESSAGE.into();
-                };
-                self.task = Task::Fetch {
-                    tag,
-                    uid,
-                    fetch: Box::new(Fetch::new(items, selection, uid)),
-                };
-                Outcome::Begun
-            }
-            CommandBody::Store {
-                sequence_set,
+                uids,
                 kind,
-                response,
-                flags,
-                uid,
+                silent,
+                unchanged_since,
             } => {
-                if view.read_only {
-                    return Outcome::Done(reply::EXAMINED, Moment::after(uid));
-                }
-                let Some(selection) = selection(view, &sequence_set, uid) else {
-                    return reply::NO_SUCH_MESSAGE.into();
+                let State::Selected(view) = &self.state else {
+                    return None;
                 };
-                let uids: Vec<u32> = selection
-                    .positions()
-                    .map(|position| view.entries()[position].uid)
-                    .collect();
-                if uids.is_empty() {
-                    return Outcome::Done(reply::COMPLETED, Moment::after(uid));
-                }
-                let (change, silent) = (change(&kind, &flags), response == StoreResponse::Silent);
+                let change = match kind {
+                    StoreType::Replace => FlagChange::Set(flags),
+                    StoreType::Add => FlagChange::Add(flags),
+                    StoreType::Remove => FlagChange::Remove(flags),
+                };
                 self.task = Task::Store {
                     tag,
                     uid,
@@ -212,103 +331,30 @@ impl Session {
                         silent,
                     },
                 };
-                Outcome::Asks(Ask::Store { uids, change })
+                let store = StoreFlags {
+                    uids,
+                    change,
+                    unchanged_since,
+                };
+                Some(Ask::Store(view.folder, store))
             }
-            CommandBody::Copy {
-                mailbox: Mailbox::Inbox,
-                ..
-            }
-            | CommandBody::Move {
-                mailbox: Mailbox::Inbox,
-                ..
-            } => reply::NO_FOLDERS.into(),
-            CommandBody::Copy { .. } | CommandBody::Move { .. } => reply::NO_SUCH_MAILBOX.into(),
-            _ => reply::NOT_OFFERED.into(),
-        }
-    }
-
-    fn select(&mut self, mailbox: &Mailbox<'_>, read_only: bool, inbox: &Arc<Snapshot>) -> Reply {
-        if *mailbox != Mailbox::Inbox {
-            // RFC 3501 section 6.3.1: a SELECT that fails leaves nothing selected.
-            self.state = State::Authenticated;
-            return reply::NO_SUCH_MAILBOX;
-        }
-        put_selected(inbox, read_only, &mut self.out);
-        self.state = State::Selected(View::new(inbox, read_only));
-        if read_only { reply::READ_ONLY } else { reply::READ_WRITE }
-    }
-
-    fn close(&mut self, tag: String, inbox: &Snapshot) -> Outcome {
-        if let State::Selected(View { read_only: false, .. }) = &self.state {
-            let uids = deleted(inbox);
-            if !uids.is_empty() {
-                self.task = Task::Close { tag };
-                return Outcome::Asks(Ask::Expunge(uids));
+            Flagged::Append {
+                tag,
+                folder,
+                uid_validity,
+                message,
+                internal_date,
+            } => {
+                self.task = Task::Append { tag, uid_validity };
+                Some(Ask::Append {
+                    folder,
+                    message,
+                    flags,
+                    internal_date,
+                })
             }
         }
-        self.state = State::Authenticated;
-        reply::COMPLETED.into()
     }
-
-    /// `among`: only of these UIDs.
-    fn expunge(&mut self, tag: String, among: Option<&SequenceSet>, inbox: &Snapshot) -> Outcome {
-        if let State::Selected(View { read_only: true, .. }) = &self.state {
-            return reply::EXAMINED.into();
-        }
-        let mut uids = deleted(inbox);
-        if let Some(set) = among {
-            let selection = Selection::by_uid(set, &inbox.entries);
-            let named: Vec<u32> = selection
-                .positions()
-                .map(|position| inbox.entries[position].uid)
-                .collect();
-            uids.retain(|uid| named.binary_search(uid).is_ok());
-        }
-        if uids.is_empty() {
-            return reply::COMPLETED.into();
-        }
-        self.task = Task::Expunge { tag };
-        Outcome::Asks(Ask::Expunge(uids))
-    }
-}
-
-/// The messages a FETCH or STORE means. `None`: one of them does not exist.
-fn selection(view: &View, set: &SequenceSet, uid: bool) -> Option<Selection> {
-    match uid {
-        true => Some(Selection::by_uid(set, view.entries())),
-        false => Selection::by_number(set, view.entries().len()),
-    }
-}
-
-/// UIDs of the messages that are `\Deleted`.
-fn deleted(inbox: &Snapshot) -> Vec<u32> {
-    inbox
-        .entries
-        .iter()
-        .filter(|entry| entry.flags.contains(Flags::DELETED))
-        .map(|entry| entry.uid)
-        .collect()
-}
-
-fn change(kind: &StoreType, flags: &[Flag<'_>]) -> FlagChange {
-    let flags = system_flags(flags);
-    match kind {
-        StoreType::Replace => FlagChange::Set(flags),
-        StoreType::Add => FlagChange::Add(flags),
-        StoreType::Remove => FlagChange::Remove(flags),
-    }
-}
-
-/// The flags that are kept; others are passed over, as PERMANENTFLAGS announces.
-fn system_flags(flags: &[Flag<'_>]) -> Flags {
-    flags.iter().fold(Flags::default(), |set, flag| match flag {
-        Flag::Answered => set.with(Flags::ANSWERED),
-        Flag::Deleted => set.with(Flags::DELETED),
-        Flag::Draft => set.with(Flags::DRAFT),
-        Flag::Flagged => set.with(Flags::FLAGGED),
-        Flag::Seen => set.with(Flags::SEEN),
-        Flag::Extension(_) | Flag::Keyword(_) => set,
-    })
 }
 
 fn name<'a>(mailbox: &'a Mailbox<'_>) -> &'a [u8] {
@@ -316,21 +362,4 @@ fn name<'a>(mailbox: &'a Mailbox<'_>) -> &'a [u8] {
         Mailbox::Inbox => b"INBOX",
         Mailbox::Other(other) => other.inner().as_ref(),
     }
-}
-
-/// Whether a command is one of the selected state.
-fn needs_mailbox(body: &CommandBody<'_>) -> bool {
-    matches!(
-        body,
-        CommandBody::Check
-            | CommandBody::Close
-            | CommandBody::Unselect
-            | CommandBody::Expunge
-            | CommandBody::ExpungeUid { .. }
-            | CommandBody::Search { .. }
-            | CommandBody::Fetch { .. }
-            | CommandBody::Store { .. }
-            | CommandBody::Copy { .. }
-            | CommandBody::Move { .. }
-    )
 }

@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use mailbox::holder_store::{FlagChange, Flags};
+use mailbox::holder_store::{FlagChange, Flags, StoreFlags};
 
-use super::Summaries;
 use super::output::Output;
 use super::reply;
 use super::section::{Item, Message, Needs};
@@ -12,6 +11,7 @@ use super::selection::Selection;
 use super::session::{Answer, Ask, Turn};
 use super::summary;
 use super::view::View;
+use super::{Failure, Summaries};
 
 /// Messages that are looked up at one time.
 const SLICE_MAX: usize = 256;
@@ -25,14 +25,24 @@ pub(super) struct Fetch {
     selection: Selection,
     needs: Needs,
     sees: bool,
+    /// Whether it asks for part of a text.
+    is_partial: bool,
     /// Where to look for the next message.
     next: usize,
     /// What comes before `next` and is not begun, in order.
     ahead: VecDeque<Ahead>,
     current: Option<Current>,
+    /// A text of which there may be more to send: clients fetch a long one part by part, and it is read once.
+    kept: Option<Kept>,
     /// UIDs of messages whose text went out while they were not `\Seen`.
     seen: Vec<u32>,
     some_gone: bool,
+}
+
+/// The text of a message that was fetched in part.
+pub(super) struct Kept {
+    uid: u32,
+    message: Message,
 }
 
 /// A message whose turn comes soon.
@@ -51,21 +61,21 @@ struct Current {
 }
 
 impl Fetch {
-    /// `uid`: the items include the UID, whether it is asked for or not.
-    pub(super) fn new(mut items: Vec<Item>, selection: Selection, uid: bool) -> Self {
-        if uid && !items.iter().any(|item| matches!(item, Item::Uid)) {
-            items.insert(0, Item::Uid);
-        }
+    /// `kept`: what the FETCH before this one left.
+    pub(super) fn new(items: Vec<Item>, selection: Selection, kept: Option<Kept>) -> Self {
         let needs = items.iter().map(Item::needs).max().unwrap_or(Needs::Entry);
         let sees = items.iter().any(Item::sees);
+        let is_partial = items.iter().any(Item::is_partial);
         Self {
             items,
             selection,
             needs,
             sees,
+            is_partial,
             next: 0,
             ahead: VecDeque::new(),
             current: None,
+            kept,
             seen: Vec::new(),
             some_gone: false,
         }
@@ -76,7 +86,9 @@ impl Fetch {
         match answer {
             Some(Answer::Summaries(Ok(found))) => self.take_summaries(found),
             Some(Answer::Messages(Ok(found))) => self.take_texts(found),
-            Some(Answer::Done(Ok(()))) => return self.done(),
+            Some(Answer::Stored(Ok(_))) => return self.done(),
+            // The folder is gone, and the messages in it.
+            Some(Answer::Stored(Err(Failure::NoFolder))) => return Turn::Done(reply::SOME_EXPUNGED),
             Some(_) => return Turn::Done(reply::UNAVAILABLE),
             None => {}
         }
@@ -88,7 +100,7 @@ impl Fetch {
                 self.put_item(view, out);
             } else if self.needs == Needs::Entry {
                 let Some(position) = self.selection.next_from(self.next) else {
-                    return self.finish();
+                    return self.finish(view);
                 };
                 self.next = position + 1;
                 self.begin(position, None, out);
@@ -100,19 +112,34 @@ impl Fetch {
             } else if self.ahead.is_empty() {
                 self.look_ahead();
                 if self.ahead.is_empty() {
-                    return self.finish();
+                    return self.finish(view);
                 }
-                if self.needs == Needs::Summary {
+                if self.needs < Needs::Text {
                     let uids = self.ahead.iter().map(|ahead| view.entries()[ahead.position].uid);
-                    return Turn::Ask(Ask::Summaries(uids.collect()));
+                    return Turn::Ask(Ask::Summaries(view.folder, uids.collect()));
                 }
             } else if out.holds_text() {
                 // Those that wait are enough.
                 return Turn::Transmit;
-            } else {
-                return Turn::Ask(Ask::Messages(self.wanted(view)));
+            } else if !self.take_kept(view) {
+                return Turn::Ask(Ask::Messages(view.folder, self.wanted(view)));
             }
         }
+    }
+
+    /// What is left for the next FETCH, at the end.
+    pub(super) fn into_kept(self) -> Option<Kept> {
+        self.kept.filter(|_| self.is_partial)
+    }
+
+    /// Whether the text of the first message ahead is the one that was kept.
+    fn take_kept(&mut self, view: &View) -> bool {
+        let Some(ahead) = self.ahead.front_mut() else {
+            return false;
+        };
+        let uid = view.entries()[ahead.position].uid;
+        ahead.message = self.kept.take_if(|kept| kept.uid == uid).map(|kept| kept.message);
+        ahead.message.is_some()
     }
 
     /// The next slice of the selection.
@@ -145,7 +172,8 @@ impl Fetch {
 
     fn take_summaries(&mut self, found: Summaries) {
         for (ahead, summary) in self.ahead.iter_mut().zip(found) {
-            ahead.message = summary.and_then(summary::fields_of).map(Message::new);
+            let message = summary.and_then(summary::read);
+            ahead.message = message.filter(|message| message.satisfies >= self.needs);
         }
     }
 
@@ -181,7 +209,7 @@ impl Fetch {
             if current.written > 0 {
                 out.put(b" ");
             }
-            item.put(entry, current.message.as_ref(), out);
+            item.put(entry, view.names(), current.message.as_ref(), out);
             current.written += 1;
             return;
         }
@@ -189,17 +217,24 @@ impl Fetch {
         if self.sees && !view.read_only && !entry.flags.contains(Flags::SEEN) {
             self.seen.push(entry.uid);
         }
-        self.current = None;
+        let uid = entry.uid;
+        let message = self.current.take().and_then(|current| current.message);
+        let message = message.filter(|message| self.is_partial && message.satisfies == Needs::Text);
+        self.kept = message.map(|message| Kept { uid, message });
     }
 
     /// Marks what was read as read: behind the texts, so that a broken connection does not hide mail.
-    fn finish(&mut self) -> Turn {
+    fn finish(&mut self, view: &View) -> Turn {
         match std::mem::take(&mut self.seen) {
-            seen if seen.is_empty() => self.done(),
-            seen => Turn::Ask(Ask::Store {
-                uids: seen,
-                change: FlagChange::Add(Flags::SEEN),
-            }),
+            uids if uids.is_empty() => self.done(),
+            uids => {
+                let store = StoreFlags {
+                    uids,
+                    change: FlagChange::Add(Flags::SEEN),
+                    unchanged_since: None,
+                };
+                Turn::Ask(Ask::Store(view.folder, store))
+            }
         }
     }
 

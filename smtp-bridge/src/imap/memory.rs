@@ -1,58 +1,58 @@
-//! An INBOX in memory: for tests, and for trying mail programs.
+//! Folders in memory: for tests, and for trying mail programs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mailbox::holder_store::{Entry, FlagChange, Flags, Snapshot};
+use mailbox::holder_store::{
+    Entry, FOLDERS_MAX, Flags, Folder, FolderId, Folders, Snapshot, SpecialUse, StoreFlags, allowed_name,
+};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask};
-use super::{Backend, Summaries, Unavailable, summary};
+use super::{Backend, Failure, Mailboxes, Quota, Recent, Summaries, Unavailable, Usage, summary};
 
-/// An INBOX that is gone with the process.
-pub struct MemoryInbox {
+/// Folders that are gone with the process.
+pub struct MemoryStore {
     user: String,
     password: String,
     /// UTC second of messages that come without one.
     clock: fn() -> u64,
     contents: Mutex<Contents>,
     changed: watch::Sender<u64>,
+    recent: Recent,
 }
 
+#[derive(Default)]
 struct Contents {
-    snapshot: Arc<Snapshot>,
-    texts: BTreeMap<u32, Vec<u8>>,
+    version: u64,
+    next_folder: u32,
+    folders: Arc<Folders>,
+    mail: BTreeMap<FolderId, Mail>,
 }
 
-impl MemoryInbox {
-    /// An empty INBOX. `clock` gives the UTC second.
-    #[must_use]
-    pub fn new(user: &str, password: &str, clock: fn() -> u64) -> Self {
-        let snapshot = Snapshot {
-            version: 0,
-            uid_validity: 1,
-            uid_next: 1,
-            highest_modseq: 1,
-            entries: Default::default(),
-        };
-        let contents = Contents {
-            snapshot: Arc::new(snapshot),
-            texts: BTreeMap::new(),
-        };
-        Self {
-            user: user.to_string(),
-            password: password.to_string(),
-            clock,
-            contents: Mutex::new(contents),
-            changed: watch::Sender::new(0),
-        }
+#[derive(Default)]
+struct Mail {
+    snapshot: Arc<Snapshot>,
+    texts: BTreeMap<u32, Arc<Vec<u8>>>,
+}
+
+impl Contents {
+    /// Lets a folder be changed, as its next version.
+    fn change<T>(
+        &mut self,
+        folder: FolderId,
+        change: impl FnOnce(&mut Snapshot, &mut BTreeMap<u32, Arc<Vec<u8>>>) -> T,
+    ) -> Result<T, Failure> {
+        let Mail { snapshot, texts } = self.mail.get_mut(&folder).ok_or(Failure::NoFolder)?;
+        let snapshot = Arc::make_mut(snapshot);
+        snapshot.version += 1;
+        snapshot.highest_modseq += 1;
+        Ok(change(snapshot, texts))
     }
 
-    /// Adds a message and returns its UID.
-    pub fn add(&self, text: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> u32 {
-        let internal_date = internal_date.unwrap_or_else(self.clock);
-        self.change(|snapshot, texts| {
+    fn add(&mut self, to: FolderId, text: Arc<Vec<u8>>, flags: Flags, internal_date: u64) -> Result<u32, Failure> {
+        self.change(to, |snapshot, texts| {
             let uid = snapshot.uid_next;
             snapshot.uid_next += 1;
             snapshot.entries.push(Entry {
@@ -67,66 +67,269 @@ impl MemoryInbox {
         })
     }
 
+    fn store(&mut self, folder: FolderId, store: &StoreFlags) -> Result<Vec<u32>, Failure> {
+        self.change(folder, |snapshot, _| {
+            let mut left = Vec::new();
+            for &uid in &store.uids {
+                let Some(position) = snapshot.entries.position_of(uid) else {
+                    continue;
+                };
+                let entry = &snapshot.entries[position];
+                if store.unchanged_since.is_some_and(|modseq| entry.modseq > modseq) {
+                    left.push(uid);
+                    continue;
+                }
+                let (flags, modseq) = (store.change.apply(entry.flags), snapshot.highest_modseq);
+                if flags != entry.flags {
+                    snapshot
+                        .entries
+                        .change(position, |entry| (entry.flags, entry.modseq) = (flags, modseq));
+                }
+            }
+            left
+        })
+    }
+
+    fn remove(&mut self, folder: FolderId, uids: &[u32]) -> Result<(), Failure> {
+        self.change(folder, |snapshot, texts| {
+            snapshot.entries.retain(|entry| !uids.contains(&entry.uid));
+            texts.retain(|uid, _| !uids.contains(uid));
+        })
+    }
+
+    fn copy(&mut self, from: FolderId, uids: &[u32], to: FolderId, moves: bool) -> Result<Vec<(u32, u32)>, Failure> {
+        if !self.mail.contains_key(&to) {
+            return Err(Failure::NoFolder);
+        }
+        let source = self.mail.get(&from).ok_or(Failure::NoFolder)?;
+        let found = uids.iter().filter_map(|uid| {
+            let entry = source.snapshot.entries.by_uid(*uid)?;
+            Some((entry.clone(), Arc::clone(source.texts.get(uid)?)))
+        });
+        let found: Vec<_> = found.collect();
+        let mut copied = Vec::with_capacity(found.len());
+        for (entry, text) in found {
+            let uid = self.add(to, text, entry.flags, entry.internal_date)?;
+            copied.push((entry.uid, uid));
+        }
+        if moves {
+            self.remove(from, uids)?;
+        }
+        Ok(copied)
+    }
+
+    fn create(&mut self, name: &str, special_use: Option<SpecialUse>) -> Result<FolderId, Failure> {
+        let name = allowed_name(name).ok_or(Failure::Cannot)?;
+        if self.folders.by_name(&name).is_some() {
+            return Err(Failure::Exists);
+        }
+        for (at, _) in name.match_indices('/') {
+            if self.folders.by_name(&name[..at]).is_none() {
+                self.create(&name[..at], None)?;
+            }
+        }
+        if self.folders.all.len() >= FOLDERS_MAX {
+            return Err(Failure::Limit);
+        }
+        let id = FolderId(self.next_folder);
+        self.next_folder += 1;
+        let folder = Folder {
+            id,
+            name,
+            special_use,
+            uid_validity: id.0 + 1,
+        };
+        let mail = Mail::default();
+        self.mail.insert(id, mail);
+        self.change(id, |snapshot, _| {
+            (snapshot.uid_validity, snapshot.uid_next) = (folder.uid_validity, 1);
+        })?;
+        self.change_folders(|folders| folders.all.push(folder));
+        Ok(id)
+    }
+
+    fn delete(&mut self, folder: FolderId) -> Result<(), Failure> {
+        if folder == FolderId::INBOX {
+            return Err(Failure::Cannot);
+        }
+        self.mail.remove(&folder).ok_or(Failure::NoFolder)?;
+        self.change_folders(|folders| folders.all.retain(|known| known.id != folder));
+        Ok(())
+    }
+
+    fn rename(&mut self, folder: FolderId, name: &str) -> Result<(), Failure> {
+        let name = allowed_name(name).ok_or(Failure::Cannot)?;
+        let old = self.folders.by_id(folder).ok_or(Failure::NoFolder)?.name.clone();
+        if folder == FolderId::INBOX {
+            let to = self.create(&name, None)?;
+            let uids = self.mail[&folder]
+                .snapshot
+                .entries
+                .iter()
+                .map(|entry| entry.uid)
+                .collect::<Vec<_>>();
+            return self.copy(folder, &uids, to, true).map(|_| ());
+        }
+        let below = format!("{old}/");
+        if name.starts_with(&below) {
+            return Err(Failure::Cannot);
+        }
+        let is_taken = self
+            .folders
+            .all
+            .iter()
+            .any(|known| match known.name.strip_prefix(&below) {
+                Some(rest) => self.folders.by_name(&format!("{name}/{rest}")).is_some(),
+                None => known.name == name,
+            });
+        if is_taken {
+            return Err(Failure::Exists);
+        }
+        if let Some((superior, _)) = name.rsplit_once('/')
+            && self.folders.by_name(superior).is_none()
+        {
+            self.create(superior, None)?;
+        }
+        self.change_folders(|folders| {
+            for known in &mut folders.all {
+                if known.id == folder {
+                    known.name.clone_from(&name);
+                } else if let Some(rest) = known.name.strip_prefix(&below) {
+                    known.name = format!("{name}/{rest}");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn subscribe(&mut self, name: &str, subscribed: bool) -> Result<(), Failure> {
+        let name = allowed_name(name).ok_or(Failure::Cannot)?;
+        self.change_folders(|folders| match subscribed {
+            true => folders.subscribed.insert(name),
+            false => folders.subscribed.remove(&name),
+        });
+        Ok(())
+    }
+
+    fn keyword(&mut self, name: &str) -> Option<Flags> {
+        if let Some(known) = self.folders.keyword(name) {
+            return Some(known);
+        }
+        let flags = Flags::keyword(self.folders.keywords.len())?;
+        self.change_folders(|folders| folders.keywords.push(name.to_owned()));
+        Some(flags)
+    }
+
+    fn change_folders<T>(&mut self, change: impl FnOnce(&mut Folders) -> T) {
+        let folders = Arc::make_mut(&mut self.folders);
+        folders.version += 1;
+        change(folders);
+        folders
+            .all
+            .sort_by(|one, other| (one.id.0 > 0, &one.name).cmp(&(other.id.0 > 0, &other.name)));
+    }
+}
+
+impl MemoryStore {
+    /// Empty folders: INBOX and one for each special use. `clock` gives the UTC second.
+    ///
+    /// # Panics
+    /// Never: the names of these folders are allowed.
+    #[must_use]
+    pub fn new(user: &str, password: &str, clock: fn() -> u64) -> Self {
+        let mut contents = Contents::default();
+        let uses = SpecialUse::ALL.map(|(special_use, name)| (name, Some(special_use)));
+        for (name, special_use) in [("INBOX", None)].into_iter().chain(uses) {
+            let made = contents.create(name, special_use).map(|_| ());
+            let subscribed = made.and_then(|()| contents.subscribe(name, true));
+            subscribed.expect("a name of its own");
+        }
+        Self {
+            user: user.to_string(),
+            password: password.to_string(),
+            clock,
+            contents: Mutex::new(contents),
+            changed: watch::Sender::new(0),
+            recent: Recent::default(),
+        }
+    }
+
+    /// Adds a message to INBOX and returns its UID.
+    ///
+    /// # Panics
+    /// Never: INBOX is always there.
+    pub fn add(&self, text: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> u32 {
+        self.add_to(FolderId::INBOX, text, flags, internal_date)
+            .expect("INBOX is there")
+    }
+
     /// Answers a session's question.
     pub fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Login { user, password } => Answer::Login(self.login(&user, &password)),
-            Ask::Message(uid) => Answer::Message(Ok(self.contents().texts.get(&uid).cloned())),
-            Ask::Messages(uids) => {
-                let contents = self.contents();
-                Answer::Messages(Ok(uids.iter().map(|uid| contents.texts.get(uid).cloned()).collect()))
+            Ask::Message(folder, uid) => Answer::Message(Ok(self.text(folder, uid))),
+            Ask::Messages(folder, uids) => {
+                Answer::Messages(Ok(uids.iter().map(|uid| self.text(folder, *uid)).collect()))
             }
-            Ask::Summaries(uids) => Answer::Summaries(Ok(self.summaries_of(&uids))),
-            Ask::Store { uids, change } => {
-                self.set_flags(&uids, change);
-                Answer::Done(Ok(()))
+            Ask::Summaries(folder, uids) => Answer::Summaries(Ok(self.summaries_of(folder, &uids))),
+            Ask::Keywords(names) => {
+                let flags = self.change(|contents| {
+                    let flags = names.iter().filter_map(|name| contents.keyword(name));
+                    flags.fold(Flags::default(), Flags::with)
+                });
+                Answer::Keywords(Ok(flags))
             }
-            Ask::Expunge(uids) => {
-                self.remove(&uids);
-                Answer::Done(Ok(()))
-            }
+            Ask::Store(folder, store) => Answer::Stored(self.change(|contents| contents.store(folder, &store))),
+            Ask::Expunge(folder, uids) => Answer::Done(self.change(|contents| contents.remove(folder, &uids))),
             Ask::Append {
+                folder,
                 message,
                 flags,
                 internal_date,
-            } => Answer::Appended(Ok(self.add(message.to_vec(), flags, internal_date))),
+            } => Answer::Appended(self.add_to(folder, message.to_vec(), flags, internal_date)),
+            Ask::Copy { from, uids, to, moves } => {
+                Answer::Copied(self.change(|contents| contents.copy(from, &uids, to, moves)))
+            }
+            Ask::Create(name, special_use) => {
+                Answer::Done(self.change(|contents| contents.create(&name, special_use).map(|_| ())))
+            }
+            Ask::Delete(folder) => Answer::Done(self.change(|contents| contents.delete(folder))),
+            Ask::Rename(folder, name) => Answer::Done(self.change(|contents| contents.rename(folder, &name))),
+            Ask::Subscribe(name, subscribed) => {
+                Answer::Done(self.change(|contents| contents.subscribe(&name, subscribed)))
+            }
         }
     }
 
-    fn summaries_of(&self, uids: &[u32]) -> Summaries {
+    fn add_to(
+        &self,
+        folder: FolderId,
+        text: Vec<u8>,
+        flags: Flags,
+        internal_date: Option<u64>,
+    ) -> Result<u32, Failure> {
+        let internal_date = internal_date.unwrap_or_else(self.clock);
+        self.change(|contents| contents.add(folder, Arc::new(text), flags, internal_date))
+    }
+
+    fn text(&self, folder: FolderId, uid: u32) -> Option<Vec<u8>> {
         let contents = self.contents();
-        let summary = |uid| contents.texts.get(uid).map(|text| Zeroizing::new(summary(text)));
+        let text = contents.mail.get(&folder)?.texts.get(&uid)?;
+        Some(text.to_vec())
+    }
+
+    fn summaries_of(&self, folder: FolderId, uids: &[u32]) -> Summaries {
+        let contents = self.contents();
+        let texts = contents.mail.get(&folder).map(|mail| &mail.texts);
+        let summary = |uid| texts?.get(uid).map(|text| Zeroizing::new(summary(text)));
         uids.iter().map(summary).collect()
     }
 
-    fn set_flags(&self, uids: &[u32], change: FlagChange) {
-        self.change(|snapshot, _| {
-            for uid in uids {
-                if let Some(position) = snapshot.entries.position_of(*uid) {
-                    let modseq = snapshot.highest_modseq;
-                    snapshot.entries.change(position, |entry| {
-                        (entry.flags, entry.modseq) = (change.apply(entry.flags), modseq);
-                    });
-                }
-            }
-        });
-    }
-
-    fn remove(&self, uids: &[u32]) {
-        self.change(|snapshot, texts| {
-            snapshot.entries.retain(|entry| !uids.contains(&entry.uid));
-            texts.retain(|uid, _| !uids.contains(uid));
-        });
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Snapshot, &mut BTreeMap<u32, Vec<u8>>) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut Contents) -> T) -> T {
         let mut contents = self.contents();
-        let Contents { snapshot, texts } = &mut *contents;
-        let snapshot = Arc::make_mut(snapshot);
-        snapshot.version += 1;
-        snapshot.highest_modseq += 1;
-        let version = snapshot.version;
-        let result = change(snapshot, texts);
+        contents.version += 1;
+        let version = contents.version;
+        let result = change(&mut contents);
         drop(contents);
         self.changed.send_replace(version);
         result
@@ -137,39 +340,88 @@ impl MemoryInbox {
     }
 }
 
-impl Backend for MemoryInbox {
+impl Mailboxes for MemoryStore {
+    fn folders(&self) -> Arc<Folders> {
+        Arc::clone(&self.contents().folders)
+    }
+
+    fn folder(&self, folder: FolderId) -> Option<Arc<Snapshot>> {
+        self.contents().mail.get(&folder).map(|mail| Arc::clone(&mail.snapshot))
+    }
+
+    fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    fn quota(&self) -> Quota {
+        Quota {
+            value: Usage { used: 1, limit: 100 },
+            keys: Usage { used: 2, limit: 64 },
+        }
+    }
+}
+
+impl Backend for MemoryStore {
     fn login(&self, user: &[u8], password: &[u8]) -> bool {
         // Nothing here is worth guessing, so the time this takes may be known.
         user == self.user.as_bytes() && password == self.password.as_bytes()
-    }
-
-    fn inbox(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.contents().snapshot)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    async fn message(&self, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
-        Ok(self.contents().texts.get(&uid).cloned())
+    async fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
+        Ok(self.text(folder, uid))
     }
 
-    async fn summaries(&self, uids: &[u32]) -> Result<Summaries, Unavailable> {
-        Ok(self.summaries_of(uids))
+    async fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<Summaries, Unavailable> {
+        Ok(self.summaries_of(folder, uids))
     }
 
-    async fn store(&self, uids: Vec<u32>, change: FlagChange) -> Result<(), Unavailable> {
-        self.set_flags(&uids, change);
-        Ok(())
+    async fn keyword(&self, name: String) -> Result<Option<Flags>, Unavailable> {
+        Ok(self.change(|contents| contents.keyword(&name)))
     }
 
-    async fn expunge(&self, uids: Vec<u32>) -> Result<(), Unavailable> {
-        self.remove(&uids);
-        Ok(())
+    async fn store(&self, folder: FolderId, store: StoreFlags) -> Result<Vec<u32>, Failure> {
+        self.change(|contents| contents.store(folder, &store))
     }
 
-    async fn append(&self, message: Vec<u8>, flags: Flags, internal_date: Option<u64>) -> Result<u32, Unavailable> {
-        Ok(self.add(message, flags, internal_date))
+    async fn expunge(&self, folder: FolderId, uids: Vec<u32>) -> Result<(), Failure> {
+        self.change(|contents| contents.remove(folder, &uids))
+    }
+
+    async fn append(
+        &self,
+        folder: FolderId,
+        message: Vec<u8>,
+        flags: Flags,
+        internal_date: Option<u64>,
+    ) -> Result<u32, Failure> {
+        self.add_to(folder, message, flags, internal_date)
+    }
+
+    async fn copy(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, Failure> {
+        self.change(|contents| contents.copy(from, &uids, to, false))
+    }
+
+    async fn move_to(&self, from: FolderId, uids: Vec<u32>, to: FolderId) -> Result<Vec<(u32, u32)>, Failure> {
+        self.change(|contents| contents.copy(from, &uids, to, true))
+    }
+
+    async fn create(&self, name: String, special_use: Option<SpecialUse>) -> Result<(), Failure> {
+        self.change(|contents| contents.create(&name, special_use).map(|_| ()))
+    }
+
+    async fn delete(&self, folder: FolderId) -> Result<(), Failure> {
+        self.change(|contents| contents.delete(folder))
+    }
+
+    async fn rename(&self, folder: FolderId, name: String) -> Result<(), Failure> {
+        self.change(|contents| contents.rename(folder, &name))
+    }
+
+    async fn subscribe(&self, name: String, subscribed: bool) -> Result<(), Failure> {
+        self.change(|contents| contents.subscribe(&name, subscribed))
     }
 }

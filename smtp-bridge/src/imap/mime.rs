@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::header::{self, Parameterised};
 
 /// Depth of nesting that is followed; what is deeper is one part.
-const DEPTH_MAX: usize = 100;
+pub(super) const DEPTH_MAX: usize = 100;
 
 /// Parts that are told apart; the rest of a message with more of them belongs to the last.
-const PARTS_MAX: usize = 1_000;
+pub(super) const PARTS_MAX: usize = 1_000;
 
 /// RFC 2046 allows 70.
 const BOUNDARY_MAX: usize = 256;

@@ -1,52 +1,60 @@
-//! IMAP4rev1 for one mailbox, INBOX (RFC 3501).
+//! IMAP4rev1 (RFC 3501), sans-I/O, for the folders of one user.
 //!
-//! [`Session`] is the conversation without its socket: bytes go in, [`Step`]s come out, and the mailbox as it is now
-//! enters with every [`Session::poll`]. [`serve`] drives it over a stream and a [`Backend`], which meets the store
+//! [`Session`] is the conversation without its socket: bytes go in, [`Step`]s come out, and the [`Mailboxes`] as they are
+//! now enter with every [`Session::poll`]. [`serve`] drives it over a stream and a [`Backend`], which meets the store
 //! through a few methods named by the protocol's verbs.
 //!
 //! A command is framed before it is parsed (`framing.rs`), so that neither an endless line nor a huge literal is ever
 //! read into memory; imap-codec then gives it its type. Responses are written as bytes, and message texts pass through
 //! as slices, octet for octet as they were stored.
 //!
-//! Extensions: `LITERAL+` (RFC 7888), `SASL-IR` (4959), `IDLE` (2177), `UNSELECT` (3691), `UIDPLUS` (4315),
-//! `NAMESPACE` (2342), `ID` (2971). There are no folders, no keywords and no `\Recent` messages.
+//! Extensions: `LITERAL+` (RFC 7888), `SASL-IR` (4959), `ENABLE` (5161), `IDLE` (2177), `UNSELECT` (3691), `UIDPLUS`
+//! (4315), `MOVE` (6851), `CONDSTORE` (7162), `NAMESPACE` (2342), `ID` (2971), `CHILDREN` (3348), `SPECIAL-USE` and
+//! `CREATE-SPECIAL-USE` (6154), `STATUS=SIZE` (8438), `QUOTA` (9208).
 
 mod address;
 mod command;
 mod dispatch;
 mod envelope;
 mod fetch;
+mod flags;
 mod framing;
 mod header;
-mod inbox;
+mod list;
 mod memory;
 mod mime;
 mod output;
+mod recent;
 mod reply;
 mod search;
 mod section;
 mod selection;
 mod serve;
 mod session;
+mod status;
 mod structure;
 mod summary;
 mod text;
+mod utf7;
 mod view;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailbox::holder_store::{FlagChange, Flags, Snapshot};
+use mailbox::holder_store::{Flags, FolderId, Folders, Snapshot, SpecialUse, StoreFlags};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use header::fuzz as fuzz_header;
-pub use memory::MemoryInbox;
+pub use list::fuzz as fuzz_list;
+pub use memory::MemoryStore;
 pub use mime::fuzz as fuzz_mime;
+pub use recent::Recent;
 pub use serve::{Admission, Gate, serve, turn_away};
 pub use session::{Answer, Ask, Session, Step, fuzz as fuzz_session};
-pub use summary::summary;
+pub use summary::{fuzz as fuzz_summary, summary};
+pub use utf7::fuzz as fuzz_utf7;
 
 /// Longest message that APPEND takes, in bytes.
 pub const APPEND_MAX: usize = 62 << 20;
@@ -91,40 +99,125 @@ impl Default for Limits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unavailable;
 
+/// Why something did not become of a folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// There is no such folder, or no longer.
+    NoFolder,
+    /// Another folder has the name.
+    Exists,
+    /// INBOX stays what it is, or the name is not allowed.
+    Cannot,
+    /// There are as many as there may be, or it is too much at once.
+    Limit,
+    /// The store cannot answer now.
+    Unavailable,
+}
+
+impl From<Unavailable> for Failure {
+    fn from(_: Unavailable) -> Self {
+        Self::Unavailable
+    }
+}
+
 /// Summaries of messages, as far as there are some.
 pub type Summaries = Vec<Option<Zeroizing<Vec<u8>>>>;
 
-/// What the sessions ask of the mailbox behind them.
+/// How much of something finite is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Usage {
+    /// What is gone.
+    pub used: u64,
+    /// What there was at first.
+    pub limit: u64,
+}
+
+/// What GETQUOTA tells (RFC 9208).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Quota {
+    /// The value of the pack, in thousandths of a token.
+    pub value: Usage,
+    /// Its link keys.
+    pub keys: Usage,
+}
+
+/// The mailboxes as they are now. Cheap: they are asked for at every step.
+pub trait Mailboxes {
+    /// All folders, their subscriptions and the keywords. Keywords are there before a message has them.
+    fn folders(&self) -> Arc<Folders>;
+
+    /// The messages of a folder. `None`: it was deleted.
+    fn folder(&self, folder: FolderId) -> Option<Arc<Snapshot>>;
+
+    /// What sessions were told of: the same for all of them.
+    fn recent(&self) -> &Recent;
+
+    /// What is left of the pack.
+    fn quota(&self) -> Quota;
+}
+
+/// What the sessions ask of the mailboxes behind them.
 ///
-/// Every `async` method returns only when its change is durable, and [`Backend::inbox`] then shows it.
-pub trait Backend: Send + Sync + 'static {
+/// Every `async` method returns only when its change is durable, and [`Mailboxes`] then shows it.
+pub trait Backend: Mailboxes + Send + Sync + 'static {
     /// Whether this is the user's password. Takes the same time for every wrong one.
     fn login(&self, user: &[u8], password: &[u8]) -> bool;
 
-    /// INBOX as of now. Cheap: it is asked for at every step.
-    fn inbox(&self) -> Arc<Snapshot>;
-
-    /// Wakes with every new version of INBOX, after [`Backend::inbox`] shows it.
+    /// Wakes with every change of folders or messages, after [`Mailboxes`] shows it.
     fn changed(&self) -> watch::Receiver<u64>;
 
     /// Text of a message. `None`: expunged.
-    fn message(&self, uid: u32) -> impl Future<Output = Result<Option<Vec<u8>>, Unavailable>> + Send;
+    fn message(&self, folder: FolderId, uid: u32) -> impl Future<Output = Result<Option<Vec<u8>>, Unavailable>> + Send;
 
     /// What [`summary`] made of messages when they came, in the order asked for. `None`: there is none, or the message is
     /// expunged.
-    fn summaries(&self, uids: &[u32]) -> impl Future<Output = Result<Summaries, Unavailable>> + Send;
+    fn summaries(&self, folder: FolderId, uids: &[u32]) -> impl Future<Output = Result<Summaries, Unavailable>> + Send;
 
-    /// Changes flags; messages that are gone are passed over.
-    fn store(&self, uids: Vec<u32>, change: FlagChange) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    /// The flag of a keyword, made if there is none. `None`: there are as many as there may be.
+    fn keyword(&self, name: String) -> impl Future<Output = Result<Option<Flags>, Unavailable>> + Send;
+
+    /// Changes flags; messages that are gone are passed over. Returns the UIDs, ascending, of those left alone because they
+    /// were changed since.
+    fn store(&self, folder: FolderId, store: StoreFlags) -> impl Future<Output = Result<Vec<u32>, Failure>> + Send;
 
     /// Removes messages for good; those that are gone are passed over.
-    fn expunge(&self, uids: Vec<u32>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn expunge(&self, folder: FolderId, uids: Vec<u32>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Adds a message and returns its UID. `internal_date` in UTC seconds; `None`: now.
     fn append(
         &self,
+        folder: FolderId,
         message: Vec<u8>,
         flags: Flags,
         internal_date: Option<u64>,
-    ) -> impl Future<Output = Result<u32, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<u32, Failure>> + Send;
+
+    /// Copies the messages that are there, all or none. Returns their UIDs here and there, both ascending.
+    fn copy(
+        &self,
+        from: FolderId,
+        uids: Vec<u32>,
+        to: FolderId,
+    ) -> impl Future<Output = Result<Vec<(u32, u32)>, Failure>> + Send;
+
+    /// Moves the messages that are there. Returns their UIDs here and there, both ascending.
+    fn move_to(
+        &self,
+        from: FolderId,
+        uids: Vec<u32>,
+        to: FolderId,
+    ) -> impl Future<Output = Result<Vec<(u32, u32)>, Failure>> + Send;
+
+    /// Makes a folder, and those above it that there are not.
+    fn create(&self, name: String, special_use: Option<SpecialUse>)
+    -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Removes a folder and its messages, and leaves those below it.
+    fn delete(&self, folder: FolderId) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Renames a folder and those below it; of INBOX, moves its messages to a new folder (RFC 3501 section 6.3.5).
+    fn rename(&self, folder: FolderId, name: String) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Subscribes a name, or ends that.
+    fn subscribe(&self, name: String, subscribed: bool) -> impl Future<Output = Result<(), Failure>> + Send;
 }

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mail_parser::DateTime;
-use mailbox::holder_store::Flags;
 use zeroize::Zeroizing;
 
 /// A message as it is stored.
@@ -26,9 +25,6 @@ const QUOTED_MAX: usize = 1_000;
 
 /// The last second of the year 9999: INTERNALDATE has four digits for the year.
 const SECOND_MAX: u64 = 253_402_300_799;
-
-/// Names of the system flags by bit, as [`Flags`] has them.
-const FLAG_NAMES: [&str; 5] = ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft"];
 
 enum Piece {
     Bytes(Zeroizing<Vec<u8>>),
@@ -161,11 +157,21 @@ impl Output {
         }
     }
 
-    /// The flags in parentheses.
-    pub(super) fn put_flags(&mut self, flags: Flags) {
-        let set = FLAG_NAMES.iter().enumerate().filter(|(bit, _)| flags.0 >> bit & 1 == 1);
-        let names: Vec<&str> = set.map(|(_, name)| *name).collect();
-        self.put_fmt(format_args!("({})", names.join(" ")));
+    /// `uid-set`: ascending numbers, in ranges (RFC 4315 section 4).
+    pub(super) fn put_set(&mut self, numbers: impl IntoIterator<Item = u32>) {
+        let mut numbers = numbers.into_iter().peekable();
+        let mut is_first = true;
+        while let Some(first) = numbers.next() {
+            let mut last = first;
+            while let Some(next) = numbers.next_if(|next| last.checked_add(1) == Some(*next)) {
+                last = next;
+            }
+            let before = if std::mem::take(&mut is_first) { "" } else { "," };
+            match last == first {
+                true => self.put_fmt(format_args!("{before}{first}")),
+                false => self.put_fmt(format_args!("{before}{first}:{last}")),
+            }
+        }
     }
 
     /// `date-time`, in UTC.
@@ -244,11 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_named_in_the_order_of_their_bits() {
-        assert_eq!(
-            written(|out| out.put_flags(Flags(31))),
-            "(\\Answered \\Flagged \\Deleted \\Seen \\Draft)"
-        );
-        assert_eq!(written(|out| out.put_flags(Flags(0))), "()");
+    fn sets_are_written_in_ranges() {
+        let set = |numbers: &[u32]| written(|out| out.put_set(numbers.iter().copied()));
+        assert_eq!(set(&[1, 2, 3, 5, 7, 8]), "1:3,5,7:8");
+        assert_eq!(set(&[u32::MAX]), "4294967295");
+        assert_eq!(set(&[]), "");
     }
 }

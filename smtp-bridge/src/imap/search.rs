@@ -1,21 +1,27 @@
 //! SEARCH (RFC 3501 section 6.4.4).
 
+use std::collections::VecDeque;
+
 use imap_codec::imap_types::core::Charset;
 use imap_codec::imap_types::datetime::NaiveDate;
 use imap_codec::imap_types::search::SearchKey;
 use mail_parser::DateTime;
-use mailbox::holder_store::{Entries, Entry, Flags};
+use mailbox::holder_store::{Entry, Flags};
 
 use super::header;
 use super::output::Output;
 use super::reply;
-use super::section::Message;
+use super::section::{Message, Needs};
 use super::selection::Selection;
 use super::session::{Answer, Ask, Turn};
+use super::summary;
 use super::text::Needle;
 use super::view::View;
 
 const DAY_SECONDS: u64 = 86_400;
+
+/// Messages whose summaries are looked up at one time.
+const SLICE_MAX: usize = 256;
 
 /// A SEARCH in progress.
 pub(super) struct Search {
@@ -23,21 +29,39 @@ pub(super) struct Search {
     uid: bool,
     /// The message that is looked at.
     position: usize,
+    /// Summaries of messages from `position` on that it takes more than an entry to know of, in order.
+    ahead: VecDeque<Ahead>,
+    /// Highest MODSEQ of those found, if it is to be told (RFC 7162 section 3.1.5).
+    modseq: Option<u64>,
     begun: bool,
     some_gone: bool,
+}
+
+/// A message that is not yet settled.
+struct Ahead {
+    position: usize,
+    summary: Option<Message>,
 }
 
 impl Search {
     /// `keys` must all hold.
     pub(super) fn new(keys: &[SearchKey<'_>], uid: bool, view: &View) -> Self {
-        let test = Test::All(keys.iter().map(|key| Test::of(key, view.entries())).collect());
+        let test = Test::All(keys.iter().map(|key| Test::of(key, view)).collect());
+        let modseq = test.any(&|test| matches!(test, Test::ModSeq(_))).then_some(0);
         Self {
             test,
             uid,
             position: 0,
+            ahead: VecDeque::new(),
+            modseq,
             begun: false,
             some_gone: false,
         }
+    }
+
+    /// Whether the answer ends with a MODSEQ.
+    pub(super) fn tells_modseq(&self) -> bool {
+        self.modseq.is_some()
     }
 
     /// Goes on until something is needed.
@@ -56,6 +80,11 @@ impl Search {
                 self.some_gone = true;
                 self.settled(false, view, out);
             }
+            Some(Answer::Summaries(Ok(summaries))) => {
+                for (ahead, summary) in self.ahead.iter_mut().zip(summaries) {
+                    ahead.summary = summary.and_then(summary::read);
+                }
+            }
             Some(_) => {
                 out.put(b"\r\n");
                 return Turn::Done(reply::UNAVAILABLE);
@@ -66,11 +95,37 @@ impl Search {
             if out.is_high() {
                 return Turn::Transmit;
             }
-            match self.test.settle(self.position, entry, None) {
-                Some(matches) => self.settled(matches, view, out),
-                None if out.holds_text() => return Turn::Transmit,
-                None => return Turn::Ask(Ask::Message(entry.uid)),
+            if let Some(matches) = self.test.settle(self.position, entry, None) {
+                self.settled(matches, view, out);
+                continue;
             }
+            let first = self.ahead.front().is_some_and(|ahead| ahead.position == self.position);
+            let ahead = if first { self.ahead.pop_front() } else { None };
+            let Some(ahead) = ahead else {
+                if self
+                    .test
+                    .any(&|test| matches!(test.needs(), Needs::Envelope | Needs::Structure))
+                {
+                    return Turn::Ask(Ask::Summaries(view.folder, self.look_ahead(view)));
+                }
+                self.ahead.push_back(Ahead {
+                    position: self.position,
+                    summary: None,
+                });
+                continue;
+            };
+            let summary = ahead.summary.as_ref();
+            match summary.and_then(|summary| self.test.settle(self.position, entry, Some(summary))) {
+                Some(matches) => self.settled(matches, view, out),
+                None if out.holds_text() => {
+                    self.ahead.push_front(ahead);
+                    return Turn::Transmit;
+                }
+                None => return Turn::Ask(Ask::Message(view.folder, entry.uid)),
+            }
+        }
+        if let Some(modseq) = self.modseq.filter(|modseq| *modseq > 0) {
+            out.put_fmt(format_args!(" (MODSEQ {modseq})"));
         }
         out.put(b"\r\n");
         Turn::Done(if self.some_gone {
@@ -80,14 +135,30 @@ impl Search {
         })
     }
 
+    /// The next messages that an entry does not settle, and their UIDs.
+    fn look_ahead(&mut self, view: &View) -> Vec<u32> {
+        let entries = (self.position..).zip(view.entries().iter_from(self.position));
+        let unsettled = entries.filter(|(position, entry)| self.test.settle(*position, entry, None).is_none());
+        let (positions, uids): (Vec<usize>, Vec<u32>) = unsettled
+            .take(SLICE_MAX)
+            .map(|(position, entry)| (position, entry.uid))
+            .unzip();
+        let ahead = positions.into_iter().map(|position| Ahead {
+            position,
+            summary: None,
+        });
+        self.ahead = ahead.collect();
+        uids
+    }
+
     fn settled(&mut self, matches: bool, view: &View, out: &mut Output) {
-        if matches {
-            let uid = view.entries().get(self.position).map_or(0, |entry| entry.uid);
+        if matches && let Some(entry) = view.entries().get(self.position) {
             let number = if self.uid {
-                u64::from(uid)
+                u64::from(entry.uid)
             } else {
                 self.position as u64 + 1
             };
+            self.modseq = self.modseq.map(|modseq| modseq.max(entry.modseq));
             out.put_fmt(format_args!(" {number}"));
         }
         self.position += 1;
@@ -108,6 +179,8 @@ enum Test {
     Not(Box<Test>),
     Always(bool),
     Flag(Flags),
+    /// Whether the message was changed at that MODSEQ or later.
+    ModSeq(u64),
     Among(Selection),
     /// Whether INTERNALDATE is on a day that compares so to that one, in days since 1970.
     Received(Comparison, i64),
@@ -116,6 +189,8 @@ enum Test {
     Larger(u32),
     Smaller(u32),
     Field(Vec<u8>, Needle),
+    /// The same of a field of addresses, as it stands or without what is no part of them.
+    Addresses(Vec<u8>, Needle),
     Body(Needle),
     Text(Needle),
 }
@@ -138,7 +213,8 @@ impl Comparison {
 }
 
 impl Test {
-    fn of(key: &SearchKey<'_>, entries: &Entries) -> Self {
+    fn of(key: &SearchKey<'_>, view: &View) -> Self {
+        let entries = view.entries();
         use Comparison::{Before, On, Since};
         let not = |test| Self::Not(Box::new(test));
         let field = |name: &[u8], value: &[u8]| match Needle::new(value) {
@@ -146,13 +222,27 @@ impl Test {
             needle if needle.is_empty() => Self::Always(true),
             needle => Self::Field(name.to_vec(), needle),
         };
+        let addresses = |name: &[u8], value: &[u8]| match Needle::new(value) {
+            needle if needle.is_empty() => Self::Always(true),
+            needle => Self::Addresses(name.to_vec(), needle),
+        };
+        let recent = || Self::Among(Selection::of(view.recent().collect()));
+        let keyword = |name: &str| match view.folders().keyword(name) {
+            Some(flag) => Self::Flag(flag),
+            None => Self::Always(false),
+        };
         match key {
-            SearchKey::And(keys) => Self::All(keys.as_ref().iter().map(|key| Self::of(key, entries)).collect()),
-            SearchKey::Or(one, other) => Self::Or(Box::new([Self::of(one, entries), Self::of(other, entries)])),
-            SearchKey::Not(key) => not(Self::of(key, entries)),
-            SearchKey::All | SearchKey::Old | SearchKey::Unkeyword(_) => Self::Always(true),
-            // No message has keywords, or is recent.
-            SearchKey::Keyword(_) | SearchKey::New | SearchKey::Recent => Self::Always(false),
+            SearchKey::And(keys) => Self::All(keys.as_ref().iter().map(|key| Self::of(key, view)).collect()),
+            SearchKey::Or(one, other) => Self::Or(Box::new([Self::of(one, view), Self::of(other, view)])),
+            SearchKey::Not(key) => not(Self::of(key, view)),
+            SearchKey::All => Self::Always(true),
+            SearchKey::Recent => recent(),
+            SearchKey::Old => not(recent()),
+            SearchKey::New => Self::All(vec![recent(), not(Self::Flag(Flags::SEEN))]),
+            SearchKey::Keyword(name) => keyword(name.as_ref()),
+            SearchKey::Unkeyword(name) => not(keyword(name.as_ref())),
+            // A message has one MODSEQ for all of its flags.
+            SearchKey::ModSequence { modseq, .. } => Self::ModSeq(*modseq),
             SearchKey::SequenceSet(set) => Self::Among(Selection::by_number_within(set, entries.len())),
             SearchKey::Uid(set) => Self::Among(Selection::by_uid(set, entries)),
             SearchKey::Answered => Self::Flag(Flags::ANSWERED),
@@ -173,20 +263,42 @@ impl Test {
             SearchKey::SentSince(date) => Self::Sent(Since, day(date)),
             SearchKey::Larger(size) => Self::Larger(*size),
             SearchKey::Smaller(size) => Self::Smaller(*size),
-            SearchKey::Bcc(value) => field(b"Bcc", value.as_ref()),
-            SearchKey::Cc(value) => field(b"Cc", value.as_ref()),
-            SearchKey::From(value) => field(b"From", value.as_ref()),
+            SearchKey::Bcc(value) => addresses(b"Bcc", value.as_ref()),
+            SearchKey::Cc(value) => addresses(b"Cc", value.as_ref()),
+            SearchKey::From(value) => addresses(b"From", value.as_ref()),
             SearchKey::Subject(value) => field(b"Subject", value.as_ref()),
-            SearchKey::To(value) => field(b"To", value.as_ref()),
+            SearchKey::To(value) => addresses(b"To", value.as_ref()),
             SearchKey::Header(name, value) => Self::Field(name.as_ref().to_vec(), Needle::new(value.as_ref())),
             SearchKey::Body(value) => Self::Body(Needle::new(value.as_ref())),
             SearchKey::Text(value) => Self::Text(Needle::new(value.as_ref())),
         }
     }
 
-    /// The answer for one message. `None`: it takes the message's text to know.
+    /// What it takes to settle this by itself.
+    fn needs(&self) -> Needs {
+        match self {
+            Self::Sent(..) => Needs::Envelope,
+            Self::Field(name, _) | Self::Addresses(name, _) => summary::needs(name),
+            Self::Body(_) | Self::Text(_) => Needs::Text,
+            _ => Needs::Entry,
+        }
+    }
+
+    /// Whether this holds for the test or any inside it.
+    fn any(&self, holds: &impl Fn(&Self) -> bool) -> bool {
+        holds(self)
+            || match self {
+                Self::All(tests) => tests.iter().any(|test| test.any(holds)),
+                Self::Or(tests) => tests.iter().any(|test| test.any(holds)),
+                Self::Not(test) => test.any(holds),
+                _ => false,
+            }
+    }
+
+    /// The answer for one message. `None`: it takes more of the message to know.
     fn settle(&self, position: usize, entry: &Entry, message: Option<&Message>) -> Option<bool> {
         let settle = |test: &Self| test.settle(position, entry, message);
+        let message = message.filter(|message| message.satisfies >= self.needs());
         Some(match self {
             Self::All(tests) => return all(tests, settle),
             Self::Or(tests) => {
@@ -195,12 +307,17 @@ impl Test {
             Self::Not(test) => !settle(test)?,
             Self::Always(answer) => *answer,
             Self::Flag(flag) => entry.flags.contains(*flag),
+            Self::ModSeq(modseq) => entry.modseq >= *modseq,
             Self::Among(selection) => selection.contains(position),
             Self::Received(comparison, than) => comparison.holds((entry.internal_date / DAY_SECONDS) as i64, *than),
             Self::Larger(size) => entry.size > *size,
             Self::Smaller(size) => entry.size < *size,
             Self::Sent(comparison, than) => sent_day(message?.header()).is_some_and(|day| comparison.holds(day, *than)),
             Self::Field(name, needle) => needle.is_in_field(message?.header(), name),
+            Self::Addresses(name, needle) => {
+                let header = message?.header();
+                needle.is_in_field(header, name) || needle.is_in_addresses(header, name)
+            }
             Self::Body(needle) => needle.is_in_body(message?),
             Self::Text(needle) => needle.is_in_header(message?.header()) || needle.is_in_body(message?),
         })
@@ -237,10 +354,13 @@ mod tests {
     use std::sync::Arc;
 
     use imap_codec::imap_types::command::CommandBody;
-    use mailbox::holder_store::Snapshot;
+    use mailbox::holder_store::{FolderId, Folders, Snapshot};
+    use zeroize::Zeroizing;
 
     use super::*;
     use crate::imap::command;
+    use crate::imap::recent::Recent;
+    use crate::imap::view::Now;
 
     const MESSAGES: [&str; 3] = [
         "From: ann@x.example\r\nSubject: One\r\nDate: Thu, 1 Jan 2026 23:30:00 -0800\r\n\r\nhello\r\n",
@@ -251,22 +371,29 @@ mod tests {
     fn view() -> View {
         let entry = |(index, text): (usize, &&str)| Entry {
             uid: index as u32 * 10 + 10,
-            flags: Flags([8, 2, 0][index]),
+            flags: Flags([8, 2 | 32, 0][index]),
             size: text.len() as u32,
             internal_date: 1_767_225_600 + index as u64 * DAY_SECONDS,
-            modseq: 1,
+            modseq: index as u64 * 100 + 100,
         };
         let entries = MESSAGES.iter().enumerate().map(entry).collect();
-        View::new(
-            &Arc::new(Snapshot {
-                version: 1,
-                uid_validity: 1,
-                uid_next: 99,
-                highest_modseq: 1,
-                entries,
-            }),
-            false,
-        )
+        let folders = Folders {
+            keywords: vec!["$Forwarded".to_owned()],
+            ..Folders::default()
+        };
+        let snapshot = Snapshot {
+            version: 1,
+            uid_validity: 1,
+            uid_next: 99,
+            highest_modseq: 300,
+            entries,
+        };
+        let now = Now {
+            snapshot: &Arc::new(snapshot),
+            recent: &Recent::new(&folders, 30),
+            folders: &Arc::new(folders),
+        };
+        View::new(FolderId::INBOX, &now, false)
     }
 
     /// What is found, and for how many messages the text was asked for.
@@ -274,6 +401,7 @@ mod tests {
         let line = format!("a SEARCH {keys}\r\n");
         let body = command::parse(line.as_bytes())
             .unwrap_or_else(|_| panic!("{keys}"))
+            .command
             .body;
         let CommandBody::Search { criteria, .. } = body else {
             panic!("a SEARCH")
@@ -281,11 +409,19 @@ mod tests {
         let (view, mut out) = (view(), Output::default());
         let mut search = Search::new(criteria.as_ref(), false, &view);
         let (mut answer, mut asked) = (None, 0);
-        while let Turn::Ask(Ask::Message(uid)) = search.turn(&view, answer.take(), &mut out) {
-            asked += 1;
-            answer = Some(Answer::Message(Ok(Some(
-                MESSAGES[uid as usize / 10 - 1].as_bytes().to_vec(),
-            ))));
+        let text = |uid: u32| MESSAGES[uid as usize / 10 - 1].as_bytes();
+        loop {
+            answer = Some(match search.turn(&view, answer.take(), &mut out) {
+                Turn::Ask(Ask::Message(_, uid)) => {
+                    asked += 1;
+                    Answer::Message(Ok(Some(text(uid).to_vec())))
+                }
+                Turn::Ask(Ask::Summaries(_, uids)) => {
+                    let summary = |uid| (uid != 30).then(|| Zeroizing::new(summary::summary(text(uid))));
+                    Answer::Summaries(Ok(uids.into_iter().map(summary).collect()))
+                }
+                _ => break,
+            });
         }
         let found = String::from_utf8_lossy(out.front()).replace("* SEARCH", "");
         (found.trim().to_string(), asked)
@@ -303,25 +439,34 @@ mod tests {
             ("7", "", 0),
             ("UID 10,30:40", "1 3", 0),
             ("KEYWORD x", "", 0),
-            ("UNKEYWORD x NEW", "", 0),
-            ("RECENT", "", 0),
-            ("OLD UNDELETED UNDRAFT UNANSWERED", "1 2 3", 0),
+            ("KEYWORD $FORWARDED", "2", 0),
+            ("UNKEYWORD $forwarded", "1 3", 0),
+            ("MODSEQ 150", "2 3 (MODSEQ 300)", 0),
+            ("MODSEQ \"/flags/\\\\seen\" all 100 SEEN", "1 (MODSEQ 100)", 0),
+            ("MODSEQ 301", "", 0),
+            ("UNKEYWORD x NEW", "3", 0),
+            ("RECENT", "3", 0),
+            ("OLD", "1 2", 0),
+            ("UNDELETED UNDRAFT UNANSWERED", "1 2 3", 0),
             ("BEFORE 2-Jan-2026", "1", 0),
             ("ON 2-Jan-2026", "2", 0),
             ("SINCE 2-Jan-2026", "2 3", 0),
             ("LARGER 70", "1 2", 0),
             ("SMALLER 30", "3", 0),
-            ("SENTON 1-Jan-2026", "1", 3),
-            ("SENTBEFORE 1-Jan-2026", "", 3),
-            ("FROM ANN", "1", 3),
-            ("SEEN FROM x.example", "1", 1),
-            ("OR SEEN FROM bob", "1 2", 2),
-            ("NOT FROM bob", "1 3", 3),
-            ("SUBJECT {5+}\r\nGR\u{dc}N", "2", 3),
-            ("SUBJECT {5+}\r\ngr\u{fc}n", "2", 3),
-            ("HEADER Cc \"\"", "3", 3),
+            ("SENTON 1-Jan-2026", "1", 1),
+            ("SENTBEFORE 1-Jan-2026", "", 1),
+            ("FROM ANN", "1", 1),
+            ("SEEN FROM x.example", "1", 0),
+            ("OR SEEN FROM bob", "1 2", 1),
+            ("NOT FROM bob", "1 3", 1),
+            ("FROM bob@x.example", "2", 1),
+            ("SUBJECT {5+}\r\nGR\u{dc}N", "2", 1),
+            ("SUBJECT {5+}\r\ngr\u{fc}n", "2", 1),
+            ("HEADER Cc \"\"", "3", 1),
             ("CC \"\"", "1 2 3", 0),
-            ("HEADER subject one", "1", 3),
+            ("HEADER subject one", "1", 1),
+            ("HEADER X-None \"\"", "", 3),
+            ("FROM bob BODY world", "2", 2),
             ("BODY hello", "1", 3),
             ("BODY subject", "", 3),
             ("TEXT subject", "1 2", 3),

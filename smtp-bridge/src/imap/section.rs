@@ -10,6 +10,7 @@ use imap_codec::imap_types::fetch::{MacroOrMessageDataItemNames, MessageDataItem
 use mailbox::holder_store::Entry;
 
 use super::envelope::put_envelope;
+use super::flags::Names;
 use super::header;
 use super::mime::{Content, Part};
 use super::output::{Output, Text};
@@ -25,6 +26,7 @@ pub(super) enum Item {
     Uid,
     InternalDate,
     Size,
+    ModSeq,
     Envelope,
     Structure {
         extended: bool,
@@ -43,11 +45,13 @@ pub(super) enum Item {
 /// What it takes to answer an item, from the least to the most.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Needs {
-    /// What INBOX says of the message.
+    /// What the mailbox says of the message.
     Entry,
-    /// Its summary, or else its text.
-    Summary,
-    /// Its text.
+    /// A summary of any version, or else the text.
+    Envelope,
+    /// A summary of the last version, or else the text.
+    Structure,
+    /// The text.
     Text,
 }
 
@@ -104,6 +108,7 @@ impl Item {
             Name::Uid => Self::Uid,
             Name::InternalDate => Self::InternalDate,
             Name::Rfc822Size => Self::Size,
+            Name::ModSeq => Self::ModSeq,
             Name::Envelope => Self::Envelope,
             Name::Body => Self::Structure { extended: false },
             Name::BodyStructure => Self::Structure { extended: true },
@@ -126,11 +131,15 @@ impl Item {
     /// What it takes to answer.
     pub(super) fn needs(&self) -> Needs {
         match self {
-            Self::Flags | Self::Uid | Self::InternalDate | Self::Size => Needs::Entry,
-            Self::Envelope => Needs::Summary,
-            Self::Body { section, .. } if section.is_in_summary() => Needs::Summary,
-            Self::Structure { .. } | Self::Body { .. } => Needs::Text,
+            Self::Flags | Self::Uid | Self::InternalDate | Self::Size | Self::ModSeq => Needs::Entry,
+            Self::Envelope => Needs::Envelope,
+            Self::Structure { .. } => Needs::Structure,
+            Self::Body { section, .. } => section.needs(),
         }
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        matches!(self, Self::Body { partial: Some(_), .. })
     }
 
     pub(super) fn sees(&self) -> bool {
@@ -138,11 +147,11 @@ impl Item {
     }
 
     /// Writes name and value. `message` is there unless it [needs](Self::needs) an entry only.
-    pub(super) fn put(&self, entry: &Entry, message: Option<&Message>, out: &mut Output) {
+    pub(super) fn put(&self, entry: &Entry, names: Names<'_>, message: Option<&Message>, out: &mut Output) {
         match (self, message) {
             (Self::Flags, _) => {
                 out.put(b"FLAGS ");
-                out.put_flags(entry.flags);
+                names.put_flags(entry, out);
             }
             (Self::Uid, _) => out.put_fmt(format_args!("UID {}", entry.uid)),
             (Self::InternalDate, _) => {
@@ -150,6 +159,7 @@ impl Item {
                 out.put_date(entry.internal_date);
             }
             (Self::Size, _) => out.put_fmt(format_args!("RFC822.SIZE {}", entry.size)),
+            (Self::ModSeq, _) => out.put_fmt(format_args!("MODSEQ ({})", entry.modseq)),
             (Self::Envelope, Some(message)) => {
                 out.put(b"ENVELOPE ");
                 put_envelope(message.header(), out);
@@ -177,11 +187,14 @@ impl Item {
 }
 
 impl BodySection {
-    /// Whether it means fields that summaries have.
-    fn is_in_summary(&self) -> bool {
+    /// A summary is enough for fields that it has.
+    fn needs(&self) -> Needs {
         match &self.what {
-            What::Fields { names, named: true } => self.part.is_empty() && names.iter().all(|name| summary::has(name)),
-            _ => false,
+            What::Fields { names, named: true } if self.part.is_empty() => {
+                let needs = names.iter().map(|name| summary::needs(name));
+                needs.max().unwrap_or(Needs::Envelope)
+            }
+            _ => Needs::Text,
         }
     }
 
@@ -315,11 +328,13 @@ fn subset(header: &[u8], names: &[Vec<u8>], named: bool) -> Vec<u8> {
     kept
 }
 
-/// A message that is being answered from: whole, or the part of its header that its summary has.
+/// A message that is being answered from: whole, or what its summary has of it.
 pub(super) struct Message {
     pub(super) text: Arc<Text>,
     header_end: usize,
     structure: OnceCell<Part>,
+    /// What can be answered from it.
+    pub(super) satisfies: Needs,
 }
 
 impl Message {
@@ -329,6 +344,21 @@ impl Message {
             text: Arc::new(Text::new(text)),
             header_end,
             structure: OnceCell::new(),
+            satisfies: Needs::Text,
+        }
+    }
+
+    /// From a summary: some fields of the header, and behind them those that `structure` refers to, if it is known.
+    pub(super) fn summarised(text: Text, header_end: usize, structure: Option<Part>) -> Self {
+        let satisfies = match structure {
+            Some(_) => Needs::Structure,
+            None => Needs::Envelope,
+        };
+        Self {
+            text: Arc::new(text),
+            header_end,
+            structure: structure.map(OnceCell::from).unwrap_or_default(),
+            satisfies,
         }
     }
 
@@ -347,6 +377,7 @@ mod tests {
 
     use super::*;
     use crate::imap::command;
+    use crate::imap::recent::RecentUids;
 
     const NESTED: &str = "Subject: outer\r\nX-A: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
         --b\r\nContent-Type: text/plain\r\n\r\none\r\n\
@@ -356,7 +387,7 @@ mod tests {
 
     fn fetched(text: &str, items: &str) -> String {
         let line = format!("a FETCH 1 {items}\r\n");
-        let body = command::parse(line.as_bytes()).expect("a command").body;
+        let body = command::parse(line.as_bytes()).expect("a command").command.body;
         let CommandBody::Fetch {
             macro_or_item_names, ..
         } = body
@@ -375,8 +406,12 @@ mod tests {
         };
         let message = Message::new(text.as_bytes().to_vec());
         let mut out = Output::default();
+        let names = Names {
+            keywords: &[],
+            recent: &RecentUids::default(),
+        };
         for item in items {
-            item.put(&entry, Some(&message), &mut out);
+            item.put(&entry, names, Some(&message), &mut out);
         }
         String::from_utf8_lossy(out.front()).into_owned()
     }

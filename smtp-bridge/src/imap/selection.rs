@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use imap_codec::imap_types::sequence::{SeqOrUid, Sequence, SequenceSet};
-use mailbox::holder_store::Entries;
+use mailbox::holder_store::{Entries, Entry};
 
 /// Messages of a view by position, counted from 0: ranges in order, apart from each other.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -48,7 +48,8 @@ impl Selection {
         )
     }
 
-    fn of(mut ranges: Vec<Range<usize>>) -> Self {
+    /// By positions.
+    pub(super) fn of(mut ranges: Vec<Range<usize>>) -> Self {
         ranges.retain(|range| !range.is_empty());
         ranges.sort_unstable_by_key(|range| range.start);
         ranges.dedup_by(|next, before| {
@@ -72,7 +73,26 @@ impl Selection {
         self.next_from(position) == Some(position)
     }
 
+    /// Those of the messages selected for which this holds.
+    pub(super) fn filter(&self, entries: &Entries, holds: impl Fn(&Entry) -> bool) -> Self {
+        let ranges = self.0.iter().flat_map(|range| {
+            let within = range.clone().zip(entries.iter_from(range.start));
+            within
+                .filter(|(_, entry)| holds(entry))
+                .map(|(position, _)| position..position + 1)
+        });
+        Self::of(ranges.collect())
+    }
+
+    /// UIDs of the messages selected, ascending.
+    pub(super) fn uids(&self, entries: &Entries) -> Vec<u32> {
+        let ranges = self.0.iter();
+        let entries = ranges.flat_map(|range| entries.iter_from(range.start).take(range.len()));
+        entries.map(|entry| entry.uid).collect()
+    }
+
     /// All positions, in order.
+    #[cfg(test)]
     pub(super) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().cloned().flatten()
     }
@@ -92,7 +112,7 @@ fn bounds(set: &SequenceSet, last: u64) -> impl Iterator<Item = (u64, u64)> + '_
 
 #[cfg(test)]
 mod tests {
-    use mailbox::holder_store::{Entry, Flags};
+    use mailbox::holder_store::Flags;
 
     use super::*;
 
@@ -107,7 +127,7 @@ mod tests {
                 flags: Flags(0),
                 size: 0,
                 internal_date: 0,
-                modseq: 1,
+                modseq: u64::from(uid),
             })
             .collect()
     }
@@ -167,5 +187,15 @@ mod tests {
         );
         assert_eq!(selection.next_from(6), Some(8));
         assert_eq!(selection.next_from(9), None);
+    }
+
+    #[test]
+    fn what_is_selected_is_narrowed_and_named() {
+        let entries = entries(&[5, 20, 30, 40]);
+        let selection = Selection::by_number(&set("1:2,4"), 4).expect("in range");
+        assert_eq!(selection.uids(&entries), [5, 20, 40]);
+        let later = selection.filter(&entries, |entry| entry.modseq > 5);
+        assert_eq!(later.uids(&entries), [20, 40]);
+        assert_eq!(later.next_from(2), Some(3));
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use mailbox::holder_store::{Flags, FolderId};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -35,9 +36,9 @@ where
     let mut buffer = Zeroizing::new(Vec::new());
     let mut deadline = Instant::now() + session.patience();
     loop {
-        // Marked before the mailbox is looked at: a change in between wakes once too often, not once too little.
+        // Marked before the mailboxes are looked at: a change in between wakes once too often, not once too little.
         changed.mark_unchanged();
-        match session.poll(&backend.inbox()) {
+        match session.poll(backend) {
             Step::Transmit => {
                 let bytes = session.transmit();
                 let bytes = &bytes[..bytes.len().min(WRITE)];
@@ -102,27 +103,52 @@ async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answ
             }
             Answer::Login(right)
         }
-        Ask::Message(uid) => Answer::Message(backend.message(uid).await),
-        Ask::Messages(uids) => Answer::Messages(messages(backend, &uids).await),
-        Ask::Summaries(uids) => Answer::Summaries(backend.summaries(&uids).await),
-        Ask::Store { uids, change } => Answer::Done(backend.store(uids, change).await),
-        Ask::Expunge(uids) => Answer::Done(backend.expunge(uids).await),
+        Ask::Message(folder, uid) => Answer::Message(backend.message(folder, uid).await),
+        Ask::Messages(folder, uids) => Answer::Messages(messages(backend, folder, &uids).await),
+        Ask::Summaries(folder, uids) => Answer::Summaries(backend.summaries(folder, &uids).await),
+        Ask::Keywords(names) => Answer::Keywords(keywords(backend, names).await),
+        Ask::Store(folder, store) => Answer::Stored(backend.store(folder, store).await),
+        Ask::Expunge(folder, uids) => Answer::Done(backend.expunge(folder, uids).await),
         Ask::Append {
+            folder,
             mut message,
             flags,
             internal_date,
         } => {
             let message = std::mem::take(&mut *message);
-            Answer::Appended(backend.append(message, flags, internal_date).await)
+            Answer::Appended(backend.append(folder, message, flags, internal_date).await)
         }
+        Ask::Copy { from, uids, to, moves } => Answer::Copied(match moves {
+            true => backend.move_to(from, uids, to).await,
+            false => backend.copy(from, uids, to).await,
+        }),
+        Ask::Create(name, special_use) => Answer::Done(backend.create(name, special_use).await),
+        Ask::Delete(folder) => Answer::Done(backend.delete(folder).await),
+        Ask::Rename(folder, name) => Answer::Done(backend.rename(folder, name).await),
+        Ask::Subscribe(name, subscribed) => Answer::Done(backend.subscribe(name, subscribed).await),
     }
 }
 
+/// The flags of keywords, as far as there is room for them.
+async fn keywords<B: Backend>(backend: &B, names: Vec<String>) -> Result<Flags, Unavailable> {
+    let mut flags = Flags::default();
+    for name in names {
+        if let Some(keyword) = backend.keyword(name).await? {
+            flags = flags.with(keyword);
+        }
+    }
+    Ok(flags)
+}
+
 /// The texts up to one that cannot be read now: what is there goes out first.
-async fn messages<B: Backend>(backend: &B, uids: &[u32]) -> Result<Vec<Option<Vec<u8>>>, Unavailable> {
+async fn messages<B: Backend>(
+    backend: &B,
+    folder: FolderId,
+    uids: &[u32],
+) -> Result<Vec<Option<Vec<u8>>>, Unavailable> {
     let mut texts = Vec::with_capacity(uids.len());
     for &uid in uids {
-        match backend.message(uid).await {
+        match backend.message(folder, uid).await {
             Ok(text) => texts.push(text),
             Err(unavailable) if texts.is_empty() => return Err(unavailable),
             Err(_) => break,
@@ -167,15 +193,14 @@ pub async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use mailbox::holder_store::Flags;
     use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::imap::MemoryInbox;
+    use crate::imap::MemoryStore;
 
     /// A client over a pipe of 4 KiB, and the server's end.
-    fn connect(inbox: &Arc<MemoryInbox>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
+    fn connect(inbox: &Arc<MemoryStore>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
         let (client, server) = duplex(4 << 10);
         let inbox = Arc::clone(inbox);
         let served = tokio::spawn(async move { serve(server, &Limits::default(), &*inbox).await });
@@ -203,15 +228,15 @@ mod tests {
         client.write_all(text.as_bytes()).await.expect("the pipe stands");
     }
 
-    async fn selected(inbox: &Arc<MemoryInbox>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
+    async fn selected(inbox: &Arc<MemoryStore>) -> (BufReader<DuplexStream>, JoinHandle<io::Result<()>>) {
         let (mut client, served) = connect(inbox);
         send(&mut client, "a LOGIN user pass\r\nb SELECT INBOX\r\n").await;
         until(&mut client, "b OK").await;
         (client, served)
     }
 
-    fn inbox() -> Arc<MemoryInbox> {
-        Arc::new(MemoryInbox::new("user", "pass", || 0))
+    fn inbox() -> Arc<MemoryStore> {
+        Arc::new(MemoryStore::new("user", "pass", || 0))
     }
 
     #[tokio::test]

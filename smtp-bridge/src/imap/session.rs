@@ -14,90 +14,29 @@
 //! One command is answered at a time. What it needs from outside it asks for ([`Step::Ask`]), and it goes on when the
 //! answer is there; the bytes of commands sent ahead wait.
 
-use std::sync::Arc;
+mod ask;
 
 use imap_codec::AuthenticateDataCodec;
 use imap_codec::decode::Decoder as _;
 use imap_codec::imap_types::auth::AuthenticateData;
-use mailbox::holder_store::{FlagChange, Flags, Snapshot};
+use imap_codec::imap_types::flag::StoreType;
+use mailbox::holder_store::{Flags, FolderId};
 use zeroize::Zeroizing;
+
+pub use ask::{Answer, Ask, Step};
 
 use super::command;
 use super::dispatch::Outcome;
-use super::fetch::Fetch;
+use super::fetch::{Fetch, Kept};
 use super::framing::{Frame, Framer};
 use super::output::Output;
 use super::reply::{self, Reply};
 use super::search::Search;
-use super::view::{Moment, Stored, View};
-use super::{Limits, Summaries, Unavailable};
+use super::view::{Moment, Now, Stored, View};
+use super::{Failure, Limits, Mailboxes};
 
-/// What a session needs next.
-#[must_use]
-pub enum Step {
-    /// Some of [`Session::transmit`] is to be sent.
-    Transmit,
-    /// Bytes of the client. `watch`: or a change of INBOX, whichever is first.
-    Receive {
-        /// The client is in IDLE.
-        watch: bool,
-    },
-    /// The answer to this, before the next poll.
-    Ask(Ask),
-    /// Nothing more: the conversation is over and everything is sent.
-    Close,
-}
-
-/// A question to the [`Backend`](super::Backend).
-pub enum Ask {
-    /// Whether this is the user: [`Answer::Login`].
-    Login {
-        /// As the client gave it.
-        user: Zeroizing<Vec<u8>>,
-        /// As the client gave it.
-        password: Zeroizing<Vec<u8>>,
-    },
-    /// The text of this UID: [`Answer::Message`].
-    Message(u32),
-    /// The texts of these UIDs: [`Answer::Messages`].
-    Messages(Vec<u32>),
-    /// The summaries of these UIDs: [`Answer::Summaries`].
-    Summaries(Vec<u32>),
-    /// To change flags: [`Answer::Done`].
-    Store {
-        /// In order.
-        uids: Vec<u32>,
-        /// The same for all of them.
-        change: FlagChange,
-    },
-    /// To remove these UIDs: [`Answer::Done`].
-    Expunge(Vec<u32>),
-    /// To add a message: [`Answer::Appended`].
-    Append {
-        /// Its text.
-        message: Zeroizing<Vec<u8>>,
-        /// Its flags.
-        flags: Flags,
-        /// UTC second; `None`: now.
-        internal_date: Option<u64>,
-    },
-}
-
-/// The answer to an [`Ask`].
-pub enum Answer {
-    /// Whether it is the user's password.
-    Login(bool),
-    /// The text; `None`: expunged.
-    Message(Result<Option<Vec<u8>>, Unavailable>),
-    /// The texts in the order asked for, at least one; those behind may be asked for again. `None`: expunged.
-    Messages(Result<Vec<Option<Vec<u8>>>, Unavailable>),
-    /// The summaries, as [`Backend::summaries`](super::Backend::summaries) has them.
-    Summaries(Result<Summaries, Unavailable>),
-    /// Whether the change is durable.
-    Done(Result<(), Unavailable>),
-    /// The UID of the message, which is durable.
-    Appended(Result<u32, Unavailable>),
-}
+/// What a client is told whose mailbox was deleted. An empty mailbox would have it forget its own copies.
+const LOST: &str = "The selected mailbox was deleted";
 
 /// What a command in progress says when it cannot go on by itself.
 pub(super) enum Turn {
@@ -139,19 +78,55 @@ pub(super) enum Task {
         uid: bool,
         search: Box<Search>,
     },
+    /// Keywords are made for what comes next.
+    Keywords {
+        flags: Flags,
+        next: Flagged,
+    },
     Store {
         tag: String,
         uid: bool,
         stored: Stored,
-    },
-    Expunge {
-        tag: String,
     },
     Close {
         tag: String,
     },
     Append {
         tag: String,
+        /// UIDVALIDITY of the folder.
+        uid_validity: u32,
+    },
+    Copy {
+        tag: String,
+        uid: bool,
+        moves: bool,
+        /// UIDVALIDITY of the folder that they come to.
+        uid_validity: u32,
+    },
+    /// A change that is done or not.
+    Change {
+        tag: String,
+        /// The folder is no longer, if it is done.
+        deletes: Option<FolderId>,
+    },
+}
+
+/// What has flags, which are not all known yet.
+pub(super) enum Flagged {
+    Store {
+        tag: String,
+        uid: bool,
+        uids: Vec<u32>,
+        kind: StoreType,
+        silent: bool,
+        unchanged_since: Option<u64>,
+    },
+    Append {
+        tag: String,
+        folder: FolderId,
+        uid_validity: u32,
+        message: Zeroizing<Vec<u8>>,
+        internal_date: Option<u64>,
     },
 }
 
@@ -162,6 +137,10 @@ pub struct Session {
     pub(super) out: Output,
     pub(super) state: State,
     pub(super) task: Task,
+    /// Whether the client wants to hear of MODSEQs (RFC 7162 section 3.1).
+    pub(super) condstore: bool,
+    /// What the last FETCH left for the next one.
+    pub(super) kept: Option<Kept>,
     answer: Option<Answer>,
     login_failures: u32,
     /// Commands in a row that were not understood.
@@ -180,6 +159,8 @@ impl Session {
             out,
             state: State::NotAuthenticated,
             task: Task::None,
+            condstore: false,
+            kept: None,
             answer: None,
             login_failures: 0,
             bad_commands: 0,
@@ -227,8 +208,8 @@ impl Session {
         self.out.sent(count);
     }
 
-    /// Goes on as far as it can; `inbox` is the mailbox as of now.
-    pub fn poll(&mut self, inbox: &Arc<Snapshot>) -> Step {
+    /// Goes on as far as it can; `mailboxes` are those as of now.
+    pub fn poll(&mut self, mailboxes: &dyn Mailboxes) -> Step {
         loop {
             if matches!(self.state, State::Logout) {
                 return if self.out.is_empty() {
@@ -240,26 +221,29 @@ impl Session {
             if self.out.is_high() {
                 return Step::Transmit;
             }
-            if let Some(step) = self.advance(inbox) {
+            if let Some(step) = self.advance(mailboxes) {
                 return step;
             }
         }
     }
 
     /// One step of the command in progress. `None`: there may be more to do.
-    fn advance(&mut self, inbox: &Arc<Snapshot>) -> Option<Step> {
+    fn advance(&mut self, mailboxes: &dyn Mailboxes) -> Option<Step> {
         match std::mem::replace(&mut self.task, Task::None) {
             task @ (Task::None | Task::Authenticate { .. } | Task::Idle { .. }) => {
                 self.task = task;
-                return self.receive(inbox);
+                return self.receive(mailboxes);
             }
-            Task::Login { tag } => self.finish_login(&tag, inbox),
+            Task::Login { tag } => self.finish_login(&tag, mailboxes),
             Task::Fetch { tag, uid, mut fetch } => {
                 let State::Selected(view) = &self.state else {
                     return None;
                 };
                 match fetch.turn(view, self.answer.take(), &mut self.out) {
-                    Turn::Done(reply) => self.conclude(&tag, reply, Moment::after(uid), inbox),
+                    Turn::Done(reply) => {
+                        self.kept = fetch.into_kept();
+                        self.conclude(&tag, reply, Moment::after(uid), mailboxes);
+                    }
                     turn => {
                         self.task = Task::Fetch { tag, uid, fetch };
                         return Some(turn.into_step());
@@ -271,40 +255,51 @@ impl Session {
                     return None;
                 };
                 match search.turn(view, self.answer.take(), &mut self.out) {
-                    Turn::Done(reply) => self.conclude(&tag, reply, Moment::after(uid), inbox),
+                    Turn::Done(reply) => self.conclude(&tag, reply, Moment::after(uid), mailboxes),
                     turn => {
                         self.task = Task::Search { tag, uid, search };
                         return Some(turn.into_step());
                     }
                 }
             }
-            Task::Store { tag, uid, stored } => {
-                let reply = self.change_outcome();
-                if let (State::Selected(view), reply::COMPLETED) = (&mut self.state, reply) {
-                    view.catch_up(inbox, Moment::after(uid), Some(&stored), &mut self.out);
-                }
-                self.conclude(&tag, reply, Moment::after(uid), inbox);
-            }
-            Task::Expunge { tag } => {
-                let reply = self.change_outcome();
-                self.conclude(&tag, reply, Moment::ANY, inbox);
-            }
+            Task::Keywords { flags, next } => return self.finish_keywords(flags, next, mailboxes),
+            Task::Store { tag, uid, stored } => self.finish_store(&tag, uid, stored, mailboxes),
             Task::Close { tag } => {
                 let reply = self.change_outcome();
                 if reply == reply::COMPLETED {
                     self.state = State::Authenticated;
                 }
-                self.conclude(&tag, reply, Moment::ANY, inbox);
+                self.conclude(&tag, reply, Moment::ANY, mailboxes);
             }
-            Task::Append { tag } => self.finish_append(&tag, inbox),
+            Task::Append { tag, uid_validity } => self.finish_append(&tag, uid_validity, mailboxes),
+            Task::Copy {
+                tag,
+                uid,
+                moves,
+                uid_validity,
+            } => self.finish_copy(&tag, uid, moves, uid_validity, mailboxes),
+            Task::Change { tag, deletes } => {
+                let reply = self.change_outcome();
+                if reply == reply::COMPLETED
+                    && let State::Selected(view) = &self.state
+                    && Some(view.folder) == deletes
+                {
+                    self.state = State::Authenticated;
+                }
+                self.conclude(&tag, reply, Moment::ANY, mailboxes);
+            }
         }
         None
     }
 
     /// Looks for the next command, or the next line of one.
-    fn receive(&mut self, inbox: &Arc<Snapshot>) -> Option<Step> {
-        if let (Task::Idle { .. }, State::Selected(view)) = (&self.task, &mut self.state) {
-            view.catch_up(inbox, Moment::ANY, None, &mut self.out);
+    fn receive(&mut self, mailboxes: &dyn Mailboxes) -> Option<Step> {
+        if self.is_watching() {
+            if self.is_lost(mailboxes) {
+                self.bye(LOST);
+                return None;
+            }
+            self.tell_news(Moment::ANY, None, mailboxes);
         }
         let Some(frame) = self.framer.next() else {
             return Some(match self.out.is_empty() {
@@ -315,8 +310,8 @@ impl Session {
             });
         };
         match frame {
-            Frame::Command => return self.handle_command(inbox),
-            Frame::Literal { length, waits } => self.handle_literal(length, waits),
+            Frame::Command => return self.handle_command(mailboxes),
+            Frame::Literal { length, waits } => self.handle_literal(length, waits, mailboxes),
             Frame::TooLong => self.refuse_unfinished(reply::COMMAND_TOO_LONG),
             Frame::Flood => self.bye("Too much that cannot be taken"),
         }
@@ -328,7 +323,7 @@ impl Session {
         matches!((&self.task, &self.state), (Task::Idle { .. }, State::Selected(_)))
     }
 
-    fn handle_command(&mut self, inbox: &Arc<Snapshot>) -> Option<Step> {
+    fn handle_command(&mut self, mailboxes: &dyn Mailboxes) -> Option<Step> {
         let (bytes, message) = self.framer.take();
         let (tag, outcome) = match std::mem::replace(&mut self.task, Task::None) {
             Task::Idle { tag } => match bytes.eq_ignore_ascii_case(b"DONE\r\n") {
@@ -345,21 +340,22 @@ impl Session {
             _ => {
                 let tag = command::tag(&bytes).unwrap_or("*").to_string();
                 match command::parse(&bytes) {
-                    Ok(command) => (tag, self.dispatch(command, message, inbox)),
+                    Ok(request) => (tag, self.dispatch(request, message, mailboxes)),
                     Err(reply) => (tag, reply.into()),
                 }
             }
         };
         match outcome {
-            Outcome::Done(reply, moment) => self.conclude(&tag, reply, moment, inbox),
+            Outcome::Done(reply, moment) => self.conclude(&tag, reply, moment, mailboxes),
             Outcome::Begun => {}
+            Outcome::Lost => self.bye(LOST),
             Outcome::Asks(ask) => return Some(Step::Ask(ask)),
         }
         None
     }
 
     /// Decides on an announced literal before any of it is read.
-    fn handle_literal(&mut self, length: u64, waits: bool) {
+    fn handle_literal(&mut self, length: u64, waits: bool, mailboxes: &dyn Mailboxes) {
         let before = self.framer.before_literal();
         let verdict = if !matches!(self.task, Task::None) || self.framer.has_message() {
             Err(reply::LITERAL_REFUSED)
@@ -375,7 +371,7 @@ impl Session {
         } else if length > self.limits.append_max as u64 {
             Err(reply::TOO_BIG)
         } else {
-            command::check_append(before).map(|()| true)
+            command::check_append(before, &mailboxes.folders()).map(|()| true)
         };
         match verdict {
             Ok(is_message) => {
@@ -423,7 +419,7 @@ impl Session {
         Outcome::Asks(Ask::Login { user, password })
     }
 
-    fn finish_login(&mut self, tag: &str, inbox: &Arc<Snapshot>) {
+    fn finish_login(&mut self, tag: &str, mailboxes: &dyn Mailboxes) {
         if let Some(Answer::Login(true)) = self.answer.take() {
             self.state = State::Authenticated;
             self.bad_commands = 0;
@@ -432,44 +428,138 @@ impl Session {
             return;
         }
         self.login_failures += 1;
-        self.conclude(tag, reply::LOGIN_FAILED, Moment::ANY, inbox);
+        self.conclude(tag, reply::LOGIN_FAILED, Moment::ANY, mailboxes);
         if self.login_failures >= self.limits.login_failures_max {
             self.bye("Too many wrong passwords");
         }
     }
 
-    fn finish_append(&mut self, tag: &str, inbox: &Arc<Snapshot>) {
-        let Some(Answer::Appended(Ok(uid))) = self.answer.take() else {
-            return self.conclude(tag, reply::UNAVAILABLE, Moment::ANY, inbox);
-        };
-        if let State::Selected(view) = &mut self.state {
-            view.catch_up(inbox, Moment::ANY, None, &mut self.out);
+    /// Goes on with what has flags, now that the keywords among them have theirs.
+    fn finish_keywords(&mut self, flags: Flags, next: Flagged, mailboxes: &dyn Mailboxes) -> Option<Step> {
+        match (self.answer.take(), next) {
+            (Some(Answer::Keywords(Ok(new))), next) => {
+                let ask = self.go_on(flags.with(new), next);
+                return ask.map(Step::Ask);
+            }
+            (_, Flagged::Store { tag, uid, .. }) => {
+                self.conclude(&tag, reply::UNAVAILABLE, Moment::after(uid), mailboxes);
+            }
+            (_, Flagged::Append { tag, .. }) => self.conclude(&tag, reply::UNAVAILABLE, Moment::ANY, mailboxes),
         }
+        None
+    }
+
+    fn finish_store(&mut self, tag: &str, uid: bool, mut stored: Stored, mailboxes: &dyn Mailboxes) {
+        let moment = Moment::after(uid);
+        let left = match self.answer.take() {
+            Some(Answer::Stored(Ok(left))) => left,
+            Some(Answer::Stored(Err(Failure::NoFolder))) => Vec::new(),
+            _ => return self.conclude(tag, reply::UNAVAILABLE, moment, mailboxes),
+        };
+        stored.uids.retain(|uid| left.binary_search(uid).is_err());
+        self.tell_news(moment, Some(&stored), mailboxes);
+        let State::Selected(view) = &self.state else { return };
+        if left.is_empty() {
+            return self.conclude(tag, reply::COMPLETED, moment, mailboxes);
+        }
+        // RFC 7162 section 3.1.3; numbers have not shifted, or UIDs are told.
+        self.out.put_fmt(format_args!("{tag} OK [MODIFIED "));
+        match uid {
+            true => self.out.put_set(left),
+            false => {
+                let positions = left.iter().filter_map(|uid| view.entries().position_of(*uid));
+                self.out.put_set(positions.map(|position| position as u32 + 1));
+            }
+        }
+        self.out.line(format_args!("] Some have changed since"));
         self.bad_commands = 0;
-        self.out.line(format_args!(
-            "{tag} OK [APPENDUID {} {uid}] Completed",
-            inbox.uid_validity
+    }
+
+    fn finish_append(&mut self, tag: &str, uid_validity: u32, mailboxes: &dyn Mailboxes) {
+        let uid = match self.answer.take() {
+            Some(Answer::Appended(Ok(uid))) => uid,
+            Some(Answer::Appended(Err(Failure::NoFolder))) => {
+                return self.conclude(tag, reply::TRY_CREATE, Moment::ANY, mailboxes);
+            }
+            Some(Answer::Appended(Err(failure))) => {
+                return self.conclude(tag, failure.into(), Moment::ANY, mailboxes);
+            }
+            _ => return self.conclude(tag, reply::UNAVAILABLE, Moment::ANY, mailboxes),
+        };
+        self.tell_news(Moment::ANY, None, mailboxes);
+        self.bad_commands = 0;
+        self.out
+            .line(format_args!("{tag} OK [APPENDUID {uid_validity} {uid}] Completed"));
+    }
+
+    fn finish_copy(&mut self, tag: &str, uid: bool, moves: bool, uid_validity: u32, mailboxes: &dyn Mailboxes) {
+        let moment = if moves { Moment::ANY } else { Moment::after(uid) };
+        let copied = match self.answer.take() {
+            Some(Answer::Copied(Ok(copied))) => copied,
+            Some(Answer::Copied(Err(Failure::NoFolder))) => {
+                return self.conclude(tag, reply::TRY_CREATE, moment, mailboxes);
+            }
+            Some(Answer::Copied(Err(failure))) => return self.conclude(tag, failure.into(), moment, mailboxes),
+            _ => return self.conclude(tag, reply::UNAVAILABLE, moment, mailboxes),
+        };
+        if copied.is_empty() {
+            return self.conclude(tag, reply::COMPLETED, moment, mailboxes);
+        }
+        // A move tells it before the EXPUNGEs (RFC 6851 section 4.3).
+        if !moves {
+            self.tell_news(moment, None, mailboxes);
+        }
+        self.out.put_fmt(format_args!(
+            "{} OK [COPYUID {uid_validity} ",
+            if moves { "*" } else { tag }
         ));
+        self.out.put_set(copied.iter().map(|(here, _)| *here));
+        self.out.put(b" ");
+        self.out.put_set(copied.iter().map(|(_, there)| *there));
+        self.out.line(format_args!("] Completed"));
+        self.bad_commands = 0;
+        if moves {
+            self.conclude(tag, reply::COMPLETED, moment, mailboxes);
+        }
     }
 
     /// How a change that was asked for went.
     fn change_outcome(&mut self) -> Reply {
         match self.answer.take() {
             Some(Answer::Done(Ok(()))) => reply::COMPLETED,
+            Some(Answer::Done(Err(failure))) => failure.into(),
             _ => reply::UNAVAILABLE,
         }
     }
 
     /// Ends a command: first the news of the mailbox that may be told, then the tagged reply.
-    fn conclude(&mut self, tag: &str, reply: Reply, moment: Moment, inbox: &Arc<Snapshot>) {
+    fn conclude(&mut self, tag: &str, reply: Reply, moment: Moment, mailboxes: &dyn Mailboxes) {
         if reply.is_bad() {
             return self.reject(tag, reply);
         }
-        if let State::Selected(view) = &mut self.state {
-            view.catch_up(inbox, moment, None, &mut self.out);
-        }
+        self.tell_news(moment, None, mailboxes);
         self.bad_commands = 0;
         self.out.line(format_args!("{tag} {reply}"));
+    }
+
+    /// Tells the client what is new in its mailbox, as far as the moment allows.
+    fn tell_news(&mut self, moment: Moment, stored: Option<&Stored>, mailboxes: &dyn Mailboxes) {
+        let State::Selected(view) = &mut self.state else { return };
+        // The messages first: the folders are then of the same time or later, and name every keyword.
+        if let Some(now) = mailboxes.folder(view.folder) {
+            let folders = mailboxes.folders();
+            let now = Now {
+                snapshot: &now,
+                folders: &folders,
+                recent: mailboxes.recent(),
+            };
+            view.catch_up(&now, moment, stored, self.condstore, &mut self.out);
+        }
+    }
+
+    /// Whether the selected mailbox was deleted.
+    pub(super) fn is_lost(&self, mailboxes: &dyn Mailboxes) -> bool {
+        matches!(&self.state, State::Selected(view) if mailboxes.folder(view.folder).is_none())
     }
 
     /// Ends a command that was not carried out. Nothing else is told: there may have been no command.
@@ -504,28 +594,27 @@ impl Turn {
 /// their beginning: as many commands as fit would each fetch all of it. For tests that feed it anything.
 pub fn fuzz(bytes: &[u8]) {
     for opening in [&b""[..], b"a LOGIN user pass\r\nb SELECT INBOX\r\n"] {
-        let inbox = super::MemoryInbox::new("user", "pass", || 0);
-        inbox.add(bytes[..bytes.len().min(1_000)].to_vec(), Flags::default(), None);
+        let store = super::MemoryStore::new("user", "pass", || 0);
+        store.add(bytes[..bytes.len().min(1_000)].to_vec(), Flags::default(), None);
         let mut session = Session::new(&Limits {
             append_max: 1_000,
             ..Limits::default()
         });
         session.handle_bytes(&[opening, bytes].concat());
-        converse(&mut session, &inbox);
+        converse(&mut session, &store);
     }
 }
 
 /// Lets a session go on until it needs bytes, and returns what it says.
-fn converse(session: &mut Session, inbox: &super::MemoryInbox) -> Vec<u8> {
-    use super::Backend as _;
+fn converse(session: &mut Session, store: &super::MemoryStore) -> Vec<u8> {
     let mut said = Vec::new();
     loop {
-        match session.poll(&inbox.inbox()) {
+        match session.poll(store) {
             Step::Transmit => {
                 said.extend_from_slice(session.transmit());
                 session.handle_transmitted(session.transmit().len());
             }
-            Step::Ask(ask) => session.handle_answer(inbox.answer(ask)),
+            Step::Ask(ask) => session.handle_answer(store.answer(ask)),
             Step::Receive { .. } | Step::Close => return said,
         }
     }

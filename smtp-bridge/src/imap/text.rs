@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::parsers::MessageStream;
 
+use super::address::{self, Address};
 use super::header::{self, Parameterised};
 use super::mime::{Content, Part};
 use super::section::Message;
@@ -60,6 +61,23 @@ impl Needle {
     pub(super) fn is_in_field(&self, header: &[u8], name: &[u8]) -> bool {
         let mut fields = header::fields(header).filter(|field| field.name.eq_ignore_ascii_case(name));
         fields.any(|field| self.is_in(&decoded_field(field.value)))
+    }
+
+    /// Whether an address in a field of that name has it, or the name before it: comments and folds are left out.
+    pub(super) fn is_in_addresses(&self, header: &[u8], name: &[u8]) -> bool {
+        let fields = header::fields(header).filter(|field| field.name.eq_ignore_ascii_case(name));
+        fields
+            .flat_map(|field| address::parse(field.value))
+            .any(|address| match address {
+                Address::Mailbox {
+                    name, mailbox, host, ..
+                } => {
+                    let name = name.map(|name| decoded_field(&name)).unwrap_or_default();
+                    self.is_in(&[&name[..], b" <", &mailbox, b"@", &host, b">"].concat())
+                }
+                Address::GroupStart(name) => self.is_in(&decoded_field(&name)),
+                Address::GroupEnd => false,
+            })
     }
 
     /// Whether any field has it.
@@ -238,6 +256,14 @@ mod tests {
         let header = b"Subject: =?utf-8?Q?gr=C3=BCn?=\r\n =?iso-8859-1?Q?_=FCber?=\r\n\r\n";
         assert!(Needle::new("gr\u{fc}n \u{fc}ber".as_bytes()).is_in_field(header, b"SUBJECT"));
         assert!(Needle::new(b"subject: GR").is_in_header(header));
+        let from = b"From: (x) Ann =?utf-8?Q?gr=C3=BCn?= <ann (comment)@ (another) x.example>\r\n\r\n";
+        for needle in ["ann@X.example>", "Ann gr\u{fc}n <ann"] {
+            assert!(
+                Needle::new(needle.as_bytes()).is_in_addresses(from, b"from"),
+                "{needle}"
+            );
+        }
+        assert!(!Needle::new(b"comment").is_in_addresses(from, b"From"));
         assert!(!Needle::new(b"x").is_in_field(header, b"To"));
         assert!(!Needle::new(b"").is_in_field(header, b"To"));
     }

@@ -57,7 +57,11 @@ fn idle_tells_changes_until_done() {
     talk(
         &mut session,
         &inbox,
-        &[("", "* 3 EXISTS\r\n"), ("", ""), ("done\r\n", "a OK Completed\r\n")],
+        &[
+            ("", "* 3 EXISTS\r\n* 1 RECENT\r\n"),
+            ("", ""),
+            ("done\r\n", "a OK Completed\r\n"),
+        ],
     );
     assert!(matches!(step(&mut session, &inbox), Step::Receive { watch: false }));
     talk(
@@ -83,7 +87,7 @@ fn commands_sent_ahead_are_answered_in_order() {
         tagged,
         [
             "a OK Completed",
-            "b OK [READ-ONLY] INBOX examined",
+            "b OK [READ-ONLY] Examined",
             "c OK Completed",
             "d OK Completed"
         ]
@@ -98,19 +102,31 @@ fn a_store_that_does_not_answer_is_told() {
         "a FETCH 1 BODY[]",
         "a FETCH 1 ENVELOPE",
         "a STORE 1 FLAGS ()",
+        "a STORE 1 +FLAGS (new)",
         "a SEARCH BODY x",
+        "a SEARCH FROM x",
         "a APPEND INBOX {1+}\r\nx",
+        "a APPEND INBOX (new) {1+}\r\nx",
+        "a COPY 1 Sent",
+        "a MOVE 1 Sent",
+        "a CREATE x",
+        "a DELETE Sent",
+        "a RENAME Sent x",
+        "a SUBSCRIBE Sent",
     ] {
         session.handle_bytes(format!("{command}\r\n").as_bytes());
         let Step::Ask(ask) = step(&mut session, &inbox) else {
             panic!("{command}")
         };
         session.handle_answer(match ask {
-            Ask::Message(_) => Answer::Message(Err(Unavailable)),
-            Ask::Messages(_) => Answer::Messages(Err(Unavailable)),
-            Ask::Summaries(_) => Answer::Summaries(Err(Unavailable)),
-            Ask::Append { .. } => Answer::Appended(Err(Unavailable)),
-            _ => Answer::Done(Err(Unavailable)),
+            Ask::Message(..) => Answer::Message(Err(Unavailable)),
+            Ask::Messages(..) => Answer::Messages(Err(Unavailable)),
+            Ask::Summaries(..) => Answer::Summaries(Err(Unavailable)),
+            Ask::Keywords(_) => Answer::Keywords(Err(Unavailable)),
+            Ask::Store(..) => Answer::Stored(Err(Failure::Unavailable)),
+            Ask::Append { .. } => Answer::Appended(Err(Failure::Unavailable)),
+            Ask::Copy { .. } => Answer::Copied(Err(Failure::Unavailable)),
+            _ => Answer::Done(Err(Failure::Unavailable)),
         });
         assert!(
             said(&mut session, &inbox, "").ends_with("a NO [UNAVAILABLE] The store does not answer, try again\r\n")
@@ -142,8 +158,10 @@ proptest! {
     fn any_segmentation_gives_the_same_conversation(cuts in proptest::collection::vec(0usize..900, 0..40)) {
         let script = "a LOGIN {4+}\r\nuser \"pass\"\r\nb SELECT INBOX\r\nc FETCH 1:2 (UID BODY[])\r\n\r\nx\r\n\
             d APPEND INBOX (\\Flagged) {30+}\r\nSubject: s\r\n\r\na FETCH 1 {9}\r\n\r\ne SEARCH SUBJECT {3+}\r\ntwo OR SEEN 1\r\n\
-            f APPEND Sent {12+}\r\ng NOOP\r\nxxxx\r\nh IDLE\r\nDONE\r\ni AUTHENTICATE PLAIN\r\nj STORE 1 +FLAGS (\\Deleted)\r\n\
-            k EXPUNGE\r\nl UID FETCH 1:* (FLAGS BODYSTRUCTURE ENVELOPE)\r\nm LOGOUT\r\n";
+            f APPEND nosuch {12+}\r\ng NOOP\r\nxxxx\r\nh IDLE\r\nDONE\r\ni AUTHENTICATE PLAIN\r\nj STORE 1 +FLAGS (\\Deleted)\r\n\
+            k EXPUNGE\r\nl UID FETCH 1:* (FLAGS BODYSTRUCTURE ENVELOPE MODSEQ)\r\nl CREATE \"a b\" (USE (\\All))\r\n\
+            l CREATE {3+}\r\na/b\r\nl COPY 1:* a/b\r\nl LIST \"\" *\r\nl STORE 1 (UNCHANGEDSINCE 1) FLAGS new\r\nl UID MOVE 1:* Trash\r\n\
+            m LOGOUT\r\n";
         let whole = {
             let inbox = inbox();
             said(&mut greeted(&inbox), &inbox, script)
@@ -170,6 +188,10 @@ proptest! {
         Just("+FLAGS.SILENT "), Just("\\Seen "), Just("$x "), Just("NOT "), Just("OR "), Just("\""), Just("{3+}\r\n"), Just("{3}\r\n"),
         Just("APPEND INBOX "), Just("IDLE"), Just("DONE"), Just("\r\n"), Just("ENVELOPE "), Just("BODYSTRUCTURE "), Just("\u{fc}"),
         Just("SINCE 1-Jan-0000 "), Just("SENTON 31-Feb-2026 "), Just("SUBJECT "), Just("TEXT "), Just("x "), Just("\0"), Just("EXPUNGE "),
+        Just("MOVE "), Just("COPY "), Just("Sent "), Just("a/b "), Just("CREATE "), Just("DELETE "), Just("RENAME "), Just("INBOX "), Just("SELECT "),
+        Just("LIST "), Just("LSUB "), Just("\"\" "), Just("% "), Just("&AOQ- "), Just("(USE (\\Sent))"), Just("(CONDSTORE)"), Just("MODSEQ "),
+        Just("(UNCHANGEDSINCE 3) "), Just("(CHANGEDSINCE 1)"), Just("STATUS "), Just("(HIGHESTMODSEQ SIZE)"), Just("GETQUOTAROOT "), Just("ENABLE CONDSTORE"),
+        Just("SUBSCRIBE "), Just("UNSUBSCRIBE "), Just("CLOSE"), Just("KEYWORD "), Just("UNSELECT"),
     ], 0..60)) {
         fuzz(words.concat().as_bytes());
     }

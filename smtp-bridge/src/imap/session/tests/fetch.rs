@@ -76,7 +76,7 @@ fn reading_a_message_marks_it_as_seen() {
 /// Lets a session go on, its questions answered by `answer`; returns what it says.
 fn answered(
     session: &mut Session,
-    inbox: &MemoryInbox,
+    inbox: &MemoryStore,
     command: &str,
     mut answer: impl FnMut(Ask) -> Answer,
 ) -> String {
@@ -95,7 +95,7 @@ fn answered(
 }
 
 /// An INBOX of more than two slices.
-fn large_inbox() -> MemoryInbox {
+fn large_inbox() -> MemoryStore {
     let inbox = inbox();
     for number in 3..=600 {
         let text = format!(
@@ -113,7 +113,7 @@ fn summaries_answer_without_a_text_and_texts_where_there_are_none() {
     let command = "a FETCH 1:* (UID ENVELOPE BODY.PEEK[HEADER.FIELDS (Subject)])\r\n";
     let mut texts = 0;
     let expected = answered(&mut selected(&inbox), &inbox, command, |ask| {
-        texts += usize::from(!matches!(ask, Ask::Summaries(_)));
+        texts += usize::from(!matches!(ask, Ask::Summaries(..)));
         inbox.answer(ask)
     });
     assert_eq!(texts, 0);
@@ -121,7 +121,7 @@ fn summaries_answer_without_a_text_and_texts_where_there_are_none() {
     assert!(expected.contains("* 599 FETCH (UID 599 ENVELOPE (NIL \"number 599\""));
     let mut asked = Vec::new();
     let said = answered(&mut selected(&inbox), &inbox, command, |ask| {
-        if let Ask::Messages(uids) = &ask {
+        if let Ask::Messages(_, uids) = &ask {
             asked.extend_from_slice(uids);
         }
         match inbox.answer(ask) {
@@ -143,6 +143,53 @@ fn summaries_answer_without_a_text_and_texts_where_there_are_none() {
 }
 
 #[test]
+fn a_text_fetched_part_by_part_is_read_once() {
+    let inbox = large_inbox();
+    let mut session = selected(&inbox);
+    let mut fetch = |command: &str| {
+        let mut texts = 0;
+        let said = answered(&mut session, &inbox, &format!("a {command}\r\n"), |ask| {
+            texts += usize::from(matches!(ask, Ask::Messages(..)));
+            inbox.answer(ask)
+        });
+        assert!(said.ends_with("a OK Completed\r\n"), "{said}");
+        (texts, said)
+    };
+    let whole = fetch("UID FETCH 300 BODY.PEEK[]").1;
+    let mut parts = String::new();
+    for (reads, command) in [
+        (1, "UID FETCH 300 BODY.PEEK[]<0.100>"),
+        (0, "UID FETCH 300 BODY.PEEK[]<100.100>"),
+        (0, "FETCH 300 (UID BODY.PEEK[]<200.100>)"),
+        (0, "UID FETCH 300 BODY.PEEK[]<300.1000>"),
+    ] {
+        let (texts, said) = fetch(command);
+        assert_eq!(texts, reads, "{command}");
+        let part = said.split_once("}\r\n").expect("a literal").1;
+        parts.push_str(part.split_once(")\r\na OK").expect("its end").0);
+    }
+    assert_eq!(
+        parts,
+        whole
+            .split_once("}\r\n")
+            .expect("a literal")
+            .1
+            .replace(")\r\na OK Completed\r\n", "")
+    );
+    // Another message, another command, or a whole text: nothing is kept.
+    for (reads, command) in [
+        (1, "UID FETCH 301 BODY.PEEK[]<0.9>"),
+        (0, "NOOP"),
+        (1, "UID FETCH 301 BODY.PEEK[]"),
+        (1, "UID FETCH 301 BODY.PEEK[]<0.9>"),
+        (0, "UID FETCH 301 BODY.PEEK[]"),
+        (1, "UID FETCH 301 BODY.PEEK[]"),
+    ] {
+        assert_eq!(fetch(command).0, reads, "{command}");
+    }
+}
+
+#[test]
 fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
     let inbox = large_inbox();
     let big = inbox.add(vec![b'z'; 1 << 20], Flags::default(), None);
@@ -151,7 +198,7 @@ fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
     let mut session = selected(&inbox);
     let mut asks = 0;
     let said = answered(&mut session, &inbox, command, |ask| {
-        let Ask::Messages(uids) = &ask else {
+        let Ask::Messages(_, uids) = &ask else {
             panic!("texts have all that is asked for")
         };
         let bytes: usize = uids.iter().map(|uid| *uid as usize + 50).sum();
@@ -175,8 +222,8 @@ fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
 
     let mut session = selected(&inbox);
     let said = answered(&mut session, &inbox, "a FETCH 1:* (ENVELOPE)\r\n", |ask| match ask {
-        Ask::Summaries(uids) => Answer::Summaries(Ok(uids.iter().map(|_| None).collect())),
-        Ask::Messages(uids) => {
+        Ask::Summaries(_, uids) => Answer::Summaries(Ok(uids.iter().map(|_| None).collect())),
+        Ask::Messages(_, uids) => {
             let text = |uid: &u32| uid.is_multiple_of(2).then(|| b"Subject: even\r\n".to_vec());
             Answer::Messages(Ok(uids.iter().map(text).collect()))
         }

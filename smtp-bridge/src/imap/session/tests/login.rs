@@ -6,7 +6,8 @@ use super::*;
 fn the_greeting_announces_what_can_be_asked_for() {
     let inbox = inbox();
     let mut session = Session::new(&Limits::default());
-    let capabilities = "IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN ID IDLE NAMESPACE UIDPLUS UNSELECT";
+    let capabilities = "IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN ID ENABLE IDLE NAMESPACE UIDPLUS UNSELECT MOVE CONDSTORE \
+        CHILDREN SPECIAL-USE CREATE-SPECIAL-USE STATUS=SIZE QUOTA QUOTA=RES-V-POSTERN-VALUE QUOTA=RES-V-POSTERN-KEYS";
     assert_eq!(
         said(&mut session, &inbox, ""),
         format!("* OK [CAPABILITY {capabilities}] Postern\r\n")
@@ -41,7 +42,7 @@ fn before_login_there_is_nothing_but_login() {
             ("user {4+}\r\n", ""),
             (
                 "pass\r\n",
-                "a OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN ID IDLE NAMESPACE UIDPLUS UNSELECT] Logged in\r\n",
+                &format!("a OK [CAPABILITY {}] Logged in\r\n", reply::CAPABILITIES),
             ),
             ("a LOGIN user pass\r\n", "a BAD Already logged in\r\n"),
             ("a LOGOUT\r\n", "* BYE Logging out\r\na OK Completed\r\n"),
