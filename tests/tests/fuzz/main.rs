@@ -49,6 +49,9 @@ parsers! {
     smtp_replies: "smtp-reply", "smtp-bridge/src/smtp/mod.rs", smtp_bridge::smtp::fuzz_reply;
     imap_sessions: "imap-session", "smtp-bridge/src/imap/session.rs", smtp_bridge::imap::fuzz_session;
     imap_headers: "imap-header", "smtp-bridge/src/imap/header.rs", smtp_bridge::imap::fuzz_header;
+    imap_names: "imap-utf7", "smtp-bridge/src/imap/utf7.rs", smtp_bridge::imap::fuzz_utf7;
+    imap_patterns: "imap-list", "smtp-bridge/src/imap/list.rs", smtp_bridge::imap::fuzz_list;
+    imap_summaries: "imap-summary", "smtp-bridge/src/imap/summary.rs", smtp_bridge::imap::fuzz_summary;
     imap_parts: "imap-mime", "smtp-bridge/src/imap/mime.rs", smtp_bridge::imap::fuzz_mime;
     messages: "message", "smtp-bridge/src/message/mod.rs", smtp_bridge::message::fuzz;
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
