@@ -55,8 +55,10 @@ class Imaplib(Clients):
         self.assertIn("IMAP4REV1", self.session.capabilities)
         self.assertIn("IDLE", self.session.capabilities)
 
-    def test_inbox_is_listed_and_nothing_else_opens(self):
-        self.assertIn(b"INBOX", b"".join(self.ok(self.session.list())))
+    def test_folders_are_listed_and_nothing_else_opens(self):
+        listed = b"\n".join(self.ok(self.session.list()))
+        for name in (b"INBOX", b"\\Archive", b"\\Drafts", b"\\Junk", b"\\Sent", b"\\Trash"):
+            self.assertIn(name, listed)
         self.assertEqual(self.session.select("elsewhere")[0], "NO")
         self.ok(self.session.select("inbox"))
 
@@ -263,6 +265,105 @@ class Lines(Clients):
             self.assertTrue(talk.ended(5))
 
 
+class Folders(Clients):
+    """Folders, and what goes from one to another, by imaplib."""
+
+    def setUp(self):
+        super().setUp()
+        self.session = login(self.a)
+        self.addCleanup(self.session.logout)
+        self.folder = f"f{self.token}"
+        self.ok(self.session.create(self.folder))
+
+    def ok(self, answer):
+        self.assertEqual(answer[0], "OK", answer)
+        return answer[1]
+
+    def names(self, pattern="*"):
+        lines = [line for line in self.ok(self.session.list('""', f'"{pattern}"')) if line]
+        return sorted(line.rpartition(b'"/" ')[2].decode().strip('"') for line in lines)
+
+    def append(self, folder, text, flags="()"):
+        content = message(OUTSIDE, self.a.alias, text, "text\r\n")
+        answer = self.ok(self.session.append(folder, flags, None, content))
+        return int(re.search(rb"APPENDUID \d+ (\d+)", answer[0]).group(1))
+
+    def test_folders_are_made_renamed_subscribed_and_removed(self):
+        deep = f"{self.folder}/a b/&AOQ-"
+        self.ok(self.session.create(f'"{deep}"'))
+        self.assertEqual(self.names(f"{self.folder}*"), [self.folder, f"{self.folder}/a b", deep])
+        self.ok(self.session.subscribe(f'"{deep}"'))
+        self.assertIn(deep.encode(), b"".join(self.ok(self.session.lsub('""', "*"))))
+        self.ok(self.session.rename(self.folder, f"{self.folder}2"))
+        self.assertEqual(self.names(f"{self.folder}*")[0], f"{self.folder}2")
+        self.assertEqual(len(self.names(f"{self.folder}2/*")), 2)
+        for name in (f"{self.folder}2/a b/&AOQ-", f"{self.folder}2/a b", f"{self.folder}2"):
+            self.ok(self.session.delete(f'"{name}"'))
+        self.assertEqual([name for name in self.names() if self.folder in name], [])
+        self.assertEqual(self.session.create("INBOX")[0], "NO")
+        self.assertEqual(self.session.delete("INBOX")[0], "NO")
+
+    def test_append_copy_and_move_tell_the_uids(self):
+        uid = self.append(self.folder, "one", r"(\Seen $Label1)")
+        self.append(self.folder, "two")
+        self.ok(self.session.select(self.folder))
+        self.ok(self.session.uid("COPY", str(uid), "Archive"))
+        validity, here, there = self.session.response("COPYUID")[1][0].split()
+        self.assertEqual(here, str(uid).encode())
+        self.ok(self.session.uid("MOVE", "1:*", "Archive"))
+        self.assertEqual(self.ok(self.session.select(self.folder)), [b"0"])
+        self.ok(self.session.select("Archive"))
+        self.assertEqual(self.session.response("UIDVALIDITY")[1], [validity])
+        flags = self.ok(self.session.uid("FETCH", there.decode(), "(FLAGS)"))[0]
+        self.assertIn(rb"\Seen", flags)
+        self.assertIn(b"$Label1", flags)
+        self.assertEqual(self.session.uid("COPY", there.decode(), "nosuch")[0], "NO")
+        found = self.ok(self.session.uid("SEARCH", "KEYWORD", "$label1"))[0].split()
+        self.assertIn(there, found)
+
+    def test_what_changed_since_is_told(self):
+        for text in ("one", "two", "three"):
+            self.append(self.folder, text)
+        with imap_talk(self.a) as talk:
+            state, lines = talk.tagged("s", f"SELECT {self.folder} (CONDSTORE)")
+            self.assertEqual(state, "OK")
+            first = int(re.search(rb"HIGHESTMODSEQ (\d+)", b"".join(lines)).group(1))
+            self.ok(self.session.select(self.folder))
+            self.ok(self.session.store("2", "+FLAGS", r"(\Flagged)"))
+            state, lines = talk.tagged("f", f"UID FETCH 1:* (FLAGS) (CHANGEDSINCE {first})")
+            changed = [line for line in lines if b"FETCH" in line and b"UID" in line]
+            self.assertEqual((state, len(changed)), ("OK", 1), lines)
+            state, lines = talk.tagged("t", rf"STORE 1:3 (UNCHANGEDSINCE {first}) +FLAGS (\Seen)")
+            self.assertIn(b"[MODIFIED 2]", lines[-1])
+
+    def test_idle_hears_of_moves_into_the_folder(self):
+        with imap_talk(self.a) as talk:
+            self.assertEqual(talk.tagged("s", f"SELECT {self.folder}")[0], "OK")
+            talk.send("i IDLE\r\n")
+            self.assertTrue(talk.line().startswith(b"+"))
+            self.append("Drafts", self.token)
+            self.ok(self.session.select("Drafts"))
+            self.ok(self.session.uid("MOVE", "1:*", self.folder))
+            self.assertRegex(talk.line(), rb"\* \d+ EXISTS")
+            talk.send("DONE\r\n")
+            self.assertEqual(talk.until_tagged("i")[0], "OK")
+
+    def test_a_folder_that_goes_under_a_session_ends_it_and_no_other(self):
+        self.append(self.folder, "one")
+        with imap_talk(self.a) as talk:
+            self.assertEqual(talk.tagged("s", f"SELECT {self.folder}")[0], "OK")
+            self.ok(self.session.delete(self.folder))
+            talk.send("n NOOP\r\n")
+            self.assertTrue(talk.line().startswith(b"* BYE"))
+            self.assertTrue(talk.ended(5))
+        self.ok(self.session.noop())
+        self.ok(self.session.create(self.folder))
+        self.assertEqual(self.ok(self.session.select(self.folder)), [b"0"])
+
+    def test_quota_is_value_and_keys(self):
+        self.assertIn(b"V-POSTERN-KEYS", b"".join(self.ok(self.session.getquota('""'))))
+
+
 def needs(program):
     return unittest.skipUnless(shutil.which(program), f"{program} is not installed")
 
@@ -336,6 +437,36 @@ class StockClients(Clients):
         synchronise()
         self.assertEqual(Inbox(self.a).refresh(), {})
 
+    @needs("mbsync")
+    def test_mbsync_synchronises_folders_both_ways(self):
+        folder = f"f{self.token}"
+        session = login(self.a)
+        self.addCleanup(session.logout)
+        session.create(f"{folder}/inner")
+        content = message(OUTSIDE, self.a.alias, self.token, "text\r\n")
+        session.append(f"{folder}/inner", r"(\Flagged)", None, content)
+        mail = self.home / "mail"
+        mail.mkdir()
+        config = self.home / "mbsyncrc"
+        config.write_text(
+            f"IMAPAccount a\nHost {self.host}\nPort {self.port}\nUser {self.a.user}\nPass {self.a.password}\n"
+            f"SSLType None\nAuthMechs *\n\nIMAPStore far\nAccount a\n\nMaildirStore near\nPath {mail}/\n"
+            f"Inbox {mail}/INBOX\nSubFolders Verbatim\n\nChannel c\nFar :far:\nNear :near:\nPatterns {folder}*\n"
+            "Create Both\nRemove Both\nExpunge Both\nSyncState *\n"
+        )
+        config.chmod(0o600)
+        self.client("mbsync", "-c", config, "c")
+        inner = list((mail / folder / "inner" / "cur").iterdir())
+        self.assertEqual([path.name.partition(":2,")[2] for path in inner], ["F"])
+        for part in ("cur", "new", "tmp"):
+            (mail / folder / "made" / part).mkdir(parents=True)
+        inner[0].rename(mail / folder / "made" / "cur" / f"{self.token}:2,S")
+        self.client("mbsync", "-c", config, "c")
+        self.client("mbsync", "-c", config, "c")
+        session.select(f"{folder}/made")
+        self.assertIn(rb"\Seen", session.fetch("1", "(FLAGS)")[1][0])
+        self.assertEqual(session.select(f"{folder}/inner")[1], [b"0"])
+
     @needs("fetchmail")
     def test_fetchmail_takes_all_and_deletes_at_the_server(self):
         self.seed(3)
@@ -373,6 +504,23 @@ class StockClients(Clients):
             text="", seconds=30,
         ).stdout  # fmt: skip
         self.assertIn(self.token, screen)
+
+    @needs("mutt")
+    def test_mutt_moves_mail_to_a_folder(self):
+        uid = self.seed()[0]
+        session = login(self.a)
+        self.addCleanup(session.logout)
+        session.create(f"f{self.token}")
+        config = self.home / "muttrc"
+        config.write_text(
+            f'set folder="imap://{self.a.imap}/" spoolfile="+INBOX" imap_user="{self.a.user}"\n'
+            f'set imap_pass="{self.a.password}" ssl_starttls=no ssl_force_tls=no quit=yes move=no header_cache=""\n'
+            "set confirmappend=no confirmcreate=no delete=yes trash=\"\" wait_key=no\n"
+        )
+        keys = f"<tag-pattern>~s\\ {self.token}<enter><tag-prefix><save-message><kill-line>=f{self.token}<enter><quit>"
+        self.client("script", "-qec", f"mutt -F {config} -e 'push {keys}'", "/dev/null", text="", seconds=30)
+        self.assertEqual(session.select(f"f{self.token}")[1], [b"1"])
+        self.assertNotIn(uid, Inbox(self.a).refresh())
 
 
 class Vanishing(Clients):
