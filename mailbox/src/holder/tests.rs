@@ -1,6 +1,7 @@
 //! Statements about a holder's store, each on a disk in memory unless it says otherwise.
 
 mod durability;
+mod folders;
 mod inbox;
 mod init;
 mod keys;
