@@ -13,7 +13,7 @@ mod statement;
 pub use account::{AccountKey, Accounts, Balance};
 pub use posting::{Kind, LedgerError, Posted, Transfer, TransferId, post};
 pub use price::PriceList;
-pub use statement::{StatementEntry, fold};
+pub use statement::{Services, StatementEntry, fold};
 
 /// An amount of value in µtok, the unit of every amount in this crate. Arithmetic on it is checked, never wrapping.
 pub type Amount = u64;

@@ -213,6 +213,10 @@ impl RelayStore for RelayFiles {
         self.read_balance(account)
     }
 
+    fn services(&self, account: Account, from: u64) -> Result<Answer, StoreError> {
+        self.read_services(account, from)
+    }
+
     fn statement(&self, identifier: &Identifier, most: usize) -> Result<Option<Vec<StatementRow>>, StoreError> {
         self.read_statement(identifier, most)
     }

@@ -313,6 +313,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// The answer to [`crate::request::Request::Balance`].
     fn balance(&self, account: Account) -> Result<Answer, StoreError>;
 
+    /// The answer to [`crate::request::Request::Statement`].
+    fn services(&self, account: Account, from: u64) -> Result<Answer, StoreError>;
+
     /// The postings of an account, oldest first, at most `most`.
     fn statement(&self, identifier: &Identifier, most: usize) -> Result<Option<Vec<StatementRow>>, StoreError>;
 

@@ -4,7 +4,7 @@
 //! postcard encoding, with nothing behind it; the body is present where the header says so and is always exactly
 //! one size class long. The order of every enum and of every field is part of the protocol: append, never move.
 
-use ledger::PriceList;
+use ledger::{PriceList, Services};
 use serde::{Deserialize, Serialize};
 
 /// Version of the request encoding, first byte of every header.
@@ -21,6 +21,10 @@ pub const ALIAS_BYTES_MAX: usize = 64;
 pub const UNACKNOWLEDGED_MAX: u64 = 256;
 /// Most confirmations in one request, and most wraps in one answer that is a single cell.
 pub const COLLECT_MAX: u16 = 64;
+/// Most services in one answer, which is a single cell.
+pub const SERVICES_MAX: usize = 400;
+/// Most postings that one answer sums up.
+pub const POSTINGS_MAX: u64 = 4_096;
 /// Furthest that collection steps forward over gaps in one answer.
 pub const COLLECT_STEP_MAX: u64 = 1_024;
 
@@ -50,6 +54,11 @@ pub enum Request {
     },
     /// A request that changes state, executed at most once.
     Change(Change),
+    /// What was credited and debited, summed up by day and kind. Stores nothing.
+    Statement {
+        /// Number of the first posting wanted: 0, or `next` of the answer before.
+        from: u64,
+    },
 }
 
 /// A change of state, numbered, retried under any later link by the same number.
@@ -156,6 +165,15 @@ pub enum Answer {
         seq: u64,
         /// Why.
         refusal: Refusal,
+    },
+    /// To [`Request::Statement`].
+    Statement {
+        /// Services in the order in which each day and kind first came, at most [`SERVICES_MAX`].
+        services: Vec<Services>,
+        /// Number of the first posting behind those summed up.
+        next: u64,
+        /// Whether there is one.
+        more: bool,
     },
 }
 

@@ -24,6 +24,7 @@ pub async fn every_case<B: Backend>(fresh: impl Fn() -> B) {
     }
     cases!(
         value::value_counts_once_per_transfer,
+        value::a_statement_sums_up_by_day_and_kind,
         value::a_tag_is_live_until_it_is_burned,
         value::tokens_tell_a_second_holder,
         value::a_change_is_carried_out_once,

@@ -7,7 +7,7 @@ use crate::index::Write;
 use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD};
 use keypacks::pack::Identifier;
 use keypacks::{Secret, Tag};
-use ledger::{AccountKey, Kind, LedgerError, PriceList, StatementEntry, Transfer};
+use ledger::{AccountKey, Kind, LedgerError, PriceList, Services, StatementEntry, Transfer};
 
 use super::books::{balance, charge, store_error};
 use super::chains::Chains;
@@ -19,7 +19,7 @@ use crate::StoreError;
 use crate::entropy::random;
 use crate::index::Source;
 use crate::relay_store::{Account, BurnOrder, Burned, IssueOrder, Issued, StatementRow, TagHit};
-use crate::request::Answer;
+use crate::request::{Answer, POSTINGS_MAX, SERVICES_MAX};
 use crate::slots::SlotUpdate;
 use crate::tables::Single;
 
@@ -211,6 +211,30 @@ impl RelayFiles {
             credits: value.credits,
             debits: value.debits,
         })
+    }
+
+    /// Sums up postings from number `from` on, as many as one answer may: what it costs does not grow with the journal.
+    pub(super) fn read_services(&self, account: Account, from: u64) -> Result<Answer, StoreError> {
+        let read = &self.shared.base.snapshot()?;
+        let account = account.0;
+        let mut services: Vec<Services> = Vec::new();
+        let (mut next, mut more) = (from, false);
+        JOURNAL.scan(read, ((account, from), (account, u64::MAX)), |(_, number), transfer| {
+            let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
+            let is_summed = number - from < POSTINGS_MAX
+                && (services.iter_mut().rev().any(|sum| sum.take(&entry))
+                    || services.len() < SERVICES_MAX && {
+                        services.push(Services::from(entry));
+                        true
+                    });
+            if !is_summed {
+                more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            next = number + 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Answer::Statement { services, next, more })
     }
 
     pub(super) fn read_statement(

@@ -109,6 +109,7 @@ impl<S: RelayStore> Session<'_, S> {
         let answer = match request {
             Request::Balance => store.balance(self.account).unwrap_or(BUSY),
             Request::Prices => Answer::Prices(store.prices()),
+            Request::Statement { from } => store.services(self.account, from).unwrap_or(BUSY),
             Request::Collect { from, most } => {
                 self.announced = false;
                 match store.collect(self.account, from, most.min(COLLECT_MAX)) {

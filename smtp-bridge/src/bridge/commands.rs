@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use ledger::Services;
 use mailbox::HolderStore;
 use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
 use mailbox::request::{Operation, Refusal};
@@ -72,6 +73,8 @@ pub enum Command {
         /// Days from now; nothing is never.
         days: Option<u64>,
     },
+    /// What was credited and debited, by day and kind, as the relay has it.
+    Statement,
     /// Asks the relay for news now.
     Refresh,
     /// Ends the process cleanly.
@@ -122,6 +125,7 @@ impl<S: HolderStore> Bridge<S> {
                 let expires = self.after(days);
                 self.alter(&address, |alias| alias.expires = expires).await
             }
+            Command::Statement => self.statement().await,
             Command::Refresh => {
                 self.holder.refresh();
                 Ok(json!({}))
@@ -159,6 +163,15 @@ impl<S: HolderStore> Bridge<S> {
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
         }))
+    }
+
+    async fn statement(&self) -> Result<Value, String> {
+        let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.statement()).await;
+        let services = asked.ok().flatten().ok_or(
+            "the relay cannot be asked now: a statement is made by the relay, so try again when 'postern status' says linked",
+        )?;
+        let row = |sum: &Services| json!({ "day": sum.day, "kind": sum.kind.name(), "count": sum.count, "credit": sum.credit, "debit": sum.debit });
+        Ok(json!({ "services": services.iter().map(row).collect::<Vec<_>>() }))
     }
 
     fn settings(&self) -> Result<Value, String> {

@@ -60,6 +60,45 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(super) async fn statement(args: &BesideArgs) -> Result<(), Failure> {
+    let answer = ask(args, Command::Statement).await?;
+    show(args, &answer, |answer| {
+        let rows = answer["services"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut text = format!(
+            "{:<10}  {:<8}  {:>7}  {:>14}  {:>14}\n",
+            "day (UTC)", "service", "times", "credit µtok", "debit µtok"
+        );
+        let (mut credits, mut debits) = (0u64, 0u64);
+        for row in rows {
+            let number = |key: &str| row[key].as_u64().unwrap_or_default();
+            credits = credits.saturating_add(number("credit"));
+            debits = debits.saturating_add(number("debit"));
+            text += &format!(
+                "{:<10}  {:<8}  {:>7}  {:>14}  {:>14}\n",
+                date(number("day")),
+                row["kind"].as_str().unwrap_or_default(),
+                number("count"),
+                number("credit"),
+                number("debit")
+            );
+        }
+        text + &format!(
+            "{:<10}  {:<8}  {:>7}  {credits:>14}  {debits:>14}\nbalance     {} µtok",
+            "in all",
+            "",
+            "",
+            credits.saturating_sub(debits)
+        )
+    });
+    Ok(())
+}
+
+/// A day since 1970 as a date.
+fn date(day: u64) -> String {
+    let date = mail_parser::DateTime::from_timestamp(i64::try_from(day).unwrap_or_default() * 86_400);
+    format!("{:04}-{:02}-{:02}", date.year, date.month, date.day)
+}
+
 pub(super) async fn settings(args: &BesideArgs) -> Result<(), Failure> {
     let answer = ask(args, Command::Settings).await?;
     show(args, &answer, |answer| {

@@ -48,6 +48,8 @@ enum Command {
     Bridge(BridgeArgs),
     /// Show value, keys left, prices and the state of the link.
     Status(BesideArgs),
+    /// Show what the relay credited and debited, by day and kind of service.
+    Statement(BesideArgs),
     /// Show the settings to enter in a mail program, password included.
     Settings(BesideArgs),
     /// Show the address of the local page: value, keys, aliases and outbox in a browser.
@@ -238,6 +240,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Init(args) => init::init(&args),
         Command::Bridge(args) => run_bridge(args).await,
         Command::Status(args) => beside::status(&args).await,
+        Command::Statement(args) => beside::statement(&args).await,
         Command::Settings(args) => beside::settings(&args).await,
         Command::Page(args) => beside::page(&args).await,
         Command::Setup(args) => setup::setup(&args).await,

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use ledger::Services;
 use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, ValueMirror};
-use mailbox::request::{Answer, Operation, Refusal, Request};
+use mailbox::request::{Answer, Operation, Refusal, Request, SERVICES_MAX};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::HolderConfig;
 use super::collecting;
 use super::dial::Established;
 use super::requests::Requests;
+use super::{HolderConfig, Statement, Wishes};
 use crate::link::LinkError;
 use crate::message::{self, Notice};
 use crate::names;
@@ -38,13 +39,16 @@ pub(super) enum Ended {
     Busy,
 }
 
+/// Most days and kinds of a statement: thirty years of every kind.
+const STATEMENT_MAX: usize = 50_000;
+
 /// Works until the link ends, and says why it did.
 pub(super) async fn work<S: HolderStore>(
     host: &Host,
     store: &S,
     config: &HolderConfig,
     link: Established,
-    mut refreshed: watch::Receiver<u64>,
+    wishes: &mut Wishes,
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
     let mut courier = Courier {
@@ -82,7 +86,8 @@ pub(super) async fn work<S: HolderStore>(
                 due = None;
                 courier.look().await
             }
-            _ = refreshed.changed() => courier.look().await,
+            _ = wishes.refreshed.changed() => courier.look().await,
+            Some(statement) = wishes.asked.recv() => courier.statement(statement).await,
             _ = outbox.changed() => courier.send_all().await,
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
@@ -163,6 +168,32 @@ impl<S: HolderStore> Courier<'_, S> {
             self.store.release_held(prices, balance).await?;
         }
         Ok(())
+    }
+
+    /// Asks for all that was credited and debited, one part of the journal after the other.
+    async fn statement(&mut self, wish: Statement) -> Result<(), Ended> {
+        let (mut statement, mut from): (Vec<Services>, u64) = (Vec::new(), 0);
+        loop {
+            let answer = self.link.ask(&Request::Statement { from }, &[]).await?;
+            let Answer::Statement { services, next, more } = answer else {
+                return Err(unexpected(&answer));
+            };
+            // Else a relay could keep this link with it for ever, or fill the memory.
+            if services.len() > SERVICES_MAX || more && next <= from || statement.len() > STATEMENT_MAX {
+                return Err(Ended::Nonsense);
+            }
+            for part in services {
+                if !statement.iter_mut().rev().any(|known| known.merge(&part)) {
+                    statement.push(part);
+                }
+            }
+            if !more {
+                // Whoever asked may have given up.
+                let _ = wish.send(statement);
+                return Ok(());
+            }
+            from = next;
+        }
     }
 
     /// Sends every queued change in the order of their numbers.

@@ -13,8 +13,9 @@ pub(crate) use courier::refusal_reason;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ledger::Services;
 use mailbox::HolderStore;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::message::Address;
@@ -71,7 +72,11 @@ pub enum LinkState {
 pub struct HolderHandle {
     state: watch::Receiver<LinkState>,
     refresh: watch::Sender<u64>,
+    statements: mpsc::Sender<Statement>,
 }
+
+/// Where a statement goes that was asked for.
+type Statement = oneshot::Sender<Vec<Services>>;
 
 impl HolderHandle {
     /// State of the link.
@@ -82,6 +87,13 @@ impl HolderHandle {
     /// Asks for news now instead of at the next tick.
     pub fn refresh(&self) {
         self.refresh.send_modify(|count| *count += 1);
+    }
+
+    /// Asks the relay for all that was credited and debited, by day and kind. `None`: there is no link, or it ended.
+    pub async fn statement(&self) -> Option<Vec<Services>> {
+        let (sender, statement) = oneshot::channel();
+        self.statements.try_send(sender).ok()?;
+        statement.await.ok()
     }
 
     /// Wakes when the state changes.
@@ -104,6 +116,15 @@ const SHORT_LINKS_SHARE: u64 = 20;
 const SHORT_LINKS_MIN: u64 = 8;
 const SHORT_LINKS_MAX: u64 = 1_000;
 
+/// Statements that may be asked for at one time.
+const STATEMENTS_MAX: usize = 4;
+
+/// What the rest of the process wishes of the link.
+struct Wishes {
+    refreshed: watch::Receiver<u64>,
+    asked: mpsc::Receiver<Statement>,
+}
+
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
 pub fn new<S: HolderStore>(
     host: Host,
@@ -113,8 +134,14 @@ pub fn new<S: HolderStore>(
 ) -> (HolderHandle, impl Future<Output = ()> + Send) {
     let (state_sender, state) = watch::channel(LinkState::Waiting);
     let (refresh, refreshed) = watch::channel(0);
-    let handle = HolderHandle { state, refresh };
-    (handle, run(host, store, config, state_sender, refreshed, stop))
+    let (statements, asked) = mpsc::channel(STATEMENTS_MAX);
+    let handle = HolderHandle {
+        state,
+        refresh,
+        statements,
+    };
+    let wishes = Wishes { refreshed, asked };
+    (handle, run(host, store, config, state_sender, wishes, stop))
 }
 
 async fn run<S: HolderStore>(
@@ -122,7 +149,7 @@ async fn run<S: HolderStore>(
     store: S,
     config: HolderConfig,
     state: watch::Sender<LinkState>,
-    refreshed: watch::Receiver<u64>,
+    mut wishes: Wishes,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut backoff = BACKOFF_MIN;
@@ -149,7 +176,7 @@ async fn run<S: HolderStore>(
                 unanswered = Unanswered::default();
                 backoff = BACKOFF_MIN;
                 let start = Instant::now();
-                let ended = courier::work(&host, &store, &config, link, refreshed.clone(), stop.clone()).await;
+                let ended = courier::work(&host, &store, &config, link, &mut wishes, stop.clone()).await;
                 tracing::info!(reason = %ended, "link ended");
                 short.next_wait(start.elapsed(), store.value().keys)
             }

@@ -1,11 +1,12 @@
 //! Accounts, link keys, changes and prices.
 
 use keypacks::pack::Identifier;
+use ledger::{Kind, Services};
 
 use crate::StoreError;
 use crate::conformance::holder_side::{DAY, Holder, NOW, change, refused, spool};
 use crate::relay_store::{Effect, RelayStore};
-use crate::request::{Answer, Refusal, UNACKNOWLEDGED_MAX};
+use crate::request::{Answer, Refusal, SERVICES_MAX, UNACKNOWLEDGED_MAX};
 
 pub(super) async fn value_counts_once_per_transfer(store: &impl RelayStore) {
     let holder = Holder::issue(store, 16, 500).await;
@@ -42,6 +43,47 @@ pub(super) async fn value_counts_once_per_transfer(store: &impl RelayStore) {
         1
     );
     assert!(store.statement(&Identifier([0; 16]), 1).expect("readable").is_none());
+}
+
+/// Services from a posting on, and the next one if there is more.
+fn services(store: &impl RelayStore, holder: &Holder, from: u64) -> (Vec<(u32, Kind, u32, u64, u64)>, u64, bool) {
+    match store.services(holder.account, from).expect("readable") {
+        Answer::Statement { services, next, more } => {
+            let fields = |sum: &Services| (sum.day, sum.kind, sum.count, sum.credit, sum.debit);
+            (services.iter().map(fields).collect(), next, more)
+        }
+        _ => panic!("not a statement"),
+    }
+}
+
+pub(super) async fn a_statement_sums_up_by_day_and_kind(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 500).await;
+    for (id, day) in [(4, DAY), (5, DAY + 1), (6, DAY), (7, DAY + 1)] {
+        store
+            .top_up(&holder.identifier, 10, [id; 16], day)
+            .await
+            .expect("credited");
+    }
+    let (day, next_day) = ((DAY, Kind::TopUp, 3, 520, 0), (DAY + 1, Kind::TopUp, 2, 20, 0));
+    assert_eq!(services(store, &holder, 0), (vec![day, next_day], 5, false));
+    assert_eq!(
+        services(store, &holder, 4),
+        (vec![(DAY + 1, Kind::TopUp, 1, 10, 0)], 5, false)
+    );
+    assert_eq!(services(store, &holder, 5), (Vec::new(), 5, false));
+    assert_eq!(services(store, &holder, u64::MAX), (Vec::new(), u64::MAX, false));
+    // More days than one answer shows.
+    for (id, day) in (0..).zip(DAY + 2..).take(SERVICES_MAX) {
+        let mut name = [9; 16];
+        name[..4].copy_from_slice(&u32::to_le_bytes(id));
+        store.top_up(&holder.identifier, 1, name, day).await.expect("credited");
+    }
+    let (first, next, more) = services(store, &holder, 0);
+    assert!(first.len() == SERVICES_MAX && more);
+    let (rest, end, more) = services(store, &holder, next);
+    assert!(rest.len() == 2 && !more && end == 5 + SERVICES_MAX as u64);
+    let credits: u64 = first.iter().chain(&rest).map(|sum| sum.3).sum();
+    assert_eq!((credits, 16), holder.balance(store));
 }
 
 pub(super) async fn a_tag_is_live_until_it_is_burned(store: &impl RelayStore) {

@@ -267,7 +267,9 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
             };
             (answer, &[])
         }
-        Request::Prices | Request::Change(_) => unreachable!("collecting does not ask this"),
+        Request::Prices | Request::Change(_) | Request::Statement { .. } => {
+            unreachable!("collecting does not ask this")
+        }
     }
 }
 

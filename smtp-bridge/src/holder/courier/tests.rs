@@ -15,6 +15,7 @@ use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::OutboxOrder;
 use mailbox::request;
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 use crate::link::tests::ends;
@@ -48,6 +49,11 @@ fn plainly(request: &Request) -> Answer {
         },
         Request::Fetch { .. } => busily(request),
         Request::Confirm { .. } => Answer::Confirmed { deleted: 0 },
+        Request::Statement { from } => Answer::Statement {
+            services: Vec::new(),
+            next: *from,
+            more: false,
+        },
         Request::Change(change) => Answer::Done {
             seq: change.seq,
             debited: 110,
@@ -145,6 +151,16 @@ async fn work_for(
     time: Duration,
     answer: impl FnMut(&Request) -> Answer + Send + 'static,
 ) -> (HolderFiles, Option<Ended>) {
+    let (_ask, asked) = mpsc::channel(1);
+    work_with(asked, time, answer).await
+}
+
+/// The same with somebody who may ask for a statement.
+async fn work_with(
+    asked: mpsc::Receiver<Statement>,
+    time: Duration,
+    answer: impl FnMut(&Request) -> Answer + Send + 'static,
+) -> (HolderFiles, Option<Ended>) {
     let store = store(&MemoryDisk::new());
     let order = OutboxOrder {
         body: vec![0; 1_000],
@@ -162,9 +178,10 @@ async fn work_for(
     tokio::spawn(relay(stream, link, answer));
     let config = config();
     let (_refresh, refreshed) = watch::channel(0);
+    let mut wishes = Wishes { refreshed, asked };
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
-    let work = work(&host, &store, &config, established, refreshed, stop);
+    let work = work(&host, &store, &config, established, &mut wishes, stop);
     let ended = tokio::time::timeout(time, work).await.ok();
     (store, ended)
 }
@@ -218,4 +235,57 @@ async fn a_relay_that_always_finds_the_value_wanting_is_asked_once_a_tick() {
         assert_eq!(*tries.lock().expect("one thread"), 11);
         assert_eq!(store.inbox().entries.len(), 11, "a notice for each");
     }
+}
+
+/// Top-ups of one day.
+fn services(day: u32, count: u32, credit: u64) -> Services {
+    Services {
+        day,
+        kind: ledger::Kind::TopUp,
+        count,
+        credit,
+        debit: 0,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_statement_is_put_together_from_its_parts() {
+    let (ask, asked) = mpsc::channel(1);
+    let (wish, statement) = oneshot::channel();
+    ask.send(wish).await.expect("room");
+    let answer = |request: &Request| match request {
+        Request::Statement { from: 0 } => Answer::Statement {
+            services: vec![services(1, 2, 20), services(2, 1, 5)],
+            next: 3,
+            more: true,
+        },
+        Request::Statement { from: 3 } => Answer::Statement {
+            services: vec![services(2, 3, 7), services(3, 1, 1)],
+            next: 7,
+            more: false,
+        },
+        request => plainly(request),
+    };
+    let (_, ended) = work_with(asked, Duration::from_secs(5), answer).await;
+    assert!(ended.is_none(), "the link lasts");
+    let whole = vec![services(1, 2, 20), services(2, 4, 12), services(3, 1, 1)];
+    assert_eq!(statement.await, Ok(whole));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_whose_statement_does_not_end_is_left() {
+    let (ask, asked) = mpsc::channel(1);
+    let (wish, statement) = oneshot::channel();
+    ask.send(wish).await.expect("room");
+    let answer = |request: &Request| match request {
+        Request::Statement { from } => Answer::Statement {
+            services: Vec::new(),
+            next: *from,
+            more: true,
+        },
+        request => plainly(request),
+    };
+    let (_, ended) = work_with(asked, Duration::from_secs(5), answer).await;
+    assert!(matches!(ended, Some(Ended::Nonsense)));
+    assert!(statement.await.is_err(), "nothing is told");
 }
