@@ -101,6 +101,9 @@ class Holder:
     def outbox(self):
         return json.loads(self.command("outbox", "--json").stdout)["rows"]
 
+    def statement(self):
+        return json.loads(self.command("statement", "--json").stdout)["services"]
+
     def new_alias(self):
         return json.loads(self.command("alias", "new", "--json").stdout)["address"]
 

@@ -36,8 +36,11 @@ class Money(Hazard):
 
         totals, statuses = wait_until(agree, 60, "agreement of holders and relay")
         audited = self.relay.audit()["totals"]
-        for status in statuses:
+        for bridge, status in zip(self.world.bridges, statuses):
             self.assertEqual(status["credits"] - status["debits"], status["balance"])
+            services = bridge.statement()
+            for side in ("credit", "debit"):
+                self.assertEqual(sum(row[side] for row in services), status[side + "s"], side)
         self.assertEqual(totals["credits"] - totals["debits"], totals["balances"])
         self.assertEqual(totals["debits"], totals["revenue"])
         for name in ("credits", "debits"):
