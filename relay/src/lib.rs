@@ -31,6 +31,7 @@ use keypacks::link::RelaySecret;
 use mailbox::relay::RelayFiles;
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::control;
+use smtp_bridge::net::tls::{Acceptor, TlsError};
 use smtp_bridge::net::{Host, Listener, once_unlocked, stopped};
 use smtp_bridge::smtp::{Domain, Door, Limits};
 use tokio::sync::watch;
@@ -85,6 +86,9 @@ pub enum RelayError {
         /// What is wrong.
         error: io::Error,
     },
+    /// The MX's certificate or its key cannot be used.
+    #[error("mx_certificate, mx_key: {0}")]
+    Certificate(TlsError),
     /// The domain is none.
     #[error("the domain in the configuration is not a domain name")]
     Domain,
@@ -138,7 +142,11 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
             error,
         })?;
     let limits = Limits::mx(Domain::parse(&config.domain).ok_or(RelayError::Domain)?, mx::SIZE_MAX);
-    let door = Door::new(limits).until(stop.subscribe());
+    let mut door = Door::new(limits).until(stop.subscribe());
+    let acceptor = acceptor(&config, &host).map_err(RelayError::Certificate)?;
+    if let Some(acceptor) = &acceptor {
+        door = door.with_tls(acceptor.clone());
+    }
 
     let files = store.clone();
     let relay = Arc::new(Relay {
@@ -158,7 +166,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     tasks.spawn(link::tick(relay.clone(), stop.subscribe()));
     tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
-    tasks.spawn(upkeep(relay.clone(), stop.subscribe()));
+    tasks.spawn(upkeep(relay.clone(), acceptor, stop.subscribe()));
     tasks.spawn(control::serve(
         relay.host.clone(),
         control_listener,
@@ -224,8 +232,21 @@ async fn listen(host: &Host, what: &'static str, at: SocketAddr) -> Result<Box<d
     })
 }
 
-async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
+/// What the MX shows under STARTTLS; `None`: it offers none.
+pub(crate) fn acceptor(config: &RelayConfig, host: &Host) -> Result<Option<Arc<Acceptor>>, TlsError> {
+    let (Some(certificate), Some(key)) = (&config.mx_certificate, &config.mx_key) else {
+        return Ok(None);
+    };
+    let acceptor = Acceptor::from_files(certificate, key, host.clock.clone())?;
+    Ok(Some(Arc::new(acceptor)))
+}
+
+async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, acceptor: Option<Arc<Acceptor>>, mut stop: watch::Receiver<bool>) {
     loop {
+        // Renewed a few times a year, and old until then: no signal is needed for it.
+        if let Some(Err(error)) = acceptor.as_deref().map(Acceptor::reload) {
+            tracing::error!(%error, "the MX's certificate could not be read again and stays as it was");
+        }
         match relay
             .store
             .upkeep(relay.host.clock.unix_seconds(), relay.config.retention_days)

@@ -63,7 +63,7 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
         findings.serious(problem.key, problem.words);
     }
     settings(&config, &mut findings);
-    certificate(&config, &mut findings);
+    certificate(&config, &host, &mut findings);
     folder(&config.data, &host, &mut findings);
     machine(&config, &host, &mut findings);
     // Beside the relay itself its ports are busy, as they should be.
@@ -130,7 +130,10 @@ fn settings(config: &RelayConfig, findings: &mut Findings) {
     }
 }
 
-fn certificate(config: &RelayConfig, findings: &mut Findings) {
+fn certificate(config: &RelayConfig, host: &Host, findings: &mut Findings) {
+    if let Err(error) = crate::acceptor(config, host) {
+        findings.serious("mx_certificate", error.to_string());
+    }
     if let (Some(_), Some(key)) = (&config.mx_certificate, &config.mx_key)
         && let Ok(metadata) = fs::metadata(key)
         && metadata.permissions().mode() & 0o007 != 0

@@ -14,6 +14,7 @@ use super::limits::{LINE_MAX, Limits, TEXT_BUFFER, Timer};
 use super::path::{ForwardPath, ReversePath};
 use super::replies::{self, Reply};
 use super::session::{Event, Session};
+use crate::net::tls::Acceptor;
 use crate::net::{BoxStream, Promise, stopped};
 
 /// How long a farewell may take: the last reply to leave, and the client to close after it.
@@ -68,6 +69,12 @@ pub trait Receiver: Send {
 pub trait Secure: Send + Sync {
     /// Shakes hands as the server; what comes back carries what is said from then on.
     fn secure(&self, stream: BoxStream) -> Promise<'_, io::Result<BoxStream>>;
+}
+
+impl Secure for Acceptor {
+    fn secure(&self, stream: BoxStream) -> Promise<'_, io::Result<BoxStream>> {
+        Box::pin(self.accept(stream))
+    }
 }
 
 /// What the connections of one listener have in common.
