@@ -467,7 +467,7 @@ impl Process {
             }
         }
         drop(self.stdin.take());
-        if tokio::time::timeout(Duration::from_secs(10), self.child.wait())
+        if tokio::time::timeout(Duration::from_secs(25), self.child.wait())
             .await
             .is_err()
         {
