@@ -29,6 +29,7 @@ ORDER = [
     "stock_programs",
     "money",
     "people",
+    "operators",
     "at_rest",
     "erasure",
     "bad_input",

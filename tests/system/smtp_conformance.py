@@ -6,10 +6,12 @@ line has let strangers smuggle whole messages into other people's mail.
 
 import base64
 import smtplib
+import ssl
 
 from clients import CRLF, Inbox, deliver, message, refusal_of, smtp_talk, split_address, submit
-from harness import DOMAIN, OUTSIDE, Hazard, word
-from processes import wait_until
+from harness import DOMAIN, OUTSIDE, Hazard, World, word
+from processes import Folder, run, wait_until
+from smtp_vectors import DOORS, false_ends
 
 
 class BothDoors(Hazard):
@@ -31,7 +33,7 @@ class BothDoors(Hazard):
             self.assertEqual(talk.greeting[0], 220)
             code, text = talk.hello
             self.assertEqual(code, 250)
-            for extension in ("SIZE", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES"):
+            for extension in ("SIZE", "8BITMIME", "PIPELINING", "ENHANCEDSTATUSCODES", "CHUNKING"):
                 self.assertIn(extension, text)
 
     def test_commands_out_of_order_get_503(self):
@@ -73,28 +75,87 @@ class BothDoors(Hazard):
             self.assertEqual(talk.command(b"NOOP " + b"x" * 5000)[0] // 100, 5)
             self.assertEqual(talk.command("NOOP")[0], 250)
 
-    def test_no_smuggled_message_gets_through(self):
-        ends = [b"\n.\n", b"\r\n.\n", b"\n.\r\n", b"\r.\r", b"\r\n.\r", b"\r.\r\n", b"\n.\r", b"\r\n\0.\r\n"]
-        for _, sender, recipient in self.each():
-            smuggled = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
-            for end in ends:
-                with self.subTest(end=end):
-                    self._smuggle(sender, recipient, end, smuggled)
+    def test_every_vector_gets_its_codes(self):
+        a = self.world.a
+        doors = {
+            "mx": (self.world.relay.mx, None, {"sender": OUTSIDE, "recipient": a.alias}),
+            "bridge": (a.smtp, a, {"sender": a.alias, "recipient": OUTSIDE}),
+        }
+        for door, vectors in DOORS.items():
+            self.assertGreaterEqual(len(vectors), 120)
+            address, holder, words = doors[door]
+            words |= {"domain": DOMAIN, "other": "x@elsewhere.test"}
+            for name, exchanges in vectors:
+                with self.subTest(door=door, vector=name), smtp_talk(address, holder) as talk:
+                    self._say(talk, exchanges, words)
 
-    def _smuggle(self, sender, recipient, end, smuggled):
-        a, token = self.world.a, word("smuggled")
-        talk = smtp_talk(a.smtp, a) if sender == a.alias else smtp_talk(self.world.relay.mx)
-        with talk:
-            talk.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n")
-            self.assertEqual([talk.reply()[0] for _ in range(3)], [250, 250, 354])
-            talk.send(message(sender, recipient, word()) + b"one" + end + smuggled)
-            talk.send(message(sender, recipient, token) + b".\r\n")
-            code, _ = talk.reply()
-            if code == 250:
-                talk.send("NOOP\r\n")
-                self.assertEqual(talk.reply()[0], 250, "the smuggled commands were carried out")
+    def _say(self, talk, exchanges, words):
+        for line, codes in exchanges:
+            try:
+                if isinstance(line, bytes):
+                    talk.send(line)
+                    code, text = talk.reply()
+                else:
+                    code, text = talk.command(line.format(**words))
+            except OSError:
+                code, text = 0, "hung up"
+            self.assertIn(code, codes if isinstance(codes, tuple) else (codes,), f"{line!r}: {text}")
+
+    def test_no_false_end_of_data_ends_a_message(self):
+        forms = false_ends()
+        self.assertGreaterEqual(len(forms), 40)
+        token = word("smuggled")
+        for _, _, sender, recipient in self.doors():
+            for end in forms:
+                with self.subTest(sender=sender, end=end):
+                    self._smuggle(sender, recipient, end, token, False)
+                with self.subTest(sender=sender, end=end, chunks=True):
+                    self._smuggle(sender, recipient, end, token, True)
+        after = word()
+        deliver(self.world.relay.mx, OUTSIDE, self.world.a.alias, message(OUTSIDE, self.world.a.alias, after))
+        inbox = Inbox(self.world.a)
+        inbox.wait_for(after)
+        arrived = inbox.with_word(token) + self.world.sink.with_word(token)
+        for content in arrived:
+            self.assertNotIn(f"subject: {token}".encode(), content.partition(b"\r\n\r\n")[0].lower())
+
+    def _smuggle(self, sender, recipient, end, token, in_chunks):
+        a = self.world.a
+        inner = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode()
+        inner += message(sender, recipient, token)
+        text = message(sender, recipient, word()) + b"one" + end + inner
+        with smtp_talk(a.smtp, a) if sender == a.alias else smtp_talk(self.world.relay.mx) as talk:
+            talk.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\n")
+            self.assertEqual([talk.reply()[0] for _ in range(2)], [250, 250])
+            if in_chunks:
+                # The false end lies across the two chunks.
+                cut = len(text) - len(inner) - len(end) // 2
+                talk.send(b"BDAT %d\r\n%bBDAT %d LAST\r\n%bNOOP\r\n" % (cut, text[:cut], len(text) - cut, text[cut:]))
+                codes = [talk.reply()[0] for _ in range(3)]
+                self.assertIn(codes, ([250, 250, 250], [250, 550, 250], [250, 554, 250], [550, 503, 250]))
             else:
-                self.assertIn(code // 100, (0, 5))
+                talk.send(b"DATA\r\n")
+                self.assertEqual(talk.reply()[0], 354)
+                talk.send(text + b".\r\nNOOP\r\n")
+                codes = [talk.reply()[0] for _ in range(2)]
+                self.assertIn(codes, ([250, 250], [550, 250], [554, 250]))
+            talk.send("QUIT\r\n")
+            self.assertEqual(talk.reply()[0], 221, "text was read as commands")
+
+    def test_floods_are_bounded_and_hold_nobody_up(self):
+        for talk, sender, recipient in self.each():
+            talk.send("NOOP\r\n" * 5_000)
+            self.assertEqual({talk.reply()[0] for _ in range(5_000)}, {250})
+            talk.send("XYZZY\r\n" * 100)
+            codes = [talk.reply()[0] for _ in range(27)]
+            self.assertEqual((codes[-2:], set(codes[:-2])), ([421, 0], {500}))
+
+    def test_all_in_one_segment_octet_by_octet(self):
+        for talk, sender, recipient in self.each():
+            said = f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nBDAT 9\r\nSubject: BDAT 6 LAST\r\nx\r\n\r\ny"
+            for octet in said.encode() + b"QUIT\r\n":
+                talk.send(bytes([octet]))
+            self.assertEqual([talk.reply()[0] for _ in range(5)], [250, 250, 250, 250, 221])
 
     def test_an_aborted_message_leaves_nothing(self):
         token = word()
@@ -275,3 +336,87 @@ class MailExchanger(Hazard):
         deliver(self.mx, OUTSIDE, [self.a.alias, self.world.b.alias], message(OUTSIDE, "both", token))
         for holder in (self.a, self.world.b):
             self.assertEqual(len(Inbox(holder).wait_for(token)), 1)
+
+    def test_a_message_in_utf8_arrives_as_it_was(self):
+        token = word()
+        content = message("grå@bücher.test", self.a.alias, f"Grüße {token}", "grüße\r\n")
+        with smtp_talk(self.mx) as talk:
+            talk.send(f"MAIL FROM:<grå@bücher.test> SMTPUTF8\r\nRCPT TO:<{self.a.alias}>\r\n")
+            talk.send(b"BDAT %d LAST\r\n%b" % (len(content), content))
+            self.assertEqual([talk.reply()[0] for _ in range(3)], [250, 250, 250])
+        self.assertEqual(Inbox(self.a).wait_for(token), [content])
+
+
+class SecretWorld(World):
+    """A relay whose MX has a certificate."""
+
+    def __init__(self):
+        self.papers = Folder()
+        key, certificate = (str(self.papers.path / name) for name in ("key.pem", "certificate.pem"))
+        new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={DOMAIN}"]
+        run(*new, "-addext", f"subjectAltName=DNS:{DOMAIN}", "-keyout", key, "-out", certificate)
+        super().__init__(holders=("a",), mx_certificate=certificate, mx_key=key)
+
+    def close(self):
+        super().close()
+        self.papers.remove()
+
+
+class UnderTls(Hazard):
+    """STARTTLS at the MX (RFC 3207)."""
+
+    make = SecretWorld
+
+    def setUp(self):
+        self.a, self.mx = self.world.a, self.world.relay.mx
+        self.context = ssl.create_default_context(cafile=self.world.relay.settings["mx_certificate"])
+
+    def shaken(self):
+        """A conversation right after the handshake."""
+        talk = smtp_talk(self.mx)
+        self.assertEqual(talk.command("STARTTLS")[0], 220)
+        talk.socket = self.context.wrap_socket(talk.socket, server_hostname=DOMAIN)
+        talk.file = talk.socket.makefile("rb")
+        return talk
+
+    def test_a_message_comes_in_under_tls(self):
+        token = word()
+        with smtplib.SMTP(*split_address(self.mx), timeout=60) as client:
+            client._host = DOMAIN
+            client.starttls(context=self.context)
+            self.assertIn(client.sock.version(), ("TLSv1.2", "TLSv1.3"))
+            client.sendmail(OUTSIDE, [self.a.alias], message(OUTSIDE, self.a.alias, token))
+        Inbox(self.a).wait_for(token)
+
+    def test_nothing_said_before_the_handshake_counts(self):
+        with smtp_talk(self.mx) as talk:
+            self.assertIn("STARTTLS", talk.hello[1])
+            self.assertEqual(talk.command("STARTTLS now")[0], 501)
+            self.assertEqual(talk.command(f"MAIL FROM:<{OUTSIDE}>")[0], 250)
+        with self.shaken() as talk:
+            self.assertEqual(talk.command(f"RCPT TO:<{self.a.alias}>")[0], 503)
+            self.assertEqual(talk.command(f"MAIL FROM:<{OUTSIDE}>")[0], 503)
+            code, offered = talk.command("EHLO client.test")
+            self.assertEqual(code, 250)
+            self.assertNotIn("STARTTLS", offered)
+            self.assertEqual(talk.command("STARTTLS")[0], 503)
+
+    def test_what_is_injected_behind_starttls_ends_the_session(self):
+        with smtp_talk(self.mx) as talk:
+            talk.send("STARTTLS\r\nNOOP\r\n")
+            self.assertEqual(talk.reply()[0], 421)
+            self.assertTrue(talk.ended(5))
+        with smtp_talk(self.mx) as talk:
+            self.assertEqual(talk.command("STARTTLS")[0], 220)
+            talk.send("EHLO injected\r\nNOOP\r\n")
+            self.assertTrue(talk.ended(5))
+
+    def test_old_versions_of_tls_are_refused(self):
+        old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with smtp_talk(self.mx) as talk:
+            self.assertEqual(talk.command("STARTTLS")[0], 220)
+            with self.assertRaises((ssl.SSLError, OSError)):
+                old.wrap_socket(talk.socket, server_hostname=DOMAIN)
