@@ -306,6 +306,10 @@ impl RelayStore for RelayFiles {
         let ending = match outcome {
             Outcome::Delivered => Ending::Delivered,
             Outcome::Retry { at } => Ending::Retry { at },
+            Outcome::Delayed { at, report } => Ending::Delayed {
+                at,
+                report: report.map(Deposit::check).transpose()?,
+            },
             Outcome::Failed { report } => Ending::Failed {
                 report: report.map(Deposit::check).transpose()?,
             },

@@ -164,6 +164,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// When it was accepted, in coarse UTC seconds.
     pub accepted: u64,
+    /// Its sender was told of the delay.
+    pub is_delay_told: bool,
 }
 
 /// How a try ended.
@@ -174,6 +176,13 @@ pub enum Outcome {
     Retry {
         /// UTC second of the next try.
         at: u64,
+    },
+    /// Try again at this UTC second; the sender is told that it takes long.
+    Delayed {
+        /// UTC second of the next try.
+        at: u64,
+        /// The sealed report.
+        report: Option<DepositOrder>,
     },
     /// Given up, with the report for the sender.
     Failed {

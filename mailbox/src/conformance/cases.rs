@@ -38,6 +38,7 @@ pub async fn every_case<B: Backend>(fresh: impl Fn() -> B) {
         mail::collection_steps_over_what_is_gone,
         mail::a_delivery_is_due_until_it_is_finished,
         mail::a_failed_delivery_is_told_in_the_same_commit,
+        mail::a_delay_is_told_in_the_same_commit_and_remembered,
         mail::an_epoch_passes_without_losing_the_spool,
         mail::what_is_old_expires,
         value::prices_have_versions,

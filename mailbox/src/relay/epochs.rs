@@ -160,7 +160,7 @@ impl RelayStage {
 pub(super) fn queued(row: &SpoolRow) -> Queued {
     Queued {
         due: row.due,
-        attempts: row.attempts,
+        attempts: row.tries.count(),
         accepted: row.accepted,
         kilobytes: row.kilobytes,
         epoch: row.epoch,

@@ -113,7 +113,7 @@ pub(super) struct HeldDeposit {
 pub(super) struct SpoolRow {
     /// UTC second of the next try.
     pub(super) due: u64,
-    pub(super) attempts: u32,
+    pub(super) tries: Tries,
     /// UTC second of acceptance, in steps of `ACCEPTED_STEP_S`.
     pub(super) accepted: u64,
     pub(super) kilobytes: u32,
@@ -123,6 +123,34 @@ pub(super) struct SpoolRow {
     pub(super) record: RecordNumber,
     /// [`PrivateRow`], sealed.
     pub(super) private: Vec<u8>,
+}
+
+/// How often a delivery was tried, and whether its sender was told of the delay: one number, so that a row without that
+/// mark reads as it was written.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Tries(u32);
+
+impl Tries {
+    const DELAY_TOLD: u32 = 1 << 31;
+
+    pub(super) fn count(self) -> u32 {
+        self.0 & !Self::DELAY_TOLD
+    }
+
+    pub(super) fn is_delay_told(self) -> bool {
+        self.0 & Self::DELAY_TOLD != 0
+    }
+
+    /// After one more try.
+    pub(super) fn next(self, delay_told: bool) -> Self {
+        let count = (self.count() + 1).min(Self::DELAY_TOLD - 1);
+        let told = if delay_told {
+            Self::DELAY_TOLD
+        } else {
+            self.0 & Self::DELAY_TOLD
+        };
+        Tries(count | told)
+    }
 }
 
 #[derive(Serialize, Deserialize)]

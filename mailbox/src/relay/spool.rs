@@ -14,7 +14,7 @@ use super::changes::Sealed;
 use super::deposits::{Deposit, Quota};
 use super::epochs::queued;
 use super::live::{Effect, Queued};
-use super::rows::{PrivateRow, SPOOL, SpoolRow};
+use super::rows::{PrivateRow, SPOOL, SpoolRow, Tries};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::bodies::BodyName;
@@ -29,6 +29,7 @@ pub const ACCEPTED_STEP_S: u64 = 600;
 pub(super) enum Ending {
     Delivered,
     Retry { at: u64 },
+    Delayed { at: u64, report: Option<Deposit> },
     Failed { report: Option<Deposit> },
 }
 
@@ -61,7 +62,7 @@ impl RelayStage {
             let accepted = now - now % ACCEPTED_STEP_S;
             let row = SpoolRow {
                 due: accepted,
-                attempts: 0,
+                tries: Tries::default(),
                 accepted,
                 kilobytes: sealed.kilobytes,
                 body,
@@ -87,8 +88,16 @@ impl RelayStage {
         let Some(mut row) = SPOOL.get(write, id)? else {
             return Ok(());
         };
-        if let Ending::Retry { at } = ending {
-            row.attempts = row.attempts.saturating_add(1);
+        // First, since it may refuse.
+        if let Ending::Delayed {
+            report: Some(report), ..
+        }
+        | Ending::Failed { report: Some(report) } = ending
+        {
+            self.deposit(write, report, Quota::Waived)?;
+        }
+        if let Ending::Retry { at } | Ending::Delayed { at, .. } = ending {
+            row.tries = row.tries.next(matches!(ending, Ending::Delayed { .. }));
             row.due = *at;
             SPOOL.put(write, id, &row)?;
             self.batch.effects.push(Effect::Queued {
@@ -96,10 +105,6 @@ impl RelayStage {
                 queued: queued(&row),
             });
             return Ok(());
-        }
-        // First, since it may refuse.
-        if let Ending::Failed { report: Some(report) } = ending {
-            self.deposit(write, report, Quota::Waived)?;
         }
         SPOOL.remove(write, id)?;
         shared.base.release_body(write, row.body)?;
@@ -130,8 +135,9 @@ impl RelayFiles {
             reverse_path: std::mem::take(&mut private.reverse_path),
             recipient: std::mem::take(&mut private.recipient),
             message: std::mem::take(&mut *message),
-            attempts: row.attempts,
+            attempts: row.tries.count(),
             accepted: row.accepted,
+            is_delay_told: row.tries.is_delay_told(),
         }))
     }
 

@@ -245,6 +245,34 @@ pub(super) async fn a_failed_delivery_is_told_in_the_same_commit(store: &impl Re
     );
 }
 
+pub(super) async fn a_delay_is_told_in_the_same_commit_and_remembered(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 100).await;
+    holder.submit(store, 1, 1).await;
+    let id = store.due(NOW, 9).expect("readable")[0];
+    let told = |attempts| {
+        let delivery = store.delivery(id).expect("readable").expect("waiting");
+        assert_eq!(delivery.attempts, attempts);
+        delivery.is_delay_told
+    };
+    store.finish(id, Outcome::Retry { at: NOW }).await.expect("recorded");
+    assert!(!told(1));
+    let report = Some(deposit(&[(holder.account, 0)], 77, b"report", DAY));
+    store
+        .finish(id, Outcome::Delayed { at: NOW + 5, report })
+        .await
+        .expect("recorded");
+    assert!(told(2));
+    assert_eq!(store.next_due(), Ok(Some(NOW + 5)));
+    store.finish(id, Outcome::Retry { at: NOW }).await.expect("recorded");
+    assert!(told(3));
+    store.upkeep(NOW, 30).await.expect("kept up");
+    store.upkeep(NOW + 3_600, 30).await.expect("kept up");
+    assert!(told(3), "an epoch later");
+    assert_eq!(store.queue(9).expect("readable")[0].attempts, 3);
+    let (collected, ..) = store.collect(holder.account, 0, 9).expect("readable");
+    assert_eq!(collected.len(), 1);
+}
+
 pub(super) async fn an_epoch_passes_without_losing_the_spool(store: &impl RelayStore) {
     let holder = Holder::issue(store, 16, 100).await;
     store.upkeep(NOW, 30).await.expect("kept up");
