@@ -4,6 +4,7 @@
 //! else in the project dials, listens, reads a clock or draws randomness (the workspace's lints see to it).
 //! Timers are `tokio::time`, which a paused runtime already controls.
 
+pub mod dns;
 pub mod socks;
 pub mod system;
 pub mod tls;
@@ -39,6 +40,8 @@ pub struct Host {
     pub net: Arc<dyn Net>,
     /// Names to addresses.
     pub resolver: Arc<dyn Resolver>,
+    /// Where mail for a domain goes; a process that delivers none to domains asks nothing.
+    pub names: Arc<dyn Names>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// The operating system's generator.
@@ -148,6 +151,49 @@ impl From<IpAddr> for Source {
 pub trait Resolver: Send + Sync + 'static {
     /// Addresses of `host:port`, best first.
     fn resolve<'a>(&'a self, target: &'a str) -> Promise<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// Where mail for a domain goes. An error is something that may pass.
+pub trait Names: Send + Sync + 'static {
+    /// The mail exchangers of a domain.
+    fn exchangers<'a>(&'a self, domain: &'a str) -> Promise<'a, io::Result<Exchangers>>;
+    /// Addresses of a host, best first; none if it has none.
+    fn addresses<'a>(&'a self, host: &'a str) -> Promise<'a, io::Result<Vec<IpAddr>>>;
+}
+
+/// What a domain says of its mail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exchangers {
+    /// These take it, the best first.
+    Listed(Vec<Exchanger>),
+    /// It lists none, so that the host of that name takes it (RFC 5321 section 5.1).
+    Unlisted,
+    /// It takes no mail (RFC 7505).
+    NoMail,
+    /// There is no such domain.
+    NoDomain,
+}
+
+/// A host that takes mail for a domain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Exchanger {
+    /// The lower, the better.
+    pub preference: u16,
+    /// Its name, in lower case and without a dot at the end.
+    pub host: String,
+}
+
+/// Names of a process that looks up none.
+pub struct NoNames;
+
+impl Names for NoNames {
+    fn exchangers<'a>(&'a self, _domain: &'a str) -> Promise<'a, io::Result<Exchangers>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn addresses<'a>(&'a self, _host: &'a str) -> Promise<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
 }
 
 /// Wall clock.

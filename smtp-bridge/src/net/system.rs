@@ -18,7 +18,7 @@ use rand::TryRng;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::{BoxStream, Clock, Host, Listener, Net, Promise, Resolver, Source, Workers};
+use super::{BoxStream, Clock, Host, Listener, Net, NoNames, Promise, Resolver, Source, Workers};
 
 /// The operating system's host over its own disk.
 pub fn host() -> Host {
@@ -29,7 +29,8 @@ pub fn host() -> Host {
 pub fn host_over(disk: Arc<dyn Disk>) -> Host {
     Host {
         net: Arc::new(Sockets),
-        resolver: Arc::new(Names),
+        resolver: Arc::new(Addresses),
+        names: Arc::new(NoNames),
         clock: Arc::new(Wall),
         entropy: Arc::new(Generator),
         disk,
@@ -132,9 +133,9 @@ impl Listener for UnixListener {
     }
 }
 
-struct Names;
+struct Addresses;
 
-impl Resolver for Names {
+impl Resolver for Addresses {
     fn resolve<'a>(&'a self, target: &'a str) -> Promise<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host(target).await?.collect()) })
     }

@@ -355,7 +355,8 @@ mod tests {
         assert!(speaks(&acceptor, &ca, "MX.test.").await);
         assert!(!speaks(&acceptor, &ca, "other.test").await);
         assert!(!speaks(&acceptor, &Trust::Authorities, "mx.test").await);
-        let stranger = Trust::File(Files::of("mx.test").path("ca.pem"));
+        let others = Files::of("mx.test");
+        let stranger = Trust::File(others.path("ca.pem"));
         assert!(!speaks(&acceptor, &stranger, "mx.test").await);
     }
 

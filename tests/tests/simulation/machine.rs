@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mailbox::disk::{Disk, MemoryDisk};
 use mailbox::entropy::SeededEntropy;
-use smtp_bridge::net::{Clock, Host, Promise, Resolver, Workers};
+use smtp_bridge::net::{Clock, Host, NoNames, Promise, Resolver, Workers};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -83,6 +83,7 @@ impl Machine {
         let host = Host {
             net: Arc::new(self.network.card(self.ip, Some(self.disk.clone()))),
             resolver: Arc::new(Names),
+            names: Arc::new(NoNames),
             clock: Arc::new(Wall(self.trace.clone())),
             entropy: Arc::new(SeededEntropy::new(self.random.next())),
             disk: Arc::new(self.disk.clone()) as Arc<dyn Disk>,
