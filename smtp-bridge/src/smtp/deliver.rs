@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::data::newline;
+use super::login;
 use super::path::{Domain, Mailbox, ReversePath};
 use super::peer::{Offers, Peer, PeerReply};
 use super::replies::Enhanced;
@@ -15,6 +17,8 @@ use super::replies::Enhanced;
 /// How long each step may take (RFC 5321 4.5.3.2).
 const GREETING: Duration = Duration::from_secs(5 * 60);
 const EHLO: Duration = Duration::from_secs(5 * 60);
+const STARTTLS: Duration = Duration::from_secs(2 * 60);
+const AUTH: Duration = Duration::from_secs(2 * 60);
 const MAIL: Duration = Duration::from_secs(5 * 60);
 const RCPT: Duration = Duration::from_secs(5 * 60);
 const DATA_INITIATION: Duration = Duration::from_secs(2 * 60);
@@ -77,6 +81,7 @@ pub struct Connection<S> {
     peer: Peer<S>,
     offers: Offers,
     standing: Standing,
+    is_own: bool,
 }
 
 /// Where a connection stands between two messages.
@@ -94,15 +99,80 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Waits for the greeting of a server just dialled and says EHLO with the name of `domain`.
     pub async fn open(stream: S, domain: &Domain) -> Result<Self, DeliveryResult> {
         let mut peer = Peer::new(stream);
-        match greet(&mut peer, domain).await {
-            Ok(offers) => Ok(Self {
-                peer,
-                offers,
-                standing: Standing::Idle,
-            }),
-            // Refused before a recipient was named: that is the host as it is today, and says nothing of the mailbox.
+        // Refused before a recipient was named: that is the host as it is today, and says nothing of the mailbox.
+        let is_own = greeting(&mut peer, domain).await.map_err(Failure::transient)?;
+        Self::say_hello(peer, domain, is_own).await
+    }
+
+    /// Says EHLO to a server that has greeted already, on a stream that [`Self::start_tls`] gave and that was secured
+    /// since. What it said before is forgotten (RFC 3207 section 4.2).
+    pub async fn open_secured(stream: S, domain: &Domain) -> Result<Self, DeliveryResult> {
+        Self::say_hello(Peer::new(stream), domain, false).await
+    }
+
+    async fn say_hello(mut peer: Peer<S>, domain: &Domain, is_own: bool) -> Result<Self, DeliveryResult> {
+        let offers = hello(&mut peer, domain).await.map_err(Failure::transient)?;
+        Ok(Self {
+            peer,
+            offers,
+            standing: Standing::Idle,
+            is_own,
+        })
+    }
+
+    /// Whether the server greeted with the name that is ours.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Whether the server offers STARTTLS.
+    pub fn offers_tls(&self) -> bool {
+        self.offers.starttls
+    }
+
+    /// Asks for TLS, and gives the stream back for the handshake. An error ends the connection.
+    pub async fn start_tls(mut self) -> Result<S, DeliveryResult> {
+        let reply = ask(&mut self.peer, STARTTLS, "STARTTLS\r\n").await;
+        match reply.and_then(completed) {
+            Ok(_) => self
+                .peer
+                .into_stream()
+                .map_err(|error| Failure::from(error).transient()),
             Err(failure) => Err(failure.transient()),
         }
+    }
+
+    /// Says who we are (RFC 4954). For a stream that nobody listens to.
+    pub async fn login(&mut self, user: &str, password: &[u8]) -> Result<(), DeliveryResult> {
+        let exchange = if self.offers.auth_plain {
+            vec![login::plain(user, password)]
+        } else if self.offers.auth_login {
+            login::login(user, password)
+        } else {
+            return Err(DeliveryResult::Transient {
+                code: None,
+                status: Enhanced::new(4, 7, 0),
+            });
+        };
+        self.say_in_turn(exchange).await.map_err(|failure| {
+            self.standing = Standing::Broken;
+            failure.transient()
+        })
+    }
+
+    /// Says one line after the other, each asked for with 334, the last answered with 235.
+    async fn say_in_turn(&mut self, lines: Vec<Zeroizing<String>>) -> Result<(), Failure> {
+        let count = lines.len();
+        for (number, line) in (1..).zip(lines) {
+            let reply = ask(&mut self.peer, AUTH, &line).await?;
+            match reply.code {
+                334 if number < count => {}
+                400.. => return completed(reply).map(|_| ()),
+                200..=299 if number == count => return Ok(()),
+                _ => return Err(Failure::Lost),
+            }
+        }
+        Ok(())
     }
 
     /// Delivers `message` to `recipient`.
@@ -222,10 +292,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<S>, domain: &Domain) -> Result<Offers, Failure> {
-    completed(step(GREETING, peer.reply()).await?)?;
+/// Whether the server calls itself as we do.
+async fn greeting<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<S>, domain: &Domain) -> Result<bool, Failure> {
+    let (reply, is_own) = step(GREETING, peer.greeting(domain.as_str())).await?;
+    completed(reply).map(|_| is_own)
+}
+
+/// EHLO, or HELO for a server that does not know that (RFC 5321 section 3.2).
+async fn hello<S: AsyncRead + AsyncWrite + Unpin>(peer: &mut Peer<S>, domain: &Domain) -> Result<Offers, Failure> {
     let reply = ask(peer, EHLO, &format!("EHLO {}\r\n", domain.as_str())).await?;
-    Ok(completed(reply)?.offers)
+    match completed(reply) {
+        Ok(reply) => Ok(reply.offers),
+        Err(refused @ Failure::Refused { code: 500..=504, .. }) => {
+            let reply = ask(peer, EHLO, &format!("HELO {}\r\n", domain.as_str())).await;
+            reply.and_then(completed).map_err(|_| refused)?;
+            Ok(Offers::default())
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 struct Envelope<'e> {

@@ -9,6 +9,7 @@ mod data;
 mod deliver;
 mod intake;
 pub mod limits;
+mod login;
 mod path;
 mod peer;
 pub mod replies;

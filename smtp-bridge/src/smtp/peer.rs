@@ -34,6 +34,11 @@ pub(super) struct Offers {
     pub(super) pipelining: bool,
     /// RFC 6152.
     pub(super) eight_bit_mime: bool,
+    /// RFC 3207.
+    pub(super) starttls: bool,
+    /// RFC 4954, with the mechanisms that we can.
+    pub(super) auth_plain: bool,
+    pub(super) auth_login: bool,
 }
 
 /// A dialled stream, read reply by reply.
@@ -69,6 +74,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
                 return Ok(reply);
             }
         }
+    }
+
+    /// Reads the greeting, and whether the server calls itself `own`, as only we do.
+    pub(super) async fn greeting(&mut self, own: &str) -> io::Result<(PeerReply, bool)> {
+        let mut reply = Reading::default();
+        let mut is_own = None;
+        loop {
+            let line = self.line().await?;
+            let name = line.get(4..).unwrap_or_default().split(|octet| *octet == b' ').next();
+            is_own.get_or_insert(name.is_some_and(|name| name.eq_ignore_ascii_case(own.as_bytes())));
+            if let Some(reply) = reply.line(line)? {
+                return Ok((reply, is_own == Some(true)));
+            }
+        }
+    }
+
+    /// The stream, to begin anew on it. An error if the server said more than we have read: that was in the clear, and
+    /// must not be taken for what comes under TLS.
+    pub(super) fn into_stream(self) -> io::Result<S> {
+        if self.start < self.end {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(self.stream)
     }
 
     /// Whether the server has said nothing, nor closed, since its latest reply.
@@ -130,9 +158,17 @@ impl Reading {
             [b'-', text @ ..] => (false, text),
             _ => return Err(nonsense()),
         };
-        let word = text.split(|octet| *octet == b' ').next().unwrap_or_default();
+        let mut words = text.split(|octet| *octet == b' ');
+        let word = words.next().unwrap_or_default();
         self.offers.pipelining |= word.eq_ignore_ascii_case(b"PIPELINING");
         self.offers.eight_bit_mime |= word.eq_ignore_ascii_case(b"8BITMIME");
+        self.offers.starttls |= word.eq_ignore_ascii_case(b"STARTTLS");
+        if word.eq_ignore_ascii_case(b"AUTH") {
+            for mechanism in words {
+                self.offers.auth_plain |= mechanism.eq_ignore_ascii_case(b"PLAIN");
+                self.offers.auth_login |= mechanism.eq_ignore_ascii_case(b"LOGIN");
+            }
+        }
         let (first, enhanced) = *self
             .first
             .get_or_insert_with(|| (code, str::from_utf8(word).ok().and_then(Enhanced::parse)));
@@ -148,7 +184,10 @@ impl Reading {
 /// Reads arbitrary octets as the replies of a server, to the first that is none.
 pub(super) fn fuzz(octets: &[u8]) {
     let mut peer = Peer::new(tokio::io::join(octets, tokio::io::sink()));
-    let all = async { while peer.reply().await.is_ok() {} };
+    let all = async {
+        let _greeting = peer.greeting("relay.test").await;
+        while peer.reply().await.is_ok() {}
+    };
     // Octets in memory are always ready, so one poll reads them all.
     let _ended = pin!(all).poll(&mut Context::from_waker(Waker::noop()));
 }
@@ -213,6 +252,7 @@ mod tests {
         let both = Offers {
             pipelining: true,
             eight_bit_mime: true,
+            ..Offers::default()
         };
         assert_eq!(
             offers("250-mx.example\r\n250-pipelining\r\n250 8BITMIME\r\n").await,
@@ -222,6 +262,46 @@ mod tests {
             offers("250-mx.example\r\n250-NOPIPELINING\r\n250 SIZE 8BITMIME\r\n").await,
             Offers::default()
         );
+        let secure = Offers {
+            starttls: true,
+            auth_plain: true,
+            auth_login: true,
+            ..Offers::default()
+        };
+        assert_eq!(
+            offers("250-mx.example\r\n250-StartTLS\r\n250 AUTH CRAM-MD5 login Plain\r\n").await,
+            secure
+        );
+        assert_eq!(offers("250-x\r\n250 AUTH=PLAIN\r\n").await, Offers::default());
+    }
+
+    #[tokio::test]
+    async fn a_greeting_of_our_own_is_known() {
+        for (text, is_own) in [
+            ("220 relay.test ESMTP\r\n", true),
+            ("220-RELAY.test\r\n220 more\r\n", true),
+            ("220 relay.test.example ESMTP\r\n", false),
+            ("220 mx.example relay.test\r\n", false),
+            ("220-mx.example\r\n220 relay.test\r\n", false),
+            ("220\r\n", false),
+        ] {
+            let mut peer = Peer::new(tokio::io::join(text.as_bytes(), tokio::io::sink()));
+            let (reply, own) = peer.greeting("relay.test").await.unwrap();
+            assert_eq!((reply.code, own), (220, is_own), "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_behind_a_reply_does_not_survive_a_new_beginning() {
+        for (text, is_clean) in [
+            ("220 go\r\n", true),
+            ("220 go\r\n250 injected\r\n", false),
+            ("220 go\r\n2", false),
+        ] {
+            let mut peer = Peer::new(tokio::io::join(text.as_bytes(), tokio::io::sink()));
+            peer.reply().await.unwrap();
+            assert_eq!(peer.into_stream().is_ok(), is_clean, "{text:?}");
+        }
     }
 
     #[tokio::test]

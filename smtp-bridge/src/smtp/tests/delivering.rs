@@ -357,3 +357,106 @@ async fn a_long_message_is_stuffed_wherever_it_is_cut() {
         assert!(memory.stored()[lead].text == message + "\r\n");
     }
 }
+
+/// A connection that is open, and what it was told so far, line by line.
+async fn opened(replies: &'static [&'static str]) -> Connection<DuplexStream> {
+    Connection::open(script(replies), &domain()).await.expect("a greeting")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_know_ehlo_is_greeted_as_of_old() {
+    let replies = &[
+        "220 x\r\n",
+        "502 5.5.1 what\r\n",
+        "250 x\r\n",
+        "250 from\r\n",
+        "550 5.1.1 to\r\n",
+    ];
+    assert_eq!(scripted(replies, b"x\r\n").await, permanent(550, "5.1.1"));
+    let neither = &["220 x\r\n", "500 what\r\n", "521 5.3.2 no mail here\r\n"];
+    assert_eq!(scripted(neither, b"x\r\n").await, transient(500, "4.0.0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_with_our_own_name_is_known() {
+    assert!(opened(&["220 Relay.Test ESMTP\r\n", "250 x\r\n"]).await.is_own());
+    assert!(!opened(&["220 x\r\n", "250 relay.test\r\n"]).await.is_own());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tls_is_asked_for_and_all_before_it_forgotten() {
+    let replies = &[
+        "220 x\r\n",
+        "250-x\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 STARTTLS\r\n",
+        "220 go\r\n",
+        "250 x\r\n",
+        "250 from\r\n",
+        "250 to\r\n",
+        "354 go\r\n",
+    ];
+    let connection = opened(replies).await;
+    assert!(connection.offers_tls());
+    let stream = connection.start_tls().await.expect("220");
+    let mut connection = Connection::open_secured(stream, &domain()).await.expect("250");
+    assert!(!connection.offers_tls());
+    // What was offered before, in the clear, counts no more.
+    let attempt = connection.deliver(&from("a@b"), &to("b@c"), b"\xe9\r\n").await;
+    assert_eq!(attempt, Attempt::Ended(permanent(None, "5.6.3")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_in_the_clear_behind_the_go_ahead_ends_the_connection() {
+    for (replies, result) in [
+        (
+            &["220 x\r\n", "250 STARTTLS\r\n", "220 go\r\n250 injected\r\n"],
+            transient(None, "4.4.2"),
+        ),
+        (
+            &["220 x\r\n", "250 STARTTLS\r\n", "454 4.7.0 not now\r\n"],
+            transient(454, "4.7.0"),
+        ),
+        (&["220 x\r\n", "250 STARTTLS\r\n", ""], transient(None, "4.4.2")),
+    ] {
+        assert_eq!(
+            opened(replies).await.start_tls().await.err(),
+            Some(result),
+            "{replies:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_ends_with_235() {
+    for (replies, result) in [
+        (&["220 x\r\n", "250 AUTH PLAIN\r\n", "235 in\r\n"][..], Ok(())),
+        (
+            &[
+                "220 x\r\n",
+                "250 AUTH LOGIN\r\n",
+                "334 VXNlcm5hbWU6\r\n",
+                "334 x\r\n",
+                "235 in\r\n",
+            ],
+            Ok(()),
+        ),
+        (
+            &["220 x\r\n", "250 AUTH PLAIN\r\n", "535 5.7.8 no\r\n"],
+            Err(transient(535, "4.0.0")),
+        ),
+        (
+            &["220 x\r\n", "250 AUTH PLAIN\r\n", "334 more\r\n"],
+            Err(transient(None, "4.4.2")),
+        ),
+        (
+            &["220 x\r\n", "250 AUTH LOGIN\r\n", "235 too early\r\n"],
+            Err(transient(None, "4.4.2")),
+        ),
+        (&["220 x\r\n", "250 AUTH CRAM-MD5\r\n"], Err(transient(None, "4.7.0"))),
+    ] {
+        let mut connection = opened(replies).await;
+        let login = connection.login("me", b"secret").await;
+        assert_eq!(login, result, "{replies:?}");
+        let has_asked = replies.len() > 2;
+        assert_eq!(connection.is_usable().await, login.is_ok() || !has_asked, "{replies:?}");
+    }
+}
