@@ -33,12 +33,32 @@ pub struct RelayConfig {
     pub mx_key: Option<PathBuf>,
     /// Status page and metrics; keep it on loopback.
     pub status: SocketAddr,
-    /// `host:port` that takes all mail for other domains. Without it such mail is refused.
+    /// `host:port` that takes all mail for other domains. Without it such mail is refused, unless `delivery` says
+    /// otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smarthost: Option<String>,
-    /// Domains delivered to a fixed `host:port`. The relay's own domain goes to its own MX by itself.
+    /// Who takes mail for other domains.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Domains delivered to a fixed `host:port`, or by their MX records if that is `mx`. The relay's own domain goes to
+    /// its own MX by itself.
     #[serde(default)]
     pub routes: BTreeMap<String, String>,
+    /// How to speak with a host, by the `host:port` of a route, or by the domain where MX records show the host.
+    #[serde(default)]
+    pub peers: BTreeMap<String, PeerConfig>,
+    /// Name servers that are asked for MX records; those of the system where none is named.
+    #[serde(default)]
+    pub dns: Vec<SocketAddr>,
+    /// Whether MX records may lead into private networks and to this machine.
+    #[serde(default)]
+    pub private_networks: bool,
+    /// Port of the hosts that MX records name.
+    #[serde(default = "defaults::delivery_port")]
+    pub delivery_port: u16,
+    /// Seconds without success after which the sender is told once that a message is delayed.
+    #[serde(default = "defaults::delay_notice_s")]
+    pub delay_notice_s: u64,
     /// How often a link is told that mail waits, in milliseconds.
     #[serde(default = "defaults::tick_ms")]
     pub tick_ms: u64,
@@ -69,6 +89,47 @@ pub struct RelayConfig {
     /// For tests of erasure alone: keeps every used key. Never set this on a relay that people use.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_used_keys: bool,
+}
+
+/// Who takes mail for domains without a route.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// The smarthost; nobody if there is none.
+    #[default]
+    Smarthost,
+    /// The hosts that each domain's MX records name.
+    Mx,
+}
+
+/// How a host is spoken with.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerConfig {
+    /// Whether the line must be secured.
+    pub tls: TlsPolicy,
+    /// Authorities that the host's certificate must come from, in PEM form, instead of the well-known ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Name to log in with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File whose first line is the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+/// Whether a line is secured by TLS.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsPolicy {
+    /// Where the host offers it, with whatever certificate; else in the clear.
+    #[default]
+    May,
+    /// With a certificate of the host's name from a known authority, or not at all.
+    Require,
+    /// Never.
+    None,
 }
 
 /// The price list, in µtok.
@@ -121,12 +182,41 @@ mod defaults {
         waits.extend([21_600; 18]);
         waits
     }
+    pub(super) fn delivery_port() -> u16 {
+        25
+    }
+    pub(super) fn delay_notice_s() -> u64 {
+        4 * 3_600
+    }
     pub(super) fn date_bucket_s() -> u64 {
         3_600
     }
     pub(super) fn memory_mib() -> u32 {
         512
     }
+}
+
+/// Where mail for a domain goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// To the relay's own MX, at this address.
+    Own(String),
+    /// To a fixed `host:port`.
+    Host(String),
+    /// To the hosts that the MX records of this domain name, which is in lower case.
+    Exchangers(String),
+}
+
+/// What a route says that goes by MX records.
+const MX: &str = "mx";
+
+/// The host of a `host:port`.
+pub(crate) fn host_of(target: &str) -> Option<&str> {
+    let (host, port) = target.rsplit_once(':')?;
+    let host = host
+        .strip_prefix('[')
+        .map_or(Some(host), |inside| inside.strip_suffix(']'))?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then_some(host)
 }
 
 /// Why a configuration cannot be used: a sentence that says what to do.
@@ -159,7 +249,13 @@ impl RelayConfig {
             mx_key: None,
             status,
             smarthost: None,
+            delivery: Delivery::default(),
             routes: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dns: Vec::new(),
+            private_networks: false,
+            delivery_port: defaults::delivery_port(),
+            delay_notice_s: defaults::delay_notice_s(),
             tick_ms: defaults::tick_ms(),
             handshake_ms: defaults::handshake_ms(),
             unconfirmed_max: defaults::unconfirmed_max(),
@@ -230,7 +326,46 @@ impl RelayConfig {
         ]
         .into_iter()
         .flatten()
+        .chain(self.problems_of_routes())
         .collect()
+    }
+
+    fn problems_of_routes(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut refuse = |key, words: String| problems.push(Problem { key, words });
+        if self.delivery == Delivery::Mx && self.smarthost.is_some() {
+            let words = "\"mx\" and smarthost exclude each other: remove one, and name exceptions in [routes]";
+            refuse("delivery", words.into());
+        }
+        for (domain, target) in &self.routes {
+            if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                refuse("routes", format!("write {domain} in lower case"));
+            }
+            if target != MX && host_of(target).is_none() {
+                refuse("routes", format!("{domain} needs \"host:port\" or \"mx\""));
+            }
+        }
+        for (name, peer) in &self.peers {
+            let is_proven = peer.tls == TlsPolicy::Require;
+            let needs = "needs tls = \"require\"";
+            if peer.ca_file.is_some() && !is_proven {
+                refuse("peers", format!("ca_file of {name} {needs}, or it counts for nothing"));
+            }
+            if peer.user.is_some() != peer.password_file.is_some() {
+                refuse("peers", format!("{name} needs both user and password_file, or neither"));
+            }
+            if peer.user.is_some() && !is_proven {
+                refuse(
+                    "peers",
+                    format!("user of {name} {needs}: a password goes to nobody else"),
+                );
+            }
+            if peer.user.is_some() && host_of(name).is_none() {
+                let words = "has a user: name it as the route or smarthost does, \"host:port\"";
+                refuse("peers", format!("{name} {words}"));
+            }
+        }
+        problems
     }
 
     /// Time from accept to a confirmed link.
@@ -244,18 +379,26 @@ impl RelayConfig {
     }
 
     /// Where mail for a domain goes; `None`: nowhere.
-    pub fn route(&self, domain: &str) -> Option<String> {
-        if domain.eq_ignore_ascii_case(&self.domain) {
+    pub fn route(&self, domain: &str) -> Option<Route> {
+        let domain = domain.to_ascii_lowercase();
+        if domain == self.domain {
             let mut own = self.mx;
             if own.ip().is_unspecified() {
                 own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
             }
-            return Some(own.to_string());
+            return Some(Route::Own(own.to_string()));
         }
-        self.routes
-            .get(&domain.to_ascii_lowercase())
-            .or(self.smarthost.as_ref())
-            .cloned()
+        match self.routes.get(&domain).or(self.smarthost.as_ref()) {
+            Some(target) if target == MX => Some(Route::Exchangers(domain)),
+            Some(target) => Some(Route::Host(target.clone())),
+            None if self.delivery == Delivery::Mx => Some(Route::Exchangers(domain)),
+            None => None,
+        }
+    }
+
+    /// Whether any mail goes where MX records say, so that name servers are asked.
+    pub fn asks_names(&self) -> bool {
+        self.delivery == Delivery::Mx || self.routes.values().any(|target| target == MX)
     }
 
     /// What issued packs name as the relay's address.
@@ -306,12 +449,66 @@ mod tests {
     #[test]
     fn the_own_domain_goes_to_the_own_mx_and_the_rest_to_the_smarthost_if_there_is_one() {
         let mut config = minimal();
-        assert_eq!(config.route("Relay.Test").as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(config.route("Relay.Test"), Some(Route::Own("127.0.0.1:2".into())));
         assert_eq!(config.route("elsewhere.example"), None);
         config.smarthost = Some("out.example:25".into());
         config.routes.insert("near.example".into(), "near.example:26".into());
-        assert_eq!(config.route("elsewhere.example").as_deref(), Some("out.example:25"));
-        assert_eq!(config.route("NEAR.example").as_deref(), Some("near.example:26"));
+        let host = |target: &str| Some(Route::Host(target.into()));
+        assert_eq!(config.route("elsewhere.example"), host("out.example:25"));
+        assert_eq!(config.route("NEAR.example"), host("near.example:26"));
+        assert!(!config.asks_names());
+    }
+
+    #[test]
+    fn mx_records_are_asked_where_that_was_said() {
+        let mut config = minimal();
+        let exchangers = |domain: &str| Some(Route::Exchangers(domain.into()));
+        config.smarthost = Some("out.example:25".into());
+        config.routes.insert("far.example".into(), "mx".into());
+        assert!(config.asks_names());
+        assert_eq!(config.route("Far.Example"), exchangers("far.example"));
+        assert!(matches!(config.route("else.example"), Some(Route::Host(_))));
+        config.smarthost = None;
+        config.delivery = Delivery::Mx;
+        assert_eq!(config.route("Else.example"), exchangers("else.example"));
+        assert!(matches!(config.route("relay.test"), Some(Route::Own(_))));
+        assert!(config.problems().is_empty());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused_by_its_key() {
+        for (text, key) in [
+            ("smarthost = \"x:25\"\ndelivery = \"mx\"", "delivery"),
+            ("[routes]\n\"Far.example\" = \"mx\"", "routes"),
+            ("[routes]\n\"far.example\" = \"somewhere\"", "routes"),
+            ("[peers.\"x:25\"]\nca_file = \"ca.pem\"", "peers"),
+            ("[peers.\"x:25\"]\ntls = \"require\"\nuser = \"me\"", "peers"),
+            ("[peers.\"x:25\"]\nuser = \"me\"\npassword_file = \"p\"", "peers"),
+            (
+                "[peers.\"x.example\"]\ntls = \"require\"\nuser = \"me\"\npassword_file = \"p\"",
+                "peers",
+            ),
+        ] {
+            let least = "domain = \"relay.test\"\ndata = \"/nowhere\"\nlink = \"127.0.0.1:1\"\nmx = \"127.0.0.1:2\"";
+            let read: RelayConfig = toml::from_str(&format!("{least}\nstatus = \"127.0.0.1:3\"\n{text}")).unwrap();
+            let problems = read.problems();
+            assert!(!problems.is_empty(), "{text}");
+            assert!(problems.iter().all(|problem| problem.key == key), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        for (target, host) in [
+            ("a.example:25", Some("a.example")),
+            ("192.0.2.1:25", Some("192.0.2.1")),
+            ("[2001:db8::1]:25", Some("2001:db8::1")),
+            ("a.example", None),
+            (":25", None),
+            ("a.example:smtp", None),
+        ] {
+            assert_eq!(host_of(target), host);
+        }
     }
 
     #[test]

@@ -37,6 +37,8 @@ use smtp_bridge::smtp::{Domain, Door, Limits};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use exit::SecurityError;
+
 use budget::Budget;
 use config::RelayConfig;
 use link::{Flights, Links};
@@ -89,6 +91,9 @@ pub enum RelayError {
     /// The MX's certificate or its key cannot be used.
     #[error("mx_certificate, mx_key: {0}")]
     Certificate(TlsError),
+    /// Certificates or passwords of `[peers]` cannot be used.
+    #[error("peers: {0}")]
+    Peers(#[from] SecurityError),
     /// The domain is none.
     #[error("the domain in the configuration is not a domain name")]
     Domain,
@@ -148,6 +153,8 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         door = door.with_tls(acceptor.clone());
     }
 
+    let securities = exit::Securities::read(&config, &host)?;
+
     let files = store.clone();
     let relay = Arc::new(Relay {
         budget: Budget::new(config.memory_mib),
@@ -165,7 +172,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
     tasks.spawn(link::tick(relay.clone(), stop.subscribe()));
     tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
-    tasks.spawn(exit::run(relay.clone(), stop.subscribe()));
+    tasks.spawn(exit::run(relay.clone(), securities, stop.subscribe()));
     tasks.spawn(upkeep(relay.clone(), acceptor, stop.subscribe()));
     tasks.spawn(control::serve(
         relay.host.clone(),

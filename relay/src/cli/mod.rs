@@ -8,10 +8,12 @@ mod papers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use smtp_bridge::cli::process::{self, Failure};
 use smtp_bridge::cli::{self, BridgeArgs};
+use smtp_bridge::net::dns::Dns;
 use smtp_bridge::net::system;
 
 use crate::config::RelayConfig;
@@ -262,7 +264,15 @@ async fn quickstart(args: QuickstartArgs) -> Result<(), Failure> {
 
 async fn relay(args: RunArgs) -> Result<(), Failure> {
     let config = RelayConfig::read(&args.config).map_err(Failure::from_error)?;
-    let host = process::host(args.kill_at.as_deref())?;
+    let mut host = process::host(args.kill_at.as_deref())?;
+    if config.asks_names() {
+        let dns = Dns::new(&config.dns).map_err(|error| {
+            Failure(format!(
+                "no name server is known ({error}): name one, dns = [\"192.0.2.1:53\"]"
+            ))
+        })?;
+        host.names = Arc::new(dns);
+    }
     crate::run(config, host, process::stop_on_signals(args.stop_with_stdin))
         .await
         .map_err(Failure::from_error)

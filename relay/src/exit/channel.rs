@@ -4,11 +4,16 @@ use std::io;
 use std::time::Duration;
 
 use smtp_bridge::net::BoxStream;
+use smtp_bridge::net::tls::Connector;
 use smtp_bridge::smtp::{Attempt, Connection, DeliveryResult, Domain, Enhanced, Mailbox, ReversePath};
 use tokio::time::{Instant, timeout};
 
+use super::security::{Security, Tls};
+
 /// Longest wait for a connection to the next host.
 const DIAL_MAX: Duration = Duration::from_secs(60);
+/// Longest TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(60);
 /// Messages that one connection carries.
 const MESSAGES_MAX: u32 = 100;
 /// How long a connection is used, from its dialling on.
@@ -29,42 +34,91 @@ pub(super) struct Parcel<'p> {
     pub(super) message: &'p [u8],
 }
 
+/// How the next host is reached.
+pub(super) struct Line<'l, D> {
+    /// Dials it.
+    pub(super) dial: D,
+    /// Its name, which its certificate has to show where one is asked for.
+    pub(super) host: &'l str,
+    pub(super) security: &'l Security,
+    /// Whether this relay's own name in the greeting is that of the host, and no mistake.
+    pub(super) is_own: bool,
+}
+
+/// What came of one message at one host.
+pub(super) enum Sent {
+    /// The host spoke of the message, or may have it.
+    Judged(DeliveryResult),
+    /// The host could not be spoken with. It has nothing of the text: another may be tried.
+    Unreached(DeliveryResult),
+    /// The host is this relay.
+    Own,
+}
+
 /// Sends over `kept` if that can still be used, else over a new connection; what came of it, and the connection if it
 /// can carry another message.
 ///
 /// A connection that was used before may have ended meanwhile, and that is not the message's failure: then it is
 /// offered once more, on a new one. Never when any of its text has left: the server may have it.
-pub(super) async fn send(
+pub(super) async fn send<F: Future<Output = io::Result<BoxStream>>>(
     kept: Option<Channel>,
-    dial: impl Future<Output = io::Result<BoxStream>>,
+    line: &Line<'_, impl Fn() -> F>,
     parcel: &Parcel<'_>,
-) -> (DeliveryResult, Option<Channel>) {
+) -> (Sent, Option<Channel>) {
     if let Some(mut channel) = kept
         && channel.connection.is_usable().await
         && let Attempt::Ended(result) = channel.carry(parcel).await
     {
-        return (result, channel.keep().await);
+        return (Sent::Judged(result), channel.keep().await);
     }
-    match Channel::open(dial, parcel.domain).await {
+    match Channel::open(line, parcel.domain).await {
         Ok(mut channel) => {
-            let attempt = channel.carry(parcel).await;
-            (attempt.result(), channel.keep().await)
+            let sent = match channel.carry(parcel).await {
+                Attempt::Ended(result) => Sent::Judged(result),
+                Attempt::Closed(result) => Sent::Unreached(result),
+            };
+            (sent, channel.keep().await)
         }
-        Err(result) => (result, None),
+        Err(sent) => (sent, None),
     }
 }
 
 impl Channel {
-    async fn open(dial: impl Future<Output = io::Result<BoxStream>>, domain: &Domain) -> Result<Self, DeliveryResult> {
-        let Ok(Ok(stream)) = timeout(DIAL_MAX, dial).await else {
-            return Err(DeliveryResult::Transient {
-                code: None,
-                status: Enhanced::new(4, 4, 1),
-            });
+    async fn open<F: Future<Output = io::Result<BoxStream>>>(
+        line: &Line<'_, impl Fn() -> F>,
+        domain: &Domain,
+    ) -> Result<Self, Sent> {
+        let dialled = Instant::now();
+        let connection = greeted(line, domain).await?;
+        let mut connection = match &line.security.tls {
+            Tls::Never => connection,
+            Tls::Offered(_) if !connection.offers_tls() => connection,
+            Tls::Offered(connector) => match secured(connection, connector, line.host, domain).await {
+                Ok(connection) => connection,
+                // Nothing was demanded of this line: better in the clear than not at all (RFC 7435).
+                Err(_) => greeted(line, domain).await?,
+            },
+            Tls::Required(_) if !connection.offers_tls() => {
+                line.security.note(Some("it offers no TLS"));
+                return Err(unreached(Enhanced::new(4, 7, 4)));
+            }
+            Tls::Required(connector) => secured(connection, connector, line.host, domain)
+                .await
+                .inspect_err(|_| {
+                    line.security.note(Some("no TLS with a valid certificate"));
+                })?,
         };
+        if let Some(login) = &line.security.login {
+            let login = connection.login(&login.user, &login.password).await;
+            login.map_err(|result| {
+                line.security.note(Some("it refuses the login"));
+                Sent::Unreached(result)
+            })?;
+        }
+        line.security.note(None);
         Ok(Channel {
-            connection: Connection::open(stream, domain).await?,
-            dialled: Instant::now(),
+            connection,
+            dialled,
             messages: 0,
         })
     }
@@ -90,6 +144,39 @@ impl Channel {
     pub(super) async fn close(self) {
         self.connection.quit().await;
     }
+}
+
+fn unreached(status: Enhanced) -> Sent {
+    Sent::Unreached(DeliveryResult::Transient { code: None, status })
+}
+
+/// Dials, and hears what the host offers.
+async fn greeted<F: Future<Output = io::Result<BoxStream>>>(
+    line: &Line<'_, impl Fn() -> F>,
+    domain: &Domain,
+) -> Result<Connection<BoxStream>, Sent> {
+    let Ok(Ok(stream)) = timeout(DIAL_MAX, (line.dial)()).await else {
+        return Err(unreached(Enhanced::new(4, 4, 1)));
+    };
+    let connection = Connection::open(stream, domain).await.map_err(Sent::Unreached)?;
+    if connection.is_own() && !line.is_own {
+        return Err(Sent::Own);
+    }
+    Ok(connection)
+}
+
+/// Goes on under TLS, and hears anew what the host offers.
+async fn secured(
+    connection: Connection<BoxStream>,
+    connector: &Connector,
+    host: &str,
+    domain: &Domain,
+) -> Result<Connection<BoxStream>, Sent> {
+    let stream = connection.start_tls().await.map_err(Sent::Unreached)?;
+    let Ok(Ok(stream)) = timeout(HANDSHAKE_MAX, connector.connect(host, stream)).await else {
+        return Err(unreached(Enhanced::new(4, 7, 5)));
+    };
+    Connection::open_secured(stream, domain).await.map_err(Sent::Unreached)
 }
 
 #[cfg(test)]
@@ -144,17 +231,27 @@ mod tests {
         }
     }
 
-    async fn sent(
+    async fn sent<F: Future<Output = io::Result<BoxStream>>>(
         kept: Option<Channel>,
-        dial: impl Future<Output = io::Result<BoxStream>>,
+        dial: impl Fn() -> F,
     ) -> (DeliveryResult, Option<Channel>) {
+        let line = Line {
+            dial,
+            host: "host.test",
+            security: &Security::new(Tls::Never, None),
+            is_own: false,
+        };
         let parcel = Parcel {
             domain: &Domain::parse("relay.test").unwrap(),
             reverse_path: &ReversePath::parse("a@relay.test").unwrap(),
             recipient: &Mailbox::parse("b@host.test").unwrap(),
             message: b"text\r\n",
         };
-        send(kept, dial, &parcel).await
+        let (sent, channel) = send(kept, &line, &parcel).await;
+        match sent {
+            Sent::Judged(result) | Sent::Unreached(result) => (result, channel),
+            Sent::Own => panic!("the host has another name"),
+        }
     }
 
     async fn no_dial() -> io::Result<BoxStream> {
@@ -172,9 +269,9 @@ mod tests {
     async fn one_connection_carries_so_many_messages_and_no_more() {
         let host = NextHost::default();
         let replies = ONE.repeat(2 * MESSAGES_MAX as usize);
-        let mut kept = sent(None, async { Ok(host.dialled(&replies)) }).await.1;
+        let mut kept = sent(None, || async { Ok(host.dialled(&replies)) }).await.1;
         for _ in 1..MESSAGES_MAX {
-            let (result, channel) = sent(kept, no_dial()).await;
+            let (result, channel) = sent(kept, no_dial).await;
             assert_eq!(result, DeliveryResult::Delivered);
             kept = channel;
         }
@@ -189,10 +286,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_connection_is_kept_for_ever() {
         let host = NextHost::default();
-        let kept = sent(None, async { Ok(host.dialled(&ONE.repeat(3))) }).await.1;
+        let kept = sent(None, || async { Ok(host.dialled(&ONE.repeat(3))) }).await.1;
         assert!(kept.is_some());
         tokio::time::sleep(AGE_MAX).await;
-        let (result, kept) = sent(kept, no_dial()).await;
+        let (result, kept) = sent(kept, no_dial).await;
         assert!(result == DeliveryResult::Delivered && kept.is_none());
     }
 
@@ -212,8 +309,8 @@ mod tests {
             (&[DONE, DONE, "354 go", DONE, DONE], "closed behind MAIL"),
         ] {
             let host = NextHost::default();
-            let kept = sent(None, async { Ok(host.dialled(first)) }).await.1;
-            let (result, _) = sent(kept, async { Ok(host.dialled(&ONE)) }).await;
+            let kept = sent(None, || async { Ok(host.dialled(first)) }).await.1;
+            let (result, _) = sent(kept, || async { Ok(host.dialled(&ONE)) }).await;
             assert_eq!(result, DeliveryResult::Delivered, "{what}");
             assert_eq!((host.count("EHLO"), host.count("text")), (2, 2), "{what}");
         }
@@ -229,20 +326,20 @@ mod tests {
         ] {
             let host = NextHost::default();
             let replies: Vec<&str> = ONE.into_iter().chain([DONE, DONE, "354 go"]).chain(last).collect();
-            let kept = sent(None, async { Ok(host.dialled(&replies)) }).await.1;
+            let kept = sent(None, || async { Ok(host.dialled(&replies)) }).await.1;
             assert!(kept.is_some());
-            assert_eq!(sent(kept, async { Ok(host.dialled(&ONE)) }).await.0, result);
+            assert_eq!(sent(kept, || async { Ok(host.dialled(&ONE)) }).await.0, result);
             assert_eq!((host.count("EHLO"), host.count("text")), (1, 2));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_new_connection_that_fails_is_the_result() {
-        assert_eq!(sent(None, no_dial()).await.0, transient(None, Enhanced::new(4, 4, 1)));
-        let silent = async { std::future::pending().await };
+        assert_eq!(sent(None, no_dial).await.0, transient(None, Enhanced::new(4, 4, 1)));
+        let silent = || async { std::future::pending().await };
         assert_eq!(sent(None, silent).await.0, transient(None, Enhanced::new(4, 4, 1)));
         let host = NextHost::default();
-        let (result, kept) = sent(None, async { Ok(host.dialled(&["421 4.3.2 closing"])) }).await;
+        let (result, kept) = sent(None, || async { Ok(host.dialled(&["421 4.3.2 closing"])) }).await;
         assert_eq!(result, transient(421, Enhanced::new(4, 3, 2)));
         assert!(kept.is_none());
         assert_eq!(host.count("EHLO"), 1);
@@ -265,8 +362,10 @@ mod tests {
             // Open, and read no more.
             stream
         });
-        let kept = sent(None, async { Ok(Box::new(ours) as BoxStream) }).await.1;
-        let (result, _) = sent(kept, async { Ok(host.dialled(&ONE)) }).await;
+        let once = Mutex::new(Some(ours));
+        let dial = || async { Ok(Box::new(once.lock().unwrap().take().unwrap()) as BoxStream) };
+        let kept = sent(None, dial).await.1;
+        let (result, _) = sent(kept, || async { Ok(host.dialled(&ONE)) }).await;
         assert_eq!(result, transient(None, Enhanced::new(4, 4, 2)));
         assert_eq!(host.count("EHLO"), 0);
         drop(speaks.await.unwrap());

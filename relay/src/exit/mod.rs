@@ -4,24 +4,33 @@
 //! record is tried again with the same bytes: the one duplicate that SMTP cannot avoid.
 
 mod channel;
+mod exchangers;
 mod queue;
+mod report;
+mod security;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keypacks::deposit::class_bytes;
-use mailbox::relay_store::{Delivery, DeliveryId, DepositOrder, Outcome};
+use mailbox::relay_store::{Delivery, DeliveryId, Outcome};
 use mailbox::{RelayStore, StoreError};
-use smtp_bridge::message::{self, Action, Address, Recipient, Report};
-use smtp_bridge::names;
+use smtp_bridge::message::Action;
 use smtp_bridge::net::stopped;
 use smtp_bridge::smtp::{DeliveryResult, Domain, Enhanced, Mailbox, ReversePath};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use self::channel::{Channel, Parcel, send};
+use self::channel::{Channel, Line, Parcel, Sent, send};
+use self::exchangers::{LOOP, Shunned, Step, Way};
 use self::queue::{Berth, Queue};
-use crate::{Relay, seal};
+use self::report::{Cause, report};
+use self::security::{Security, Tls};
+use crate::Relay;
+use crate::config::{Route, host_of};
+
+pub(crate) use self::security::Securities;
+pub use self::security::SecurityError;
 
 /// Longest sleep when the store cannot say when the next delivery is due.
 const BLIND: Duration = Duration::from_secs(5);
@@ -32,24 +41,47 @@ const LATER_S: u64 = 600;
 
 /// A place at a next host, kept until the end of its delivery is on the disk, and the connection if it can go on.
 struct Place {
-    route: String,
+    host: String,
     channel: Option<Channel>,
+}
+
+/// How a try ended.
+struct Tried {
+    result: DeliveryResult,
+    /// The host that spoke last, where it is one that the world can look up.
+    remote: Option<String>,
+    /// The place at its host that the delivery still has.
+    place: Option<Place>,
+}
+
+impl From<DeliveryResult> for Tried {
+    fn from(result: DeliveryResult) -> Self {
+        Tried {
+            result,
+            remote: None,
+            place: None,
+        }
+    }
 }
 
 /// What the workers share.
 struct Exit<S> {
     relay: Arc<Relay<S>>,
     queue: Mutex<Queue<Channel>>,
+    shunned: Mutex<Shunned>,
+    securities: Securities,
     /// Something changed that the loop sleeps on.
     wake: Notify,
 }
 
 /// Delivers what is due until `stop` turns true.
-pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, securities: Securities, mut stop: watch::Receiver<bool>) {
     let mut changed = relay.store.spool_changed();
     let exit = Arc::new(Exit {
         relay,
         queue: Mutex::default(),
+        shunned: Mutex::default(),
+        securities,
         wake: Notify::new(),
     });
     while !*stop.borrow() {
@@ -95,6 +127,10 @@ async fn work<S: RelayStore>(exit: Arc<Exit<S>>) {
 impl<S: RelayStore> Exit<S> {
     fn queue(&self) -> MutexGuard<'_, Queue<Channel>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shunned(&self) -> MutexGuard<'_, Shunned> {
+        self.shunned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows the queue what is due, if it has nothing left.
@@ -152,52 +188,48 @@ impl<S: RelayStore> Exit<S> {
             self.record(id, Outcome::Retry { at }).await;
             return true;
         };
-        let Some((result, place)) = self.try_once(id, &delivery).await else {
+        let Some(tried) = self.try_once(id, &delivery).await else {
             return false;
         };
-        if let DeliveryResult::Transient { code, status } = result {
+        if let DeliveryResult::Transient { code, status } = tried.result {
             relay.waiting.deferred(id, code, status);
         }
-        let outcome = judge(relay, &delivery, result);
+        let outcome = judge(relay, &delivery, &tried);
         match outcome {
             Outcome::Delivered => relay.metrics.delivered.count(),
-            Outcome::Retry { .. } => relay.metrics.deferred.count(),
+            Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
             Outcome::Failed { .. } => relay.metrics.failed.count(),
         }
         drop(delivery);
         drop(room);
         self.record(id, outcome).await;
         drop(hold);
-        if let Some(Place { route, channel }) = place {
-            let surplus = self.queue().end(&route, channel, Instant::now());
-            close(surplus.into_iter().collect()).await;
+        if let Some(Place { host, channel }) = tried.place {
+            self.leave(&host, channel).await;
         }
         true
     }
 
-    /// How it ended, and the place at its host that it still has. `None`: its host is full.
-    async fn try_once(&self, id: DeliveryId, delivery: &Delivery) -> Option<(DeliveryResult, Option<Place>)> {
+    /// Gives a place at a host back.
+    async fn leave(&self, host: &str, channel: Option<Channel>) {
+        let surplus = self.queue().end(host, channel, Instant::now());
+        close(surplus.into_iter().collect()).await;
+    }
+
+    /// How it ended. `None`: its host is full.
+    async fn try_once(&self, id: DeliveryId, delivery: &Delivery) -> Option<Tried> {
         let relay = &self.relay;
-        let nowhere = |result| Some((result, None));
         // Both were checked when the delivery was accepted; the route can have gone since.
         let (Some(domain), Some(reverse_path), Some(recipient)) = (
             Domain::parse(&relay.config.domain),
             ReversePath::parse(&delivery.reverse_path),
             Mailbox::parse(&delivery.recipient),
         ) else {
-            return nowhere(DeliveryResult::Permanent {
+            let permanent = DeliveryResult::Permanent {
                 code: None,
                 status: Enhanced::new(5, 1, 3),
-            });
-        };
-        let Some(route) = relay.config.route(recipient.domain().as_str()) else {
-            return nowhere(DeliveryResult::Transient {
-                code: None,
-                status: Enhanced::new(4, 4, 4),
-            });
-        };
-        let Berth::Free(kept) = self.queue().begin(&route, id) else {
-            return None;
+            };
+            return Some(permanent.into());
         };
         let parcel = Parcel {
             domain: &domain,
@@ -205,15 +237,110 @@ impl<S: RelayStore> Exit<S> {
             recipient: &recipient,
             message: &delivery.message,
         };
-        let (result, channel) = send(kept, relay.host.dial(&route), &parcel).await;
-        Some((result, Some(Place { route, channel })))
+        match relay.config.route(recipient.domain().as_str()) {
+            Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
+            Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,
+            Some(Route::Exchangers(to)) => self.to_exchangers(id, &to, &parcel).await,
+            None => {
+                let transient = DeliveryResult::Transient {
+                    code: None,
+                    status: Enhanced::new(4, 4, 4),
+                };
+                Some(transient.into())
+            }
+        }
+    }
+
+    /// To the host of a route, always and alone.
+    async fn to_fixed(&self, id: DeliveryId, at: &str, security: &Security, parcel: &Parcel<'_>) -> Option<Tried> {
+        let Berth::Free(kept) = self.queue().begin(at, id) else {
+            return None;
+        };
+        let line = Line {
+            dial: || self.relay.host.dial(at),
+            host: host_of(at).unwrap_or(at),
+            security,
+            is_own: true,
+        };
+        let (sent, channel) = send(kept, &line, parcel).await;
+        let result = match sent {
+            Sent::Judged(result) | Sent::Unreached(result) => result,
+            Sent::Own => LOOP,
+        };
+        let place = Place {
+            host: at.to_owned(),
+            channel,
+        };
+        Some(Tried {
+            place: Some(place),
+            ..result.into()
+        })
+    }
+
+    /// To the first of a domain's exchangers that can be spoken with.
+    async fn to_exchangers(&self, id: DeliveryId, domain: &str, parcel: &Parcel<'_>) -> Option<Tried> {
+        let host = &self.relay.host;
+        let security = self.securities.of(domain);
+        let mut way = match Way::of(domain, &self.relay.config, host).await {
+            Ok(way) => way,
+            Err(result) => return Some(result.into()),
+        };
+        let mut latest = None;
+        loop {
+            let target = match way.next().await {
+                Step::Dial(target) => target,
+                Step::End(result) => return Some(latest.unwrap_or_else(|| result.into())),
+            };
+            // One provider serves many domains under many names: its places are counted where they are.
+            let place = match security.tls {
+                Tls::Required(_) => format!("{} {}", target.address, target.host),
+                Tls::Never | Tls::Offered(_) => target.address.to_string(),
+            };
+            let tried = |result| Tried {
+                remote: Some(target.host.clone()),
+                ..Tried::from(result)
+            };
+            let verdict = self.shunned().verdict(&place, Instant::now());
+            if let Some(result) = verdict {
+                latest = Some(tried(result));
+                continue;
+            }
+            let Berth::Free(kept) = self.queue().begin(&place, id) else {
+                return None;
+            };
+            let line = Line {
+                dial: || host.net.dial(target.address),
+                host: &target.host,
+                security: &security,
+                is_own: false,
+            };
+            let (sent, channel) = send(kept, &line, parcel).await;
+            match sent {
+                Sent::Judged(result) => {
+                    self.shunned().remove(&place);
+                    let place = Some(Place { host: place, channel });
+                    return Some(Tried { place, ..tried(result) });
+                }
+                Sent::Unreached(result) => {
+                    // A host that takes others meanwhile has its places full, and no more.
+                    if self.queue().is_alone(&place) {
+                        let wait = self.relay.config.retry_s.first().copied().unwrap_or(u64::MAX);
+                        let wait = Duration::from_secs(wait);
+                        self.shunned().add(&place, result, Instant::now(), wait);
+                    }
+                    latest = Some(tried(result));
+                }
+                Sent::Own => way.cut(),
+            }
+            self.leave(&place, channel).await;
+        }
     }
 
     /// Returns once the end of a try is on the disk.
     async fn record(&self, id: DeliveryId, outcome: Outcome) {
         let relay = &self.relay;
         let is_gone = matches!(outcome, Outcome::Delivered);
-        if !matches!(outcome, Outcome::Retry { .. }) {
+        if !matches!(outcome, Outcome::Retry { .. } | Outcome::Delayed { .. }) {
             relay.waiting.ended(id);
         }
         let now = || relay.host.clock.unix_seconds();
@@ -237,7 +364,8 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
     loop {
         let again = match outcome {
             Outcome::Delivered => Outcome::Delivered,
-            Outcome::Retry { at } => Outcome::Retry { at },
+            // The next try tells of the delay, if this cannot be told now.
+            Outcome::Retry { at } | Outcome::Delayed { at, .. } => Outcome::Retry { at },
             Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
         };
         let Err(error) = finish(outcome).await else { return };
@@ -257,7 +385,7 @@ pub(crate) async fn give_up<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> 
         return Ok(false);
     }
     let report = match relay.store.delivery(id) {
-        Ok(Some(delivery)) => report(relay, &delivery, Cause::Removed),
+        Ok(Some(delivery)) => report(relay, &delivery, Action::Failed, &Cause::Removed),
         Ok(None) => return Ok(false),
         Err(StoreError::Corrupt) => None,
         Err(error) => return Err(error),
@@ -268,62 +396,32 @@ pub(crate) async fn give_up<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> 
     Ok(true)
 }
 
-fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, result: DeliveryResult) -> Outcome {
-    let (code, status) = match result {
-        DeliveryResult::Delivered => return Outcome::Delivered,
-        DeliveryResult::Transient { code, status } => match relay.config.retry_s.get(delivery.attempts as usize) {
-            Some(wait) => {
-                return Outcome::Retry {
-                    at: relay.host.clock.unix_seconds() + wait,
-                };
-            }
-            None => (code, status),
-        },
-        DeliveryResult::Permanent { code, status } => (code, status),
+fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, tried: &Tried) -> Outcome {
+    let cause = Cause::Answer {
+        result: tried.result,
+        remote: tried.remote.as_deref(),
     };
-    Outcome::Failed {
-        report: report(relay, delivery, Cause::Answer(code, status)),
+    let told = |action| report(relay, delivery, action, &cause);
+    let (DeliveryResult::Transient { .. }, Some(wait)) =
+        (tried.result, relay.config.retry_s.get(delivery.attempts as usize))
+    else {
+        return match tried.result {
+            DeliveryResult::Delivered => Outcome::Delivered,
+            DeliveryResult::Transient { .. } | DeliveryResult::Permanent { .. } => Outcome::Failed {
+                report: told(Action::Failed),
+            },
+        };
+    };
+    let now = relay.host.clock.unix_seconds();
+    let at = now + wait;
+    let is_late = now.saturating_sub(delivery.accepted) >= relay.config.delay_notice_s;
+    if is_late && !delivery.is_delay_told {
+        return Outcome::Delayed {
+            at,
+            report: told(Action::Delayed),
+        };
     }
-}
-
-/// Why a delivery is given up.
-enum Cause {
-    /// What the next host answered, or that it did not.
-    Answer(Option<u16>, Enhanced),
-    /// The operator's word.
-    Removed,
-}
-
-/// The sender's delivery status notification, sealed for its mailbox.
-fn report<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, cause: Cause) -> Option<DepositOrder> {
-    let alias = relay.store.alias(&delivery.reverse_path)?;
-    let (status, diagnostic) = match cause {
-        Cause::Answer(Some(code), status) => (status, format!("{code} {status}")),
-        Cause::Answer(None, status) => {
-            let words = "the next host could not be reached or did not answer";
-            (status, words.to_owned())
-        }
-        Cause::Removed => {
-            let words = "the operator of this relay removed the message from its queue";
-            (Enhanced::new(5, 3, 0), words.to_owned())
-        }
-    };
-    let dsn = message::dsn(&Report {
-        reporting_mta: &relay.config.domain,
-        to: &Address::parse(&delivery.reverse_path).ok()?,
-        message_id_local: &names::random(&relay.host),
-        date: relay.host.clock.unix_seconds(),
-        recipients: &[Recipient {
-            address: &Address::parse(&delivery.recipient).ok()?,
-            action: Action::Failed,
-            status: &status.to_string(),
-            remote_mta: None,
-            diagnostic: Some(&diagnostic),
-        }],
-        original: &delivery.message,
-    });
-    let sealed = seal::message(&relay.host, "", &dsn)?;
-    Some(sealed.into_order(vec![(alias.account, alias.number)], relay.host.day()))
+    Outcome::Retry { at }
 }
 
 #[cfg(test)]
@@ -339,6 +437,7 @@ mod tests {
             told.borrow_mut().push(match outcome {
                 Outcome::Delivered => "delivered".to_owned(),
                 Outcome::Retry { at } => format!("again at {at}"),
+                Outcome::Delayed { at, .. } => format!("delayed to {at}"),
                 Outcome::Failed { .. } => "failed".to_owned(),
             });
             let result = if told.borrow().len() > 2 {
@@ -362,5 +461,7 @@ mod tests {
     async fn a_failure_that_cannot_be_told_is_one_more_try_later() {
         let failed = told(Outcome::Failed { report: None }).await;
         assert_eq!(failed, ["failed", "again at 1600", "again at 1600"]);
+        let delayed = told(Outcome::Delayed { at: 7, report: None }).await;
+        assert_eq!(delayed, ["delayed to 7", "again at 7", "again at 7"]);
     }
 }

@@ -178,6 +178,11 @@ impl<C> Queue<C> {
         Berth::Free(kept)
     }
 
+    /// Whether no other delivery is under way to `host`.
+    pub(super) fn is_alone(&self, host: &str) -> bool {
+        self.hosts.get(host).is_none_or(|next_host| next_host.under_way <= 1)
+    }
+
     /// Gives a place at `host` back, with a connection that can take another message. What waits for the host is next.
     ///
     /// Returns a connection that is not kept.

@@ -1,0 +1,114 @@
+//! What the sender is told of a delivery: a delivery status notification (RFC 3464), sealed for its mailbox.
+
+use mailbox::RelayStore;
+use mailbox::relay_store::{Delivery, DepositOrder};
+use smtp_bridge::message::{self, Action, Address, Recipient, Report};
+use smtp_bridge::names;
+use smtp_bridge::smtp::{DeliveryResult, Enhanced};
+
+use crate::{Relay, seal};
+
+/// Why a delivery is told of.
+pub(super) enum Cause<'c> {
+    /// What came of the latest try, and the host that spoke last, where it is one that the world can look up.
+    Answer {
+        result: DeliveryResult,
+        remote: Option<&'c str>,
+    },
+    /// The operator's word.
+    Removed,
+}
+
+/// The notification of a delivery that failed or is delayed. `None`: nobody has that mailbox any more.
+pub(super) fn report<S: RelayStore>(
+    relay: &Relay<S>,
+    delivery: &Delivery,
+    action: Action,
+    cause: &Cause<'_>,
+) -> Option<DepositOrder> {
+    let alias = relay.store.alias(&delivery.reverse_path)?;
+    let (status, diagnostic, remote) = match cause {
+        Cause::Answer { result, remote } => {
+            let (code, status) = codes(action, *result);
+            (status, diagnostic(code, status), *remote)
+        }
+        Cause::Removed => {
+            let words = "the operator of this relay removed the message from its queue";
+            (Enhanced::new(5, 3, 0), words.to_owned(), None)
+        }
+    };
+    let dsn = message::dsn(&Report {
+        reporting_mta: &relay.config.domain,
+        to: &Address::parse(&delivery.reverse_path).ok()?,
+        message_id_local: &names::random(&relay.host),
+        date: relay.host.clock.unix_seconds(),
+        recipients: &[Recipient {
+            address: &Address::parse(&delivery.recipient).ok()?,
+            action,
+            status: &status.to_string(),
+            remote_mta: remote,
+            diagnostic: Some(&diagnostic),
+        }],
+        original: &delivery.message,
+    });
+    let sealed = seal::message(&relay.host, "", &dsn)?;
+    Some(sealed.into_order(vec![(alias.account, alias.number)], relay.host.day()))
+}
+
+fn codes(action: Action, result: DeliveryResult) -> (Option<u16>, Enhanced) {
+    match result {
+        DeliveryResult::Delivered => (Some(250), Enhanced::new(2, 0, 0)),
+        DeliveryResult::Transient { code, status } => (code, at_the_end(action, status)),
+        DeliveryResult::Permanent { code, status } => (code, status),
+    }
+}
+
+/// What was transient is permanent once it is given up, with the same reason (RFC 3464 section 2.3.4).
+fn at_the_end(action: Action, status: Enhanced) -> Enhanced {
+    match (action, status.to_string().strip_prefix("4.")) {
+        (Action::Failed, Some(reason)) => Enhanced::parse(&format!("5.{reason}")).unwrap_or(status),
+        _ => status,
+    }
+}
+
+/// The codes of the host's reply, or our own reason. Never the reply's text: it may name an address.
+fn diagnostic(code: Option<u16>, status: Enhanced) -> String {
+    let status = status.to_string();
+    let Some(code) = code else {
+        return match status.get(1..).unwrap_or_default() {
+            ".1.2" => "the domain does not exist, or has no host that takes mail",
+            ".4.3" => "the domain name system gave no answer about the domain",
+            ".4.4" => "no host of the domain can be reached from the relay",
+            ".4.6" => "the hosts of the domain lead back to the relay",
+            ".6.3" => "the next host takes no text outside ASCII",
+            ".7.4" | ".7.5" => "the next host cannot be spoken with under TLS as the relay demands",
+            _ => "the next host could not be reached or did not answer",
+        }
+        .to_owned();
+    };
+    if code == 556 {
+        return format!("{code} {status} the domain takes no mail");
+    }
+    format!("{code} {status}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stays_the_same_when_it_becomes_final() {
+        let transient = Enhanced::new(4, 4, 1);
+        assert_eq!(at_the_end(Action::Delayed, transient).to_string(), "4.4.1");
+        assert_eq!(at_the_end(Action::Failed, transient).to_string(), "5.4.1");
+        assert_eq!(at_the_end(Action::Failed, Enhanced::new(5, 1, 1)).to_string(), "5.1.1");
+    }
+
+    #[test]
+    fn a_diagnostic_has_codes_or_our_own_words() {
+        assert_eq!(diagnostic(Some(550), Enhanced::new(5, 1, 1)), "550 5.1.1");
+        assert!(diagnostic(Some(556), Enhanced::new(5, 1, 10)).starts_with("556 5.1.10 "));
+        assert!(diagnostic(None, Enhanced::new(5, 4, 6)).contains("lead back"));
+        assert!(diagnostic(None, Enhanced::new(4, 4, 1)).contains("could not be reached"));
+    }
+}
