@@ -58,7 +58,8 @@ def process_id(path):
 
 
 class Postfix:
-    """`accept` discards what it has queued; `relay` hands it on to `sink`; `maildir` delivers it into one Maildir."""
+    """`accept` discards what it has queued; `relay` hands it on to `sink`; `maildir` delivers it into one Maildir;
+    `neighbour` does that for post.test under TLS, and hands mail for relay.test on to port `sink`."""
 
     MODES = {
         "accept": "default_transport = discard:",
@@ -66,6 +67,12 @@ class Postfix:
         "maildir": "virtual_mailbox_domains = peer.test\nvirtual_mailbox_base = {folder}/mail\n"
         "virtual_mailbox_maps = static:box/\nvirtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{gid}\n"
         "virtual_minimum_uid = 1",
+        "neighbour": "virtual_mailbox_domains = post.test\nvirtual_mailbox_base = {folder}/mail\n"
+        "virtual_mailbox_maps = static:box/\nvirtual_uid_maps = static:{uid}\nvirtual_gid_maps = static:{gid}\n"
+        "virtual_minimum_uid = 1\nsmtpd_tls_security_level = may\nsmtpd_tls_loglevel = 1\n"
+        "smtpd_tls_chain_files = {certificate.key}, {certificate.chain}\n"
+        "smtp_tls_security_level = may\ntransport_maps = inline:{{relay.test=smtp:[127.0.0.1]:{sink}}}\n"
+        "smtpd_recipient_restrictions = check_recipient_access inline:{{{{stranger.test = 550 5.1.1 no such user}}}}",
     }
     # The services that these ways take; each line as in the master.cf that Debian ships, without chroot.
     SERVICES = """
@@ -88,13 +95,14 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 """
 
-    def __init__(self, folder, port, mode, sink=0):
+    def __init__(self, folder, port, mode, sink=0, certificate=None):
         self.folder, self.port = folder, port
         for name in ("etc", "queue", "data", "mail"):
             (folder / name).mkdir(parents=True)
         shutil.chown(folder / "data", "postfix")
         shutil.chown(folder / "mail", NOBODY.pw_uid, NOBODY.pw_gid)
-        way = self.MODES[mode].format(sink=sink, folder=folder, uid=NOBODY.pw_uid, gid=NOBODY.pw_gid)
+        uid, gid = NOBODY.pw_uid, NOBODY.pw_gid
+        way = self.MODES[mode].format(sink=sink, folder=folder, uid=uid, gid=gid, certificate=certificate)
         (folder / "etc/main.cf").write_text(f"""compatibility_level = 3.6
 queue_directory = {folder}/queue
 data_directory = {folder}/data

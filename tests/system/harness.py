@@ -190,13 +190,16 @@ class Relay(Operator):
             "retry_s": [1, 1, 2, 2, 5],
             **settings,
         }
-        self.routes = {DOMAIN: self.mx}
+        self.routes, self.peers = {DOMAIN: self.mx}, {}
         self.config = folder / "posternd.toml"
 
     def start(self, *options, wait=True):
         """Starts it with the settings as they are now; `options` go behind `posternd run`."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in self.settings.items()]
+        lines = [f"{name} = {json.dumps(value)}" for name, value in self.settings.items() if value is not None]
         lines += ["[routes]", *(f"{json.dumps(name)} = {json.dumps(to)}" for name, to in self.routes.items())]
+        for peer, settings in self.peers.items():
+            lines += [f"[peers.{json.dumps(peer)}]"]
+            lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         lines += ["[prices]", *(f"{name} = {value}" for name, value in self.prices.items())]
         self.config.write_text("\n".join(lines) + "\n")
         command = [BINARIES / "posternd", "run", "--config", self.config, *options]

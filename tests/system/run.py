@@ -24,6 +24,7 @@ ORDER = [
     "tools_hold",
     "main_job",
     "hygiene",
+    "outside",
     "smtp_conformance",
     "imap_clients",
     "stock_programs",

@@ -6,9 +6,11 @@ import threading
 
 
 class ThreadedServer:
-    """Listens on a free loopback port from construction to `stop`; a subclass serves each connection in `serve`."""
+    """Listens on loopback from construction to `stop`, at a free port unless one is given; a subclass serves each
+    connection in `serve`."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=0):
+        self.host, self.port = host, port
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), daemon=True)
@@ -17,7 +19,7 @@ class ThreadedServer:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     async def serve(self, reader, writer):
         raise NotImplementedError
@@ -46,7 +48,7 @@ class ThreadedServer:
     def _run(self, started):
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=512, limit=1 << 27)
+            asyncio.start_server(self._serve, self.host, self.port, backlog=512, limit=1 << 27)
         )
         self.port = server.sockets[0].getsockname()[1]
         started.set()
