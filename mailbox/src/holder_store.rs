@@ -65,9 +65,25 @@ pub struct OutboxOrder {
     pub price: u64,
     /// What `postern outbox` shows: the subject, for instance.
     pub label: String,
+    /// By which names the message is known, here and outside.
+    pub sent: SentNames,
     /// UTC second.
     pub now: u64,
 }
+
+/// The Message-IDs of one submitted message, without angle brackets: threads hold by knowing both.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SentNames {
+    /// Address of the alias that it is sent under.
+    pub alias: String,
+    /// What the mail program named it; none if it did not.
+    pub own: Option<String>,
+    /// What the relay names it.
+    pub outside: String,
+}
+
+/// Most messages whose [`SentNames`] are kept; the oldest go first.
+pub const SENT_NAMES_MAX: u64 = 100_000;
 
 /// Where an outbox row stands. Legal moves: see [`HolderStore::answered`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -403,8 +419,14 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
         to: FolderId,
     ) -> impl Future<Output = Result<Vec<(u32, u32)>, FolderError>> + Send;
 
-    /// Whether a message with this Message-ID (without angle brackets) is or was in INBOX.
-    fn knows_message_id(&self, message_id: &str) -> Result<bool, StoreError>;
+    /// How a message that a mail program names by this Message-ID (without angle brackets) is named in what leaves under
+    /// `alias`: one sent under it by what the relay called it, one that came in by its own name. `None`: nobody outside
+    /// may learn that it is known here.
+    fn message_id_outside(&self, alias: &str, message_id: &str) -> Result<Option<String>, StoreError>;
+
+    /// How the mail program named the message that the outside knows by this Message-ID. `None`: it was not sent from
+    /// here, or has no other name.
+    fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError>;
 
     /// The aliases of the pack.
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError>;

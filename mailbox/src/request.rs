@@ -246,14 +246,60 @@ pub enum Refusal {
 }
 
 /// The envelope of a submission or of a deposit, first in the payload.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Version of this layout, 1.
-    pub version: u8,
     /// Reverse-path without angle brackets; empty is the null reverse-path.
     pub reverse_path: String,
     /// Forward-paths; empty in a deposit, whose wrap names the alias.
     pub recipients: Vec<String>,
+    /// Random octets, drawn by the sender's machine, that the exit spells into the Message-ID: so the sender knows it
+    /// beforehand. None in a deposit.
+    pub message_id: Option<MessageIdOctets>,
+}
+
+/// What a Message-ID is spelled from.
+pub type MessageIdOctets = [u8; 16];
+
+/// What both layouts of an envelope begin with, behind their version.
+#[derive(Serialize, Deserialize)]
+struct Paths {
+    reverse_path: String,
+    recipients: Vec<String>,
+}
+
+/// Version of the layout that is [`Paths`] alone.
+const PATHS_ALONE: u8 = 1;
+/// Version of the layout that is [`Paths`] and [`MessageIdOctets`].
+const WITH_MESSAGE_ID: u8 = 2;
+
+impl Envelope {
+    fn encode(&self) -> Vec<u8> {
+        let version = self.message_id.map_or(PATHS_ALONE, |_| WITH_MESSAGE_ID);
+        let mut out = vec![version];
+        // By reference: a list of strings reads the same as one of borrowed strings.
+        let paths = (&self.reverse_path, &self.recipients);
+        out = postcard::to_extend(&paths, out).expect("an envelope is plain data");
+        out.extend(self.message_id.into_iter().flatten());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (version, rest) = bytes.split_first().ok_or(Malformed)?;
+        let (paths, octets) = postcard::take_from_bytes::<Paths>(rest).map_err(|_| Malformed)?;
+        let message_id = match (*version, octets) {
+            (PATHS_ALONE, []) => None,
+            (WITH_MESSAGE_ID, octets) => Some(octets.try_into().map_err(|_| Malformed)?),
+            _ => return Err(Malformed),
+        };
+        if paths.recipients.len() > RECIPIENTS_MAX {
+            return Err(Malformed);
+        }
+        Ok(Self {
+            reverse_path: paths.reverse_path,
+            recipients: paths.recipients,
+            message_id,
+        })
+    }
 }
 
 /// Bytes from outside are not a message of this protocol. One variant on purpose: the peer is told nothing.
@@ -290,7 +336,7 @@ pub fn payload(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
 
 /// The part of a payload before the message, for bodies that are sealed while they stream in.
 pub fn payload_head(envelope: &Envelope) -> Vec<u8> {
-    let encoded = postcard::to_allocvec(envelope).expect("an envelope is plain data");
+    let encoded = envelope.encode();
     let length = u16::try_from(encoded.len()).expect("RECIPIENTS_MAX addresses of 254 bytes fit 16 bits");
     let mut out = length.to_le_bytes().to_vec();
     out.extend_from_slice(&encoded);
@@ -305,13 +351,7 @@ pub fn split_payload(payload: &[u8]) -> Result<(Envelope, &[u8]), Malformed> {
         return Err(Malformed);
     }
     let (encoded, message) = rest.split_at(length);
-    let envelope: Envelope = match postcard::take_from_bytes(encoded) {
-        Ok((envelope, [])) => envelope,
-        _ => return Err(Malformed),
-    };
-    if envelope.version != 1 || envelope.recipients.len() > RECIPIENTS_MAX {
-        return Err(Malformed);
-    }
+    let envelope = Envelope::decode(encoded)?;
     Ok((envelope, message))
 }
 
@@ -319,5 +359,49 @@ pub fn split_payload(payload: &[u8]) -> Result<(Envelope, &[u8]), Malformed> {
 pub fn fuzz(bytes: &[u8]) {
     let _ = decode::<Request>(bytes);
     let _ = decode::<Answer>(bytes);
-    let _ = split_payload(bytes);
+    if let Ok((envelope, message)) = split_payload(bytes) {
+        let again = payload(&envelope, message);
+        assert!(split_payload(&again).is_ok_and(|(read, rest)| read == envelope && rest == message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(message_id: Option<MessageIdOctets>) -> Envelope {
+        Envelope {
+            reverse_path: "a@x".to_owned(),
+            recipients: vec!["b@y".to_owned()],
+            message_id,
+        }
+    }
+
+    #[test]
+    fn both_layouts_of_an_envelope_are_read_as_they_are_written() {
+        let without = payload(&envelope(None), b"text");
+        assert_eq!(without, b"\x0a\0\x01\x03a@x\x01\x03b@ytext");
+        let octets = *b"0123456789abcdef";
+        let with = payload(&envelope(Some(octets)), b"text");
+        assert_eq!(with, b"\x1a\0\x02\x03a@x\x01\x03b@y0123456789abcdeftext");
+        for (bytes, message_id) in [(without, None), (with, Some(octets))] {
+            let (read, message) = split_payload(&bytes).unwrap_or_else(|_| panic!("{message_id:?} is well-formed"));
+            assert!(read == envelope(message_id) && message == b"text");
+        }
+    }
+
+    #[test]
+    fn an_envelope_with_octets_of_another_number_is_malformed() {
+        let with = |version: u8, octets: usize| {
+            let encoded = [&[version][..], b"\x03a@x\x01\x03b@y", &vec![7; octets]].concat();
+            let mut payload = u16::try_from(encoded.len()).expect("short").to_le_bytes().to_vec();
+            payload.extend(encoded);
+            split_payload(&payload).is_ok()
+        };
+        for octets in (0..16).chain(17..40) {
+            assert!(!with(2, octets), "{octets}");
+        }
+        assert!(with(2, 16) && with(1, 0));
+        assert!(!with(1, 16) && !with(0, 0) && !with(3, 16));
+    }
 }

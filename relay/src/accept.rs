@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keypacks::kdf;
 use mailbox::RelayStore;
 use mailbox::relay_store::{Account, Effect, Spooled};
-use mailbox::request::{Answer, Change, Operation, RECIPIENTS_MAX, Refusal, split_payload};
+use mailbox::request::{Answer, Change, Envelope, Operation, RECIPIENTS_MAX, Refusal, split_payload};
 use smtp_bridge::message::{self, Address, Policy, Sender, Stage, limits};
 use smtp_bridge::names;
 use smtp_bridge::smtp::Mailbox;
@@ -143,7 +143,7 @@ fn judge<S: RelayStore>(
 
     let policy = Policy {
         stage: Stage::Exit {
-            message_id_local: names::random(&relay.host),
+            message_id_local: message_id_local(relay, &envelope),
             domain: relay.config.domain.clone(),
             date: coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s),
         },
@@ -152,7 +152,7 @@ fn judge<S: RelayStore>(
             display_name: message::sender_name(raw),
         },
         local_address: None,
-        knows_message_id: &|_| true,
+        message_id_outside: &|id| Some(id.to_owned()),
         largest: limits::MESSAGE_BYTES_MAX,
     };
     let rebuilt = message::rebuild(raw, &policy).map_err(|_| Refusal::Message)?;
@@ -162,6 +162,15 @@ fn judge<S: RelayStore>(
         message: rebuilt.message,
         price,
     })
+}
+
+/// What the Message-ID is spelled from: drawn by the holder's machine, which keeps threads together by it. A holder that
+/// leaves it to the relay gets one all the same.
+fn message_id_local<S: RelayStore>(relay: &Relay<S>, envelope: &Envelope) -> String {
+    match &envelope.message_id {
+        Some(octets) => names::spell(octets),
+        None => names::random(&relay.host),
+    }
 }
 
 /// A recipient that mail can go to, and that a report to the sender can name if it does not arrive: a mailbox at an

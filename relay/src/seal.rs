@@ -26,9 +26,9 @@ impl Sealing {
         let dek = Dek::new(Secret::from_fn(|bytes| host.entropy.fill(bytes)));
         let mut sealer = BodySealer::new(dek.duplicate(), host.random());
         let envelope = Envelope {
-            version: 1,
             reverse_path: reverse_path.to_owned(),
             recipients: Vec::new(),
+            message_id: None,
         };
         sealer
             .push(&payload_head(&envelope))

@@ -106,7 +106,7 @@ fn rebuild(bencher: Bencher<'_, '_>, bytes: usize) {
             display_name: None,
         },
         local_address: Some(address("a@localhost")),
-        knows_message_id: &|_| false,
+        message_id_outside: &|_| None,
         largest: 1 << 20,
     };
     let message = message(bytes);

@@ -120,9 +120,9 @@ impl Session {
     /// Submits `message`, the part behind the address fields, to one recipient and waits until it is accepted.
     pub async fn submit(&mut self, recipient: &str, message: &str) -> Result<(), Failure> {
         let envelope = Envelope {
-            version: 1,
             reverse_path: self.alias.clone(),
             recipients: vec![recipient.to_owned()],
+            message_id: None,
         };
         let text = format!("From: <{}>\r\nTo: <{recipient}>\r\n{message}", self.alias);
         let mut body = request::payload(&envelope, text.as_bytes());

@@ -8,7 +8,7 @@ import email
 import email.policy
 import re
 
-from clients import message, refusal_of, submit
+from clients import Inbox, deliver, message, refusal_of, submit
 from harness import OUTSIDE, Hazard, word
 from processes import wait_until
 
@@ -114,6 +114,38 @@ class Hygiene(Hazard):
         headers = [f"In-Reply-To: <{secret}@elsewhere.test>", f"References: <{secret}@elsewhere.test>"]
         raw, _ = self.exit_of(message(self.a.alias, OUTSIDE, token, headers=headers), token)
         self.assertNotIn(secret.encode(), raw)
+
+    def test_threads_hold_though_no_identifier_of_the_client_leaves(self):
+        """M1 goes out, is answered outside, and the answer is answered: each end sees one thread by its own names."""
+        first, answer, second = word(), word(), word()
+        content = message(self.a.alias, OUTSIDE, first, headers=[f"Message-ID: <{first}@laptop.home>"])
+        raw, sent = self.exit_of(content, first)
+        self.assertNotIn(b"laptop.home", raw)
+        outside = sent["Message-ID"]
+        self.assertRegex(outside, r"^<[a-z0-9]{16}@relay\.test>$")
+        headers = [f"Message-ID: <{answer}@out.test>", f"In-Reply-To: {outside}", f"References: {outside}"]
+        deliver(self.world.relay.mx, OUTSIDE, self.a.alias, message(OUTSIDE, self.a.alias, answer, headers=headers))
+        held = Inbox(self.a).wait_for(answer)[0]
+        for field in ("In-Reply-To", "References"):
+            self.assertIn(f"{field}: <{first}@laptop.home>\r\n".encode(), held)
+        self.assertNotIn(outside.encode(), held)
+        headers = [
+            f"Message-ID: <{second}@laptop.home>", f"In-Reply-To: <{answer}@out.test>",
+            f"References: <{first}@laptop.home>\r\n <{answer}@out.test>",
+        ]  # fmt: skip
+        raw, sent = self.exit_of(message(self.a.alias, OUTSIDE, second, headers=headers), second)
+        self.assertEqual(sent["In-Reply-To"], f"<{answer}@out.test>")
+        self.assertEqual(sent["References"].split(), [outside, f"<{answer}@out.test>"])
+        self.assertNotIn(b"laptop.home", raw)
+
+    def test_what_was_sent_under_another_alias_is_not_named(self):
+        first, second = word(), word()
+        other = self.a.new_alias()
+        self.exit_of(message(self.a.alias, OUTSIDE, first, headers=[f"Message-ID: <{first}@laptop.home>"]), first)
+        headers = [f"References: <{first}@laptop.home>"]
+        submit(self.a, OUTSIDE, message(other, OUTSIDE, second, headers=headers), sender=other)
+        raw = wait_until(lambda: self.sink.with_word(second), 30, "the message outside")[0].content
+        self.assertNotIn(b"References", raw)
 
     def test_blind_recipients_stay_blind(self):
         token = word()

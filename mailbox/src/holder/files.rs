@@ -135,7 +135,7 @@ impl HolderFiles {
         self.shown.books()
     }
 
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         apply: impl FnMut(&mut HolderStage, &Write<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -466,8 +466,12 @@ impl HolderStore for HolderFiles {
         Ok(moved)
     }
 
-    fn knows_message_id(&self, message_id: &str) -> Result<bool, StoreError> {
-        self.shelf.knows_message_id(message_id)
+    fn message_id_outside(&self, alias: &str, message_id: &str) -> Result<Option<String>, StoreError> {
+        self.shelf.message_id_outside(alias, message_id)
+    }
+
+    fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError> {
+        self.shelf.message_id_here(message_id)
     }
 
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError> {

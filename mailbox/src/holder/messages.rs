@@ -15,8 +15,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::books::Books;
-use super::message_id::message_id;
-use super::rows::{COUNTS, ContentKeys, CountsRow, MESSAGE_IDS, MESSAGES, MessageRow, SUMMARIES, number_of};
+use super::rows::{COUNTS, ContentKeys, CountsRow, MESSAGES, MessageRow, SUMMARIES, number_of};
 use super::shelf::{RowKey, Shelf, body_key, summary_key};
 use super::stage::HolderStage;
 use crate::StoreError;
@@ -82,12 +81,6 @@ impl HolderStage {
         self.put_message(write, folder, &key, &entry, body, number, None)?;
         if (1..=SUMMARY_BYTES_MAX).contains(&summary.len()) {
             self.shelf.put_summary(write, &SUMMARIES, number, &key, summary)?;
-        }
-        // Of other folders are the user's own: drafts, what was sent.
-        if folder == FolderId::INBOX
-            && let Some(id) = message_id(message)
-        {
-            MESSAGE_IDS.put(write, name_of(&self.shelf, id), &())?;
         }
         self.add(write, folder, vec![entry])?;
         Ok(uid)
@@ -341,16 +334,4 @@ impl Shelf {
         let key = row.keys.as_ref().map(|keys| &keys.summary);
         self.summary(source, &SUMMARIES, row.summary, key)
     }
-
-    /// Whether a message of this id is or was there.
-    pub(super) fn knows_message_id(&self, id: &str) -> Result<bool, StoreError> {
-        let name = name_of(self, id.as_bytes());
-        let known = MESSAGE_IDS.get(&self.base.view()?, name)?;
-        Ok(known.is_some())
-    }
-}
-
-/// A Message-ID is kept as a keyed hash: the index names no correspondent's host.
-fn name_of(shelf: &Shelf, id: &[u8]) -> [u8; 32] {
-    shelf.base.vault.name("message-id", id)
 }

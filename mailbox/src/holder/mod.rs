@@ -25,6 +25,7 @@ mod outbox;
 mod rows;
 mod shelf;
 mod stage;
+mod threads;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use super::rows::{OUTBOX, OutboxEntry};
 use super::shelf::RowKey;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Flags, FolderId, OutboxOrder, OutboxRow, OutboxState};
+use crate::holder_store::{Flags, FolderId, OutboxOrder, OutboxRow, OutboxState, SENT_NAMES_MAX};
 use crate::request::{Answer, Change, Operation, RECIPIENTS_MAX, Refusal};
 
 /// Most rows; more mail is answered `Busy`, which SMTP says as a temporary failure.
@@ -78,6 +78,7 @@ impl HolderStage {
             body: Some(body),
         };
         self.tell_time(order.now);
+        self.keep_names(write, &order.sent, SENT_NAMES_MAX)?;
         self.insert_row(write, entry, &key)
     }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::shelf::Rows;
 use crate::StoreError;
 use crate::bodies::BodyName;
-use crate::holder_store::{Flags, FolderId, HolderAlias, LinkPosition, OutboxState, SpecialUse, ValueMirror};
+use crate::holder_store::{
+    Flags, FolderId, HolderAlias, LinkPosition, OutboxState, SentNames, SpecialUse, ValueMirror,
+};
 use crate::index::{Source, Write};
 use crate::request::Change;
 use crate::tables::{Single, Table};
@@ -25,6 +27,13 @@ pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
 pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.
 pub(super) const MESSAGE_IDS: Table<[u8; 32], ()> = Table::new(9);
+
+/// What submitted messages are called, the last [`crate::holder_store::SENT_NAMES_MAX`] of them.
+pub(super) const SENT: Table<u64, SentNames> = Table::new(50);
+/// Number of a row in [`SENT`], by the keyed hash of what the mail program called the message.
+pub(super) const SENT_BY_OWN: Table<[u8; 32], u64> = Table::new(51);
+/// Number of a row in [`SENT`], by the keyed hash of what the relay calls the message.
+pub(super) const SENT_BY_OUTSIDE: Table<[u8; 32], u64> = Table::new(52);
 
 /// [`OutboxEntry`] by row number.
 pub(super) const OUTBOX: Rows = Table::new(5);

@@ -9,6 +9,7 @@ mod life;
 mod mail;
 mod model;
 mod outbox;
+mod threads;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::{HolderFiles, HolderOptions, header, stage};
 use crate::disk::{Disk, MemoryDisk};
 use crate::entropy::{Entropy, SeededEntropy};
 use crate::holder_store::{
-    FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, StoreFlags,
+    FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, SentNames, StoreFlags,
 };
 use crate::{StoreError, vault};
 
@@ -124,7 +125,17 @@ fn order(label: &str, price: u64) -> OutboxOrder {
         prices: 1,
         price,
         label: label.to_owned(),
+        sent: sent(label),
         now: 1_000,
+    }
+}
+
+/// The names of a message that its mail program named after its label.
+fn sent(label: &str) -> SentNames {
+    SentNames {
+        alias: "first@relay.test".to_owned(),
+        own: Some(format!("{label}@laptop")),
+        outside: format!("{label}@relay.test"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
-use mailbox::holder_store::{HolderAlias, OutboxOrder};
+use mailbox::holder_store::{HolderAlias, OutboxOrder, SentNames};
 use mailbox::request::{self, Envelope};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::Bridge;
 use crate::message::{self, Address, LoopCounter, Policy, Sender, Stage, limits};
+use crate::names;
 use crate::smtp::replies::{self, Enhanced, Reply};
 use crate::smtp::{self, Domain, Door, ForwardPath, Limits, ReversePath};
 
@@ -21,8 +22,8 @@ pub(super) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
 // The chain of sizes: what is taken can be rebuilt, and what is rebuilt fits the largest class with its envelope.
 const _: () = assert!(SIZE_MAX <= limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(limits::MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX <= deposit::CLASS_KILOBYTES_MAX as usize * 1_000);
-/// Reverse-path and recipients at their longest.
-const ENVELOPE_BYTES_MAX: usize = 16 + (request::RECIPIENTS_MAX + 1) * 260;
+/// Reverse-path and recipients at their longest, and the octets of the Message-ID.
+const ENVELOPE_BYTES_MAX: usize = 32 + (request::RECIPIENTS_MAX + 1) * 260;
 
 /// What the submission port offers.
 pub(super) fn door() -> Door {
@@ -264,7 +265,7 @@ fn rebuild<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias, raw: &[u8]) 
             display_name: alias.display_name.clone(),
         },
         local_address: Address::parse(&bridge.local_address()).ok(),
-        knows_message_id: &|id| bridge.store.knows_message_id(id).unwrap_or(false),
+        message_id_outside: &|id| bridge.store.message_id_outside(&alias.address, id).unwrap_or(None),
         largest: limits::MESSAGE_BYTES_MAX,
     };
     message::rebuild(raw, &policy).map_err(|refusal| {
@@ -281,10 +282,11 @@ async fn take_in<S: HolderStore>(
     rebuilt: message::Rebuilt,
 ) -> Reply {
     let count = u16::try_from(recipients.len()).expect("the engine bounds recipients by 100");
+    let octets = bridge.host.random();
     let envelope = Envelope {
-        version: 1,
         reverse_path: alias.address.clone(),
         recipients,
+        message_id: Some(octets),
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &rebuilt.message));
     drop(rebuilt.message);
@@ -314,6 +316,11 @@ async fn take_in<S: HolderStore>(
         prices,
         price,
         label: rebuilt.subject,
+        sent: SentNames {
+            alias: alias.address.clone(),
+            own: rebuilt.message_id,
+            outside: names::message_id(&octets, &bridge.store.facts().relay_domain),
+        },
         now: bridge.host.clock.unix_seconds(),
     };
     match bridge.store.enqueue(order).await {

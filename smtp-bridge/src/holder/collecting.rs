@@ -8,6 +8,7 @@
 //! one. Nothing is kept here that the store has not: a link that is cut, or a store that refuses, leaves deposits
 //! pending or unconfirmed, and the next collecting begins with those.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 
@@ -23,7 +24,7 @@ use super::courier::{Ended, compose, unexpected};
 use super::requests::{Incoming, Line, Requests};
 use crate::imap;
 use crate::link::LinkError;
-use crate::message::Notice;
+use crate::message::{self, Notice};
 use crate::net::{Host, Promise};
 
 /// Most bodies that are asked for at one time: enough for the line to be busy while a commit is under way.
@@ -343,6 +344,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             self.batch.abandoned.push((index, self.compose(&Notice::Damaged)));
             return Ok(());
         };
+        let message = self.named_as_here(message)?;
         let now = self.host.clock.unix_seconds();
         self.batch.opened.push(OpenedDeposit {
             index,
@@ -352,6 +354,25 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         });
         self.batch.digests.push((index, digest));
         Ok(())
+    }
+
+    /// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
+    fn named_as_here(&self, message: Vec<u8>) -> Result<Vec<u8>, Ended> {
+        // Nothing else is looked up: what the relay calls a message ends in its domain.
+        let ending = format!("@{}", self.store.facts().relay_domain);
+        let failed = Cell::new(None);
+        let name_here = |id: &str| {
+            id.ends_with(&ending).then_some(())?;
+            self.store.message_id_here(id).unwrap_or_else(|error| {
+                failed.set(Some(error));
+                None
+            })
+        };
+        let renamed = message::rename_message_ids(&message, &name_here);
+        match failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(renamed.unwrap_or(message)),
+        }
     }
 
     fn take_refusal(&mut self, pending: &PendingDeposit, answer: &Answer) -> Result<(), Ended> {

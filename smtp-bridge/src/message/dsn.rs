@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::address::{Address, Mailbox};
 use super::emit::{BOUNDARY, Writer};
+use super::envelope;
 use super::header::{self, Headless};
 use super::limits::HEADER_BYTES_MAX;
 use super::text::Text;
@@ -106,6 +107,10 @@ pub fn dsn(report: &Report<'_>) -> Vec<u8> {
     out.mailboxes("From", &[from]);
     out.mailboxes("To", &[to]);
     out.text("Subject", worst.unwrap_or(Action::Failed).subject());
+    // A mail program shows the report beside the message that it is about.
+    let about = envelope::message_id_of(report.original);
+    out.message_ids("In-Reply-To", about.as_slice());
+    out.message_ids("References", about.as_slice());
     out.line("Auto-Submitted: auto-replied");
     out.line("MIME-Version: 1.0");
     out.open_multipart("multipart/report; report-type=delivery-status");

@@ -136,7 +136,8 @@ impl Writer {
         self.field(name, tokens);
     }
 
-    fn message_ids(&mut self, name: &str, ids: &[String]) {
+    /// A field of message identifiers; nothing when there are none.
+    pub(super) fn message_ids(&mut self, name: &str, ids: &[String]) {
         self.field(name, ids.iter().map(|id| format!("<{id}>")));
     }
 

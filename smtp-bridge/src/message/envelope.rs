@@ -1,8 +1,8 @@
 //! The allow-listed header fields of a message, read into their meaning.
 
 use super::address::{self, Mailbox};
-use super::header::Header;
-use super::limits::{MESSAGE_ID_LENGTH_MAX, RECIPIENT_COUNT_MAX, REFERENCE_COUNT_MAX};
+use super::header::{self, Header, Headless};
+use super::limits::{HEADER_BYTES_MAX, MESSAGE_ID_LENGTH_MAX, RECIPIENT_COUNT_MAX, REFERENCE_COUNT_MAX};
 use super::policy::{Policy, Stage};
 use super::refusal::Refusal;
 use super::words;
@@ -14,6 +14,8 @@ pub(super) struct Envelope {
     pub(super) subject: String,
     pub(super) in_reply_to: Vec<String>,
     pub(super) references: Vec<String>,
+    /// What the client calls the message, if it does by a name that other messages can refer to.
+    pub(super) message_id: Option<String>,
 }
 
 impl Envelope {
@@ -30,6 +32,7 @@ impl Envelope {
             subject: words::collapse(&words::decode(&header.one("Subject")?.unwrap_or_default())?),
             in_reply_to: message_ids(header, "In-Reply-To", policy)?,
             references: message_ids(header, "References", policy)?,
+            message_id: own_message_id(header),
         })
     }
 }
@@ -89,6 +92,20 @@ pub(super) fn own_mailbox(policy: &Policy<'_>) -> Mailbox {
     }
 }
 
+/// The client's Message-ID. It goes no further: what cannot be read is as good as none.
+fn own_message_id(header: &Header<'_>) -> Option<String> {
+    let text = header.all("Message-ID").next()?.ok()?;
+    let (_, bracketed) = text.split_once('<')?;
+    let (id, _) = bracketed.split_once('>')?;
+    is_message_id(id).then(|| id.to_owned())
+}
+
+/// The identifier of a whole message, or of its header alone.
+pub(super) fn message_id_of(message: &[u8]) -> Option<String> {
+    let (header, _) = header::split(message, HEADER_BYTES_MAX, Headless::Refuse).ok()?;
+    own_message_id(&header)
+}
+
 /// The last identifiers of a field that may leave, without angle brackets.
 fn message_ids(header: &Header<'_>, name: &str, policy: &Policy<'_>) -> Result<Vec<String>, Refusal> {
     let text = header.one(name)?.unwrap_or_default();
@@ -98,16 +115,18 @@ fn message_ids(header: &Header<'_>, name: &str, policy: &Policy<'_>) -> Result<V
         .map(|(id, _)| id)
         .filter(|id| is_message_id(id))
         // The bridge has asked already; the relay could not.
-        .filter(|id| policy.stage != Stage::Bridge || (policy.knows_message_id)(id))
+        .filter_map(|id| match policy.stage {
+            Stage::Bridge => (policy.message_id_outside)(id).filter(|id| is_message_id(id)),
+            Stage::Exit { .. } => Some(id.to_owned()),
+        })
         .take(REFERENCE_COUNT_MAX)
-        .map(str::to_owned)
         .collect();
     ids.reverse();
     Ok(ids)
 }
 
 /// `id-left "@" id-right` (RFC 5322 section 3.6.4), wide enough for what is found in the wild.
-fn is_message_id(id: &str) -> bool {
+pub(super) fn is_message_id(id: &str) -> bool {
     let is_inside = |byte: u8| byte.is_ascii_graphic() && !b"<>()\\\",;:[]".contains(&byte);
     let has_two_sides = id
         .split_once('@')

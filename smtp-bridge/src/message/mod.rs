@@ -24,6 +24,7 @@ mod parts;
 mod policy;
 mod refusal;
 mod text;
+mod thread;
 mod words;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use header::{LoopCounter, header_value, received_count};
 pub use notice::{Notice, notice};
 pub use policy::{Policy, Sender, Stage};
 pub use refusal::Refusal;
+pub use thread::rename_message_ids;
 
 use envelope::Envelope;
 use header::Headless;
@@ -50,6 +52,8 @@ pub struct Rebuilt {
     pub warnings: Vec<Warning>,
     /// The subject as text, for the sender's own lists.
     pub subject: String,
+    /// What the client called the message, without angle brackets: its answers will name it so.
+    pub message_id: Option<String>,
 }
 
 /// Something that was let through, but that the sender may not expect.
@@ -80,6 +84,7 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
         message,
         warnings: content.warnings,
         subject: envelope.subject,
+        message_id: envelope.message_id,
     })
 }
 
@@ -99,7 +104,7 @@ pub fn fuzz(bytes: &[u8]) {
             display_name: None,
         },
         local_address: Some(address("a@localhost")),
-        knows_message_id: &|id| id.len() % 2 == 0,
+        message_id_outside: &|id| (id.len() % 2 == 0).then(|| id.to_owned()),
         largest: 1 << 20,
     };
     let bridge = policy(Stage::Bridge);
@@ -112,6 +117,7 @@ pub fn fuzz(bytes: &[u8]) {
     bytes.chunks(3).for_each(|chunk| counter.feed(chunk));
     assert_eq!(counter.count(), received_count(bytes));
     fuzz_report(bytes);
+    thread::fuzz(bytes);
     let Ok(first) = rebuild(bytes, &bridge) else { return };
     assert_is_canonical(&first.message);
     assert_eq!(

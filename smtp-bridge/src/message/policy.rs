@@ -11,9 +11,9 @@ pub struct Policy<'a> {
     /// Another spelling of the sender's address, known only on the sender's machine (`login@localhost`):
     /// accepted in From, replaced by the alias in To and Cc.
     pub local_address: Option<Address>,
-    /// Whether a message with this identifier (without angle brackets) lies in this mailbox. Asked at the bridge only:
-    /// an identifier from elsewhere would show which other mailbox the user reads.
-    pub knows_message_id: &'a dyn Fn(&str) -> bool,
+    /// How the outside knows the message that the client names by this identifier (both without angle brackets), if it
+    /// knows it at all. Asked at the bridge only: an identifier from elsewhere would show which other mailbox the user reads.
+    pub message_id_outside: &'a dyn Fn(&str) -> Option<String>,
     /// Largest rebuilt message in bytes, the exit's own lines not counted; [`limits::MESSAGE_BYTES_MAX`](super::limits::MESSAGE_BYTES_MAX) or less.
     pub largest: usize,
 }

@@ -59,9 +59,9 @@ impl Bench {
         let deposits = steps.iter().zip(lengths).map(|(step, length)| {
             let dek = || Dek::new(Secret::new([u8::try_from(step.index % 256).expect("below"); 32]));
             let envelope = Envelope {
-                version: 1,
                 reverse_path: "a@b".to_owned(),
                 recipients: Vec::new(),
+                message_id: None,
             };
             let mut sealer = BodySealer::new(dek(), [3; 16]);
             let payload = request::payload(&envelope, &text(step.index, *length));

@@ -12,7 +12,7 @@ use mailbox::Entropy;
 use mailbox::disk::{Disk, MemoryDisk};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
-use mailbox::holder_store::OutboxOrder;
+use mailbox::holder_store::{OutboxOrder, SentNames};
 use mailbox::request;
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -170,6 +170,11 @@ async fn work_with(
         prices: 1,
         price: 110,
         label: "Lunch".to_owned(),
+        sent: SentNames {
+            alias: "first@relay.test".to_owned(),
+            own: None,
+            outside: "lunch@relay.test".to_owned(),
+        },
         now: 1_000,
     };
     store.enqueue(order).await.expect("durable");

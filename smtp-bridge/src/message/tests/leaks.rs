@@ -73,7 +73,7 @@ fn no_canary_outside_the_allow_list_gets_through() {
     for policy in [bridge(), exit()] {
         let policy = Policy {
             local_address: bridge().local_address,
-            knows_message_id: &|_| false,
+            message_id_outside: &|_| None,
             ..policy
         };
         let is_exit = policy.stage != Stage::Bridge;
@@ -102,6 +102,28 @@ fn only_identifiers_of_this_mailbox_stay_in_a_thread() {
         "{text}"
     );
     assert!(!text.contains("In-Reply-To"));
+}
+
+#[test]
+fn what_was_sent_from_here_is_named_as_the_outside_knows_it() {
+    let answer = "Message-ID: <own-3@laptop.home>\r\nIn-Reply-To: <own-1@laptop.home>\r\n\
+        References: <own-1@laptop.home> <known-2@x> <own 9@laptop.home>\r\n\r\n";
+    let rebuilt = rebuilt(answer).expect("an answer");
+    assert_eq!(rebuilt.message_id.as_deref(), Some("own-3@laptop.home"));
+    let text = String::from_utf8(rebuilt.message).expect("ASCII");
+    assert!(
+        text.contains("In-Reply-To: <known-1@laptop.home>\r\nReferences: <known-1@laptop.home> <known-2@x>\r\n"),
+        "{text}"
+    );
+    for unnamed in [
+        "",
+        "Message-ID: bare@x\r\n",
+        "Message-ID: <two words@x>\r\n",
+        "Message-ID: <>\r\n",
+    ] {
+        let rebuilt = super::rebuilt(format!("{unnamed}Subject: x\r\n\r\n")).expect("a message");
+        assert_eq!(rebuilt.message_id, None, "{unnamed}");
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn a_delivery_report_is_readable_by_people_and_machines() {
         From: Mail Delivery <postmaster@relay.test>\r\n\
         To: heron@relay.test\r\n\
         Subject: Undelivered: your message was returned\r\n\
+        In-Reply-To: <k7f3@relay.test>\r\n\
+        References: <k7f3@relay.test>\r\n\
         Auto-Submitted: auto-replied\r\n\
         MIME-Version: 1.0\r\n\
         Content-Type: multipart/report; report-type=delivery-status; boundary=\"=_part\"\r\n\

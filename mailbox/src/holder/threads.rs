@@ -1,0 +1,104 @@
+//! Message-IDs, here and outside: what lets threads hold though no identifier of a mail program leaves.
+//!
+//! ```text
+//! SENT             number -> alias, the mail program's identifier, the relay's
+//! SENT_BY_OWN      keyed hash of the first -> number
+//! SENT_BY_OUTSIDE  keyed hash of the second -> number
+//! MESSAGE_IDS      keyed hash of the identifier of what came in
+//! ```
+//!
+//! What a mail program stores itself (a copy of what it sent, mail from another account) teaches nothing here: an answer
+//! that names it would show which other mailbox its user reads.
+
+use crate::index::{Source, Write};
+
+use super::message_id::message_id;
+use super::rows::{MESSAGE_IDS, SENT, SENT_BY_OUTSIDE, SENT_BY_OWN};
+use super::shelf::Shelf;
+use super::stage::HolderStage;
+use crate::StoreError;
+use crate::holder_store::SentNames;
+use crate::tables::Table;
+
+impl HolderStage {
+    /// Keeps what a submitted message is called, and forgets the oldest where there are more than `most`.
+    pub(super) fn keep_names(&mut self, write: &Write<'_>, names: &SentNames, most: u64) -> Result<(), StoreError> {
+        let last = SENT.last_key(write, (0, u64::MAX))?;
+        let number = last.map_or(0, |last| last + 1);
+        SENT.put(write, number, names)?;
+        if let Some(own) = &names.own {
+            SENT_BY_OWN.put(write, self.shelf.own_name(own), &number)?;
+        }
+        SENT_BY_OUTSIDE.put(write, self.shelf.outside_name(&names.outside), &number)?;
+        match number.checked_sub(most) {
+            Some(aged) => self.forget_names(write, aged),
+            None => Ok(()),
+        }
+    }
+
+    fn forget_names(&mut self, write: &Write<'_>, number: u64) -> Result<(), StoreError> {
+        let Some(names) = SENT.get(write, number)? else {
+            return Ok(());
+        };
+        SENT.remove(write, number)?;
+        let of_own = names.own.iter().map(|own| (&SENT_BY_OWN, self.shelf.own_name(own)));
+        let of_outside = [(&SENT_BY_OUTSIDE, self.shelf.outside_name(&names.outside))];
+        for (table, name) in of_own.chain(of_outside) {
+            // A mail program that sends the same text again gives the name to the later message.
+            if table.get(write, name)? == Some(number) {
+                table.remove(write, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the identifier of a message that came in.
+    pub(super) fn keep_name_of_collected(&mut self, write: &Write<'_>, message: &[u8]) -> Result<(), StoreError> {
+        match message_id(message) {
+            Some(id) => MESSAGE_IDS.put(write, self.shelf.collected_name(id), &()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Shelf {
+    /// See [`crate::HolderStore::message_id_outside`].
+    pub(super) fn message_id_outside(&self, alias: &str, id: &str) -> Result<Option<String>, StoreError> {
+        let view = self.base.view()?;
+        if let Some(names) = sent(&view, &SENT_BY_OWN, self.own_name(id))? {
+            // Sent under another alias: naming it here would tie the two together.
+            return Ok((names.alias == alias).then_some(names.outside));
+        }
+        if MESSAGE_IDS.get(&view, self.collected_name(id.as_bytes()))?.is_some() {
+            return Ok(Some(id.to_owned()));
+        }
+        let names = sent(&view, &SENT_BY_OUTSIDE, self.outside_name(id))?;
+        Ok(names.filter(|names| names.alias == alias).map(|names| names.outside))
+    }
+
+    /// See [`crate::HolderStore::message_id_here`].
+    pub(super) fn message_id_here(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let names = sent(&self.base.view()?, &SENT_BY_OUTSIDE, self.outside_name(id))?;
+        Ok(names.and_then(|names| names.own))
+    }
+
+    /// Identifiers are found by keyed hashes: the names of rows show no correspondent's host.
+    fn collected_name(&self, id: &[u8]) -> [u8; 32] {
+        self.base.vault.name("message-id", id)
+    }
+
+    fn own_name(&self, id: &str) -> [u8; 32] {
+        self.base.vault.name("message-id/own", id.as_bytes())
+    }
+
+    fn outside_name(&self, id: &str) -> [u8; 32] {
+        self.base.vault.name("message-id/outside", id.as_bytes())
+    }
+}
+
+fn sent(source: &impl Source, table: &Table<[u8; 32], u64>, name: [u8; 32]) -> Result<Option<SentNames>, StoreError> {
+    match table.get(source, name)? {
+        Some(number) => SENT.get(source, number),
+        None => Ok(None),
+    }
+}
