@@ -9,7 +9,7 @@ use keypacks::kdf;
 use mailbox::RelayStore;
 use mailbox::relay_store::{Account, Effect, Spooled};
 use mailbox::request::{Answer, Change, Envelope, Operation, RECIPIENTS_MAX, Refusal, split_payload};
-use smtp_bridge::message::{self, Address, Policy, Sender, Stage, limits};
+use smtp_bridge::message::{self, Address, Html, Policy, Sender, Stage, Traces, limits};
 use smtp_bridge::names;
 use smtp_bridge::smtp::Mailbox;
 use zeroize::Zeroizing;
@@ -141,6 +141,7 @@ fn judge<S: RelayStore>(
         }
     }
 
+    let no_traces = Traces::NONE;
     let policy = Policy {
         stage: Stage::Exit {
             message_id_local: message_id_local(relay, &envelope),
@@ -153,6 +154,8 @@ fn judge<S: RelayStore>(
         },
         local_address: None,
         message_id_outside: &|id| Some(id.to_owned()),
+        html: Html::Drop,
+        traces: &no_traces,
         largest: limits::MESSAGE_BYTES_MAX,
     };
     let rebuilt = message::rebuild(raw, &policy).map_err(|_| Refusal::Message)?;

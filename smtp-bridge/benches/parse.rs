@@ -6,7 +6,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use mailbox::holder_store::Flags;
 use smtp_bridge::imap::{self, MemoryStore, Step};
-use smtp_bridge::message::{self, Address, Policy, Sender, Stage};
+use smtp_bridge::message::{self, Address, Html, Policy, Sender, Stage, Traces};
 use smtp_bridge::smtp::{self, Domain, Event, replies};
 
 fn main() {
@@ -99,6 +99,7 @@ fn imap_command(bencher: Bencher<'_, '_>, command: &str) {
 #[divan::bench(args = SIZES)]
 fn rebuild(bencher: Bencher<'_, '_>, bytes: usize) {
     let address = |text: &str| Address::parse(text).expect("an address");
+    let no_traces = Traces::NONE;
     let policy = Policy {
         stage: Stage::Bridge,
         sender: Sender {
@@ -107,6 +108,8 @@ fn rebuild(bencher: Bencher<'_, '_>, bytes: usize) {
         },
         local_address: Some(address("a@localhost")),
         message_id_outside: &|_| None,
+        html: Html::Drop,
+        traces: &no_traces,
         largest: 1 << 20,
     };
     let message = message(bytes);

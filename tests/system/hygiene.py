@@ -7,9 +7,13 @@ One byte of that at the recipient's, and the pseudonym is worth little.
 import email
 import email.policy
 import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 from clients import Inbox, deliver, message, refusal_of, submit
-from harness import OUTSIDE, Hazard, word
+from harness import OUTSIDE, Hazard, World, word
 from processes import wait_until
 
 ALLOWED = {
@@ -18,7 +22,12 @@ ALLOWED = {
 }  # fmt: skip
 
 
-class Hygiene(Hazard):
+ARMOURS = Path(__file__).parents[2] / "smtp-bridge/src/message/tests/openpgp"
+
+
+class Leaving(Hazard):
+    """What the tests of this file need."""
+
     def setUp(self):
         self.sink, self.a, self.b = self.world.sink, self.world.a, self.world.b
 
@@ -28,6 +37,14 @@ class Hygiene(Hazard):
         raw = wait_until(lambda: self.sink.with_word(token), 30, "the message outside")[0].content
         return raw, email.message_from_bytes(raw, policy=email.policy.default)
 
+    def refused(self, content):
+        """Code and text of the refusal of a message that must not leave."""
+        code, text = refusal_of(lambda: submit(self.a, OUTSIDE, content))
+        self.assertEqual(code, 554)
+        return text
+
+
+class Hygiene(Leaving):
     def test_only_allowed_headers_leave(self):
         token, secret = word(), word("secret")
         telling = [
@@ -173,3 +190,105 @@ class Hygiene(Hazard):
         self.assertEqual(parsed.defects, [])
         for name in ("From", "To", "Subject", "Date", "Message-ID"):
             self.assertEqual(len(parsed.get_all(name)), 1, name)
+
+
+def settled_world():
+    """A system whose sender keeps HTML and has told the bridge who he is."""
+    world = World()
+    settings = world.a.data / "bridge.toml"
+    world.a.stop()
+    text = "".join(line for line in settings.read_text().splitlines(True) if not line.startswith("html"))
+    settings.write_text('html = "keep"\nreal_addresses = ["Me@Work.example", "Alice Liddell"]\n' + text)
+    world.a.start()
+    world.a.settled()
+    return world
+
+
+class Settled(Leaving):
+    make = staticmethod(settled_world)
+
+    def letter(self, token, body, *headers):
+        return message(self.a.alias, OUTSIDE, token, body, ["MIME-Version: 1.0", *headers])
+
+    def test_html_that_is_kept_is_written_anew_with_its_pictures(self):
+        token, secret = word(), word("secret")
+        body = (
+            f"--b\r\nContent-Type: text/html\r\n\r\n<html><head><style>.{secret}{{}}</style></head><!-- {secret} -->"
+            f"<p class={secret} onclick={secret}>Hello <a href=https://x.test/>there</a><script>{secret}</script>"
+            f"<img src=cid:{secret}@laptop.home alt=cat><img src=https://track.test/{secret}>\r\n"
+            f"--b\r\nContent-Type: image/png\r\nContent-ID: <{secret}@laptop.home>\r\n"
+            "Content-Transfer-Encoding: base64\r\n\r\nAAECAw==\r\n--b--\r\n"
+        )
+        raw, parsed = self.exit_of(self.letter(token, body, "Content-Type: multipart/related; boundary=b"), token)
+        self.assertNotIn(secret.encode(), raw)
+        kinds = [part.get_content_type() for part in parsed.walk()]
+        self.assertEqual(
+            kinds, ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
+        )
+        page = '<p>Hello <a href="https://x.test/">there</a><img src="cid:image.1@part" alt="cat"></p>\n'
+        self.assertEqual(parsed.get_body(("html",)).get_content(), page)
+        picture = list(parsed.walk())[-1]
+        self.assertEqual((picture["Content-ID"], picture.get_content()), ("<image.1@part>", b"\0\1\2\3"))
+
+    def test_a_trace_of_the_user_is_refused_with_its_place_and_passes_when_meant(self):
+        quoted = "Content-Transfer-Encoding: quoted-printable"
+        for body, headers, place in [
+            ("hello\r\n\r\nyours, alice  LIDDELL\r\n", (), "line 3 of the text"),
+            ("> To: m=65=40work.ex=\r\nample\r\n", (quoted,), "the quotation in line 1 of the text"),
+            ("x", ("Cc: Alice Liddell <c@out.test>",), "To or Cc"),
+            ("<a href=mailto:me%40work.example>x</a>", ("Content-Type: text/html",), "the HTML"),
+            ("x", ("Content-Type: application/pdf; name=alice_liddell.pdf",), "the name of file 1"),
+        ]:
+            token = word()
+            with self.subTest(place=place):
+                text = self.refused(self.letter(token, body, *headers))
+                self.assertIn("5.7.1", text)
+                self.assertIn(place, text)
+                self.assertNotIn("work.example", text.lower())
+                raw, _ = self.exit_of(self.letter(token, body, "X-Postern-Pass: traces", *headers), token)
+                self.assertNotIn(b"Postern", raw)
+
+    def test_openpgp_that_names_somebody_else_is_refused(self):
+        def armour(name):
+            return (ARMOURS / f"{name}.asc").read_text().replace("\n", "\r\n")
+
+        for name in ("key-other", "key-certified", "key-own"):
+            self.assertIn("an OpenPGP key or block names someone else", self.refused(self.letter(word(), armour(name))))
+        for name in ("clear-other", "sig-other", "packed", "clear-own"):
+            self.assertIn("a signature names its signer", self.refused(self.letter(word(), armour(name))))
+        token = word()
+        raw, _ = self.exit_of(self.letter(token, armour("encrypted")), token)
+        self.assertIn(b"-----BEGIN PGP MESSAGE-----\r\n\r\n", raw)
+        self.assertNotIn(b"canary", raw)
+
+    def test_a_signature_passes_when_asked_for_and_verifies_and_the_user_is_warned(self):
+        if not shutil.which("gpg"):
+            self.skipTest("gpg is not installed")
+        token, secret = word(), word("secret")
+        part = "Content-Type: text/plain; charset=us-ascii\r\n\r\nMeet me  \r\n\tat noon.\r\n"
+        with tempfile.TemporaryDirectory() as home:
+
+            def gpg(*options, octets=b""):
+                command = ["gpg", "--homedir", home, "--batch", "--yes", "--passphrase", "", "--pinentry-mode", "loopback"]
+                return subprocess.run([*command, *options], input=octets, capture_output=True, check=True).stdout
+
+            gpg("--quick-gen-key", "signer@out.test", "ed25519", "sign", "never")
+            try:
+                signature = gpg("--armor", "--comment", secret, "--detach-sign", octets=part.encode()).decode()
+                signature = signature.replace("\n", "\r\n")
+                body = (
+                    f"--{secret}\r\n{part}\r\n--{secret}\r\nContent-Type: application/pgp-signature; name={secret}.asc\r\n\r\n"
+                    f"{signature}\r\n--{secret}--\r\n"
+                )
+                kind = f'Content-Type: multipart/signed; protocol="application/pgp-signature"; boundary={secret}'
+                self.assertIn("X-Postern-Pass", self.refused(self.letter(token, body, kind)))
+                raw, parsed = self.exit_of(self.letter(token, body, kind, "X-Postern-Pass: signed"), token)
+                self.assertNotIn(secret.encode(), raw)
+                signed = raw.split(b"--=_signed\r\n")[1].removesuffix(b"\r\n")
+                self.assertEqual(signed, part.encode())
+                detached = Path(home) / "detached"
+                detached.write_bytes(parsed.get_payload()[1].get_payload(decode=True))
+                gpg("--verify", str(detached), "-", octets=signed)
+            finally:
+                subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+        Inbox(self.a).wait_for("names its signer")

@@ -12,6 +12,7 @@ mod lookout;
 mod page;
 mod reading;
 mod submission;
+mod warned;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::holder::{self, HolderConfig, HolderHandle};
+use crate::message::{Html, Traces};
 use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
 use crate::{control, names, smtp};
 pub use autoconfig::autoconfig;
@@ -50,10 +52,21 @@ pub struct BridgeConfig {
     pub page: Option<PageAt>,
     /// When the user is told something.
     pub notices: NoticeSettings,
+    /// What leaves beyond the text, and what must not.
+    pub hygiene: Hygiene,
     /// The holder's end of the link.
     pub holder: HolderConfig,
     /// For tests of erasure alone: keeps every used key.
     pub keep_used_keys: bool,
+}
+
+/// What the user settled about messages that leave.
+#[derive(Clone, Default)]
+pub struct Hygiene {
+    /// What becomes of HTML.
+    pub html: Html,
+    /// Real addresses and names that must not leave.
+    pub traces: Traces,
 }
 
 /// Where the local page is.
@@ -110,6 +123,8 @@ struct Bridge<S> {
     diary: Mutex<Diary>,
     /// What IMAP sessions were told of.
     recent: crate::imap::Recent,
+    hygiene: Hygiene,
+    warned: warned::Warned,
     stop: watch::Sender<bool>,
 }
 
@@ -173,6 +188,8 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         room: Arc::new(Semaphore::new(SUBMISSION_BYTES_MAX)),
         spending: tokio::sync::Mutex::default(),
         recent,
+        hygiene: config.hygiene,
+        warned: warned::Warned::default(),
         stop: stop.clone(),
     });
 

@@ -216,6 +216,8 @@ pub(super) mod tests {
             room: Arc::new(Semaphore::new(0)),
             spending: tokio::sync::Mutex::default(),
             recent: imap::Recent::default(),
+            hygiene: super::super::Hygiene::default(),
+            warned: super::super::warned::Warned::default(),
             stop,
         })
     }

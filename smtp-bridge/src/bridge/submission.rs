@@ -82,7 +82,7 @@ impl<S: HolderStore> Bridge<S> {
         address.eq_ignore_ascii_case(&self.local_address())
     }
 
-    fn local_address(&self) -> String {
+    pub(super) fn local_address(&self) -> String {
         format!("{}@localhost", self.user)
     }
 
@@ -266,6 +266,8 @@ fn rebuild<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias, raw: &[u8]) 
         },
         local_address: Address::parse(&bridge.local_address()).ok(),
         message_id_outside: &|id| bridge.store.message_id_outside(&alias.address, id).unwrap_or(None),
+        html: bridge.hygiene.html,
+        traces: &bridge.hygiene.traces,
         largest: limits::MESSAGE_BYTES_MAX,
     };
     message::rebuild(raw, &policy).map_err(|refusal| {
@@ -324,7 +326,10 @@ async fn take_in<S: HolderStore>(
         now: bridge.host.clock.unix_seconds(),
     };
     match bridge.store.enqueue(order).await {
-        Ok(_) => replies::ACCEPTED,
+        Ok(_) => {
+            bridge.warn(&rebuilt.warnings).await;
+            replies::ACCEPTED
+        }
         Err(StoreError::Busy | StoreError::Full) => replies::NO_ROOM,
         Err(_) => replies::TRY_LATER,
     }

@@ -87,6 +87,8 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             user,
             smtp: args.smtp,
             imap: args.imap,
+            html: Default::default(),
+            real_addresses: Vec::new(),
             page: Some(args.page),
             socks: args.socks,
             notices: Default::default(),

@@ -291,6 +291,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
         dir: args.dir,
         smtp,
         imap,
+        hygiene: settings.hygiene(),
         page: page.map(|at| PageAt {
             at,
             // What was asked for by name is not to be somewhere else without a word.

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::process::Failure;
-use crate::bridge::NoticeSettings;
+use crate::bridge::{Hygiene, NoticeSettings};
+use crate::message::{Html, Traces};
 
 const FILE: &str = "bridge.toml";
 
@@ -28,6 +30,12 @@ pub struct Settings {
     pub smtp: SocketAddr,
     /// Where mail programs read.
     pub imap: SocketAddr,
+    /// What becomes of HTML in what is sent.
+    #[serde(default)]
+    pub html: Html,
+    /// Real addresses and names of the user: a message with one of them in it is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub real_addresses: Vec<String>,
     /// Where the local page is. Without it there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<SocketAddr>,
@@ -40,6 +48,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What leaves, and what must not.
+    pub(super) fn hygiene(&self) -> Hygiene {
+        Hygiene {
+            html: self.html,
+            traces: Traces::new(&self.real_addresses),
+        }
+    }
+
     /// Reads the settings in `dir`.
     pub fn read(dir: &Path) -> Result<Self, Failure> {
         let path = dir.join(FILE);
@@ -75,7 +91,14 @@ pub(super) fn check_user(user: &str) -> Result<(), Failure> {
 /// Writes a file beside its place and moves it there durably: after a power cut there is the old one or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = std::fs::File::create(&fresh)?;
+    // It can hold who the user is.
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;

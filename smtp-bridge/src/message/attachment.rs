@@ -1,6 +1,7 @@
 //! What is kept of an attachment besides its bytes: a media type and a file name, in one spelling.
 
 use super::limits::FILE_NAME_BYTES_MAX;
+use super::policy::Pass;
 use super::refusal::Refusal;
 use super::words::collapse;
 
@@ -61,10 +62,17 @@ const TYPES: &[(&str, &str)] = &[
     ("zip", "application/zip"),
 ];
 
-/// Refuses the types whose inside is another message, a signature, or a client's own container.
-pub(super) fn check_type(media_type: &str) -> Result<(), Refusal> {
+/// Files of S/MIME by their extension: detached signatures first.
+const SIGNATURE_EXTENSIONS: &[&str] = &["p7s"];
+const CERTIFICATE_EXTENSIONS: &[&str] = &["p12", "p7b", "p7c", "p7m", "p7z", "pfx"];
+
+/// Refuses the types whose inside is another message, a signature, or a client's own container. A signature whose signer
+/// can be read is looked into later.
+pub(super) fn check_type(media_type: &str, pass: Pass) -> Result<(), Refusal> {
     match media_type {
-        "multipart/signed" | "application/pgp-signature" => Err(Refusal::Signed),
+        "application/pgp-signature" | "application/pgp-keys" => Ok(()),
+        "application/pkcs7-signature" | "application/x-pkcs7-signature" if pass.signed => Ok(()),
+        "multipart/signed" => Err(Refusal::Signed),
         "application/pkcs7-signature" | "application/x-pkcs7-signature" => Err(Refusal::Signed),
         "multipart/mixed" | "multipart/alternative" | "multipart/related" | "multipart/parallel" => Ok(()),
         "application/ms-tnef" | "application/vnd.ms-tnef" | "application/applefile" => Err(Refusal::MediaType),
@@ -78,6 +86,21 @@ pub(super) fn check_type(media_type: &str) -> Result<(), Refusal> {
             _ if other.starts_with("multipart/") => Err(Refusal::MediaType),
             _ => Ok(()),
         },
+    }
+}
+
+/// Refuses the files of S/MIME that have another type. Certificates in them name somebody, and are not looked into.
+pub(super) fn check_name(name: Option<&str>, pass: Pass) -> Result<(), Refusal> {
+    let extension = name
+        .and_then(|name| name.rsplit_once('.'))
+        .map(|(_, extension)| extension);
+    let is_of = |known: &[&str]| {
+        extension.is_some_and(|extension| known.iter().any(|known| known.eq_ignore_ascii_case(extension)))
+    };
+    match () {
+        () if is_of(SIGNATURE_EXTENSIONS) && !pass.signed => Err(Refusal::Signed),
+        () if is_of(CERTIFICATE_EXTENSIONS) => Err(Refusal::Encrypted),
+        () => Ok(()),
     }
 }
 

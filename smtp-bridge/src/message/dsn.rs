@@ -106,28 +106,28 @@ pub fn dsn(report: &Report<'_>) -> Vec<u8> {
     out.origin(report.message_id_local, report.reporting_mta, report.date);
     out.mailboxes("From", &[from]);
     out.mailboxes("To", &[to]);
-    out.text("Subject", worst.unwrap_or(Action::Failed).subject());
+    out.text_field("Subject", worst.unwrap_or(Action::Failed).subject());
     // A mail program shows the report beside the message that it is about.
     let about = envelope::message_id_of(report.original);
     out.message_ids("In-Reply-To", about.as_slice());
     out.message_ids("References", about.as_slice());
     out.line("Auto-Submitted: auto-replied");
     out.line("MIME-Version: 1.0");
-    out.open_multipart("multipart/report; report-type=delivery-status");
+    out.open_multipart("multipart/report; report-type=delivery-status", BOUNDARY);
     part(&mut out, "text/plain", &explanation(report));
-    out.delimiter();
+    out.delimiter(BOUNDARY);
     out.line("Content-Type: message/delivery-status");
     out.line("");
     out.bytes.extend_from_slice(&status(report));
     part(&mut out, "text/rfc822-headers", &original_header(report.original));
-    out.close_multipart();
+    out.close_multipart(BOUNDARY);
     out.bytes
 }
 
 fn part(out: &mut Writer, media_type: &str, content: &str) {
     let mut text = Text::default();
     text.add(&content.replace('\0', ""), None).expect("NUL was taken out");
-    out.delimiter();
+    out.delimiter(BOUNDARY);
     out.text_part(media_type, &text, usize::MAX)
         .expect("no bound is reached");
 }

@@ -7,15 +7,19 @@ use super::encode;
 use super::envelope::{Envelope, own_mailbox};
 use super::limits::REBUILT_HEADER_BYTES_MAX;
 use super::params::file_name_lines;
-use super::parts::{Attachment, Content};
+use super::parts::{Attachment, Content, image_id};
 use super::policy::{Policy, Stage};
 use super::refusal::Refusal;
 use super::text::Text;
 use super::words;
 
-/// The boundary of every multipart we write. `=_` cannot stand in quoted-printable or base64, and text that has it is not
-/// sent as 7bit: so one constant does, and shows nothing.
+/// The boundaries of the multiparts we write. `=_` cannot stand in quoted-printable or base64, and text that has one of them
+/// is not sent as 7bit: so constants do, and show nothing. None begins with another.
 pub(super) const BOUNDARY: &str = "=_part";
+const ALTERNATIVE_BOUNDARY: &str = "=_alternative";
+const RELATED_BOUNDARY: &str = "=_related";
+pub(super) const SIGNED_BOUNDARY: &str = "=_signed";
+pub(super) const BOUNDARIES: &[&str] = &[BOUNDARY, ALTERNATIVE_BOUNDARY, RELATED_BOUNDARY, SIGNED_BOUNDARY];
 
 /// Where folded lines end.
 const LINE_MAX: usize = 76;
@@ -48,7 +52,7 @@ pub(super) fn message(envelope: &Envelope, content: &Content<'_>, policy: &Polic
     out.mailboxes("From", &[own_mailbox(policy)]);
     out.mailboxes("To", &envelope.to);
     out.mailboxes("Cc", &envelope.cc);
-    out.text("Subject", &envelope.subject);
+    out.text_field("Subject", &envelope.subject);
     out.message_ids("In-Reply-To", &envelope.in_reply_to);
     out.message_ids("References", &envelope.references);
     if out.bytes.len() - exit_lines > REBUILT_HEADER_BYTES_MAX {
@@ -62,11 +66,19 @@ pub(super) fn message(envelope: &Envelope, content: &Content<'_>, policy: &Polic
 
 /// Upper bound of the body's size in the usual case: growing by doubling would hold the message several times.
 fn body_length_max(content: &Content<'_>) -> usize {
-    let attachments = content.attachments.iter().map(|attachment| {
-        let name = attachment.name.as_ref().map_or(0, String::len);
-        PART_LINES_BYTES + 4 * name + encode::base64_lines_length(attachment.bytes_max())
+    let files = content.images.iter().chain(&content.attachments).map(|file| {
+        let name = file.name.as_ref().map_or(0, String::len);
+        PART_LINES_BYTES + 4 * name + encode::base64_lines_length(file.bytes_max())
     });
-    PART_LINES_BYTES + content.text.encoded_length() + attachments.sum::<usize>()
+    let html = content
+        .html
+        .as_ref()
+        .map_or(0, |html| 3 * PART_LINES_BYTES + html.encoded_length());
+    let signed = content
+        .signed
+        .as_ref()
+        .map_or(0, |signed| 64 * 1_024 + signed.part.len());
+    PART_LINES_BYTES + content.text.encoded_length() + html + signed + files.sum::<usize>()
 }
 
 /// A message being written.
@@ -112,7 +124,7 @@ impl Writer {
     }
 
     /// A field of collapsed text.
-    pub(super) fn text(&mut self, name: &str, text: &str) {
+    pub(super) fn text_field(&mut self, name: &str, text: &str) {
         let folds = text.split(' ').all(|word| word.len() <= WORD_MAX);
         match words::is_plain(text) && folds {
             true => self.field(name, text.split(' ').filter(|word| !word.is_empty())),
@@ -144,22 +156,62 @@ impl Writer {
     /// The rest of the header and the body: one text, or a mixed multipart of the text, unless it is empty, and the attachments.
     fn body(&mut self, content: &Content<'_>, length_max: usize) -> Result<(), Refusal> {
         self.line("MIME-Version: 1.0");
-        if content.attachments.is_empty() {
-            return self.text_part("text/plain", &content.text, length_max);
+        if let Some(signed) = &content.signed {
+            signed.write(self);
+            return self.within(length_max);
         }
-        self.open_multipart("multipart/mixed");
-        if !content.text.is_empty() {
-            self.delimiter();
-            self.text_part("text/plain", &content.text, length_max)?;
+        if content.attachments.is_empty() {
+            return self.text(content, length_max);
+        }
+        self.open_multipart("multipart/mixed", BOUNDARY);
+        if !content.text.is_empty() || content.html.is_some() {
+            self.delimiter(BOUNDARY);
+            self.text(content, length_max)?;
         }
         for attachment in &content.attachments {
-            self.delimiter();
-            self.attachment(attachment)?;
-            if self.bytes.len() > length_max {
-                return Err(Refusal::TooLarge);
+            self.delimiter(BOUNDARY);
+            self.file(attachment, None)?;
+            self.within(length_max)?;
+        }
+        self.close_multipart(BOUNDARY);
+        self.within(length_max)
+    }
+
+    /// What is to be read: plain text, and beside it HTML if there is any.
+    fn text(&mut self, content: &Content<'_>, length_max: usize) -> Result<(), Refusal> {
+        match &content.html {
+            None => self.text_part("text/plain", &content.text, length_max),
+            Some(html) if content.text.is_empty() => self.html(html, &content.images, length_max),
+            Some(html) => {
+                self.open_multipart("multipart/alternative", ALTERNATIVE_BOUNDARY);
+                self.delimiter(ALTERNATIVE_BOUNDARY);
+                self.text_part("text/plain", &content.text, length_max)?;
+                self.delimiter(ALTERNATIVE_BOUNDARY);
+                self.html(html, &content.images, length_max)?;
+                self.close_multipart(ALTERNATIVE_BOUNDARY);
+                self.within(length_max)
             }
         }
-        self.close_multipart();
+    }
+
+    /// HTML with the pictures that it shows (RFC 2387).
+    fn html(&mut self, html: &Text, images: &[Attachment<'_>], length_max: usize) -> Result<(), Refusal> {
+        if images.is_empty() {
+            return self.text_part("text/html", html, length_max);
+        }
+        self.open_multipart("multipart/related; type=\"text/html\"", RELATED_BOUNDARY);
+        self.delimiter(RELATED_BOUNDARY);
+        self.text_part("text/html", html, length_max)?;
+        for (image, number) in images.iter().zip(1..) {
+            self.delimiter(RELATED_BOUNDARY);
+            self.file(image, Some(number))?;
+            self.within(length_max)?;
+        }
+        self.close_multipart(RELATED_BOUNDARY);
+        self.within(length_max)
+    }
+
+    fn within(&self, length_max: usize) -> Result<(), Refusal> {
         if self.bytes.len() > length_max {
             Err(Refusal::TooLarge)
         } else {
@@ -168,19 +220,19 @@ impl Writer {
     }
 
     /// Ends the header with the Content-Type of a multipart; the parameters as they are.
-    pub(super) fn open_multipart(&mut self, content_type: &str) {
-        self.line(&format!("Content-Type: {content_type}; boundary=\"{BOUNDARY}\""));
+    pub(super) fn open_multipart(&mut self, content_type: &str, boundary: &str) {
+        self.line(&format!("Content-Type: {content_type}; boundary=\"{boundary}\""));
         self.line("");
     }
 
     /// Begins a part.
-    pub(super) fn delimiter(&mut self) {
-        self.line(&format!("--{BOUNDARY}"));
+    pub(super) fn delimiter(&mut self, boundary: &str) {
+        self.line(&format!("--{boundary}"));
     }
 
     /// Ends a multipart.
-    pub(super) fn close_multipart(&mut self) {
-        self.line(&format!("--{BOUNDARY}--"));
+    pub(super) fn close_multipart(&mut self, boundary: &str) {
+        self.line(&format!("--{boundary}--"));
     }
 
     /// A text with its MIME fields.
@@ -191,15 +243,19 @@ impl Writer {
         text.encode(&mut self.bytes, length_max)
     }
 
-    /// A file with its MIME fields. The charset of a text file is told only when it is certain: the bytes stay as they are.
-    fn attachment(&mut self, attachment: &Attachment<'_>) -> Result<(), Refusal> {
-        let bytes = attachment.bytes()?;
-        let is_utf8 = attachment.media_type.starts_with("text/") && std::str::from_utf8(&bytes).is_ok();
+    /// A file with its MIME fields, attached or shown as a picture of this number. The charset of a text file is told only when it is certain: the bytes stay as they are.
+    fn file(&mut self, file: &Attachment<'_>, number: Option<usize>) -> Result<(), Refusal> {
+        let bytes = file.bytes()?;
+        let is_utf8 = file.media_type.starts_with("text/") && std::str::from_utf8(&bytes).is_ok();
         let charset = if is_utf8 { "; charset=utf-8" } else { "" };
-        self.line(&format!("Content-Type: {}{charset}", attachment.media_type));
+        self.line(&format!("Content-Type: {}{charset}", file.media_type));
         self.line("Content-Transfer-Encoding: base64");
-        let mut disposition = "Content-Disposition: attachment".to_owned();
-        for line in attachment.name.as_deref().map(file_name_lines).unwrap_or_default() {
+        if let Some(number) = number {
+            self.line(&format!("Content-ID: <{}>", image_id(number)));
+        }
+        let shown = if number.is_some() { "inline" } else { "attachment" };
+        let mut disposition = format!("Content-Disposition: {shown}");
+        for line in file.name.as_deref().map(file_name_lines).unwrap_or_default() {
             disposition += ";\r\n ";
             disposition += &line;
         }

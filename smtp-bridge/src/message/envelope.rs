@@ -4,7 +4,8 @@ use super::address::{self, Mailbox};
 use super::header::{self, Header, Headless};
 use super::limits::{HEADER_BYTES_MAX, MESSAGE_ID_LENGTH_MAX, RECIPIENT_COUNT_MAX, REFERENCE_COUNT_MAX};
 use super::policy::{Policy, Stage};
-use super::refusal::Refusal;
+use super::refusal::{Place, Refusal};
+use super::traces::Traces;
 use super::words;
 
 /// What is kept of a header. From is not here: it is the policy's.
@@ -34,6 +35,20 @@ impl Envelope {
             references: message_ids(header, "References", policy)?,
             message_id: own_message_id(header),
         })
+    }
+}
+
+impl Envelope {
+    /// Refuses traces of the user in what others see of the header.
+    pub(super) fn check_traces(&self, traces: &Traces) -> Result<(), Refusal> {
+        if traces.are_in(&self.subject) {
+            return Err(Refusal::Trace(Place::Subject));
+        }
+        let is_trace = |mailbox: &Mailbox| traces.are_in(&mailbox.name) || traces.are_in(mailbox.address.as_str());
+        match self.to.iter().chain(&self.cc).any(is_trace) {
+            true => Err(Refusal::Trace(Place::Recipients)),
+            false => Ok(()),
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! clients with the same thing to say send the same bytes. What has no place in the meaning does not exist any more; what cannot be
 //! read is refused. It is pure: the bridge runs it before the outbox, the exit relay again before delivery, on what the bridge made.
 //!
+//! Beside what is said stands what it gives away: [`Traces`] of the user, and the keys and signatures of others, are refused; a field
+//! of the client's, `X-Postern-Pass`, lets them through where they are meant.
+//!
 //! [`dsn()`] and [`notice()`] write messages of our own, with the same writer.
 //!
 //! Not here: SMTP envelopes (Bcc is only there), signing, IMAP structures, time and randomness.
@@ -19,12 +22,15 @@ mod header;
 mod html;
 pub mod limits;
 mod notice;
+mod openpgp;
 mod params;
 mod parts;
 mod policy;
 mod refusal;
+mod signed;
 mod text;
 mod thread;
+mod traces;
 mod words;
 
 #[cfg(test)]
@@ -35,9 +41,10 @@ pub use dsn::{Action, Recipient, Report, dsn};
 pub(crate) use encode::base64;
 pub use header::{LoopCounter, header_value, received_count};
 pub use notice::{Notice, notice};
-pub use policy::{Policy, Sender, Stage};
-pub use refusal::Refusal;
+pub use policy::{Html, Policy, Sender, Stage};
+pub use refusal::{Place, Refusal};
 pub use thread::rename_message_ids;
+pub use traces::Traces;
 
 use envelope::Envelope;
 use header::Headless;
@@ -57,12 +64,14 @@ pub struct Rebuilt {
 }
 
 /// Something that was let through, but that the sender may not expect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Warning {
     /// The message had HTML only; its text was taken.
     HtmlConverted,
-    /// OpenPGP armour stands in the text: keys and signatures in it can name another identity.
+    /// OpenPGP armour stands in the text. What it names was looked at; that it was used shows.
     OpenPgpInText,
+    /// A signature was let through, as was asked for: it names its signer.
+    SignaturePassed,
 }
 
 /// Builds the message that leaves from the one that the client wrote.
@@ -77,8 +86,12 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
         return Err(Refusal::Nul);
     }
     let (header, body) = header::split(raw, limits::HEADER_BYTES_MAX, Headless::AllBody)?;
+    let pass = policy.pass(&header)?;
     let envelope = Envelope::read(&header, policy)?;
-    let content = Content::read(&header, body, policy.largest)?;
+    if !pass.traces {
+        envelope.check_traces(policy.traces)?;
+    }
+    let content = Content::read(&header, body, policy, pass)?;
     let message = emit::message(&envelope, &content, policy)?;
     Ok(Rebuilt {
         message,
@@ -97,8 +110,11 @@ pub fn sender_name(rebuilt_by_bridge: &[u8]) -> Option<String> {
 /// Rebuilds arbitrary bytes as bridge and exit would and asserts everything that is promised of the result.
 pub fn fuzz(bytes: &[u8]) {
     let address = |text: &str| Address::parse(text).expect("a valid address");
-    let policy = |stage| Policy {
+    let traces = Traces::new(&["me@work.example", "Alice Liddell"]);
+    let policy = |stage, html| Policy {
         stage,
+        html,
+        traces: &traces,
         sender: Sender {
             address: address("alias@relay.test"),
             display_name: None,
@@ -107,25 +123,35 @@ pub fn fuzz(bytes: &[u8]) {
         message_id_outside: &|id| (id.len() % 2 == 0).then(|| id.to_owned()),
         largest: 1 << 20,
     };
-    let bridge = policy(Stage::Bridge);
-    let exit = policy(Stage::Exit {
+    let exit = Stage::Exit {
         message_id_local: "x".into(),
         domain: "relay.test".into(),
         date: 0,
-    });
+    };
+    let exit = policy(exit, Html::Drop);
     let mut counter = LoopCounter::default();
     bytes.chunks(3).for_each(|chunk| counter.feed(chunk));
     assert_eq!(counter.count(), received_count(bytes));
     fuzz_report(bytes);
     thread::fuzz(bytes);
-    let Ok(first) = rebuild(bytes, &bridge) else { return };
+    openpgp::fuzz(bytes);
+    for html in [Html::Drop, Html::Keep] {
+        fuzz_rebuild(bytes, &policy(Stage::Bridge, html), &exit);
+    }
+}
+
+/// Rebuilds at the bridge, again there and at the exit.
+fn fuzz_rebuild(bytes: &[u8], bridge: &Policy<'_>, exit: &Policy<'_>) {
+    let Ok(first) = rebuild(bytes, bridge) else { return };
     assert_is_canonical(&first.message);
+    // What was let through is let through by asking for it again: the field has gone.
+    let asked = [b"X-Postern-Pass: signed, traces\r\n", &first.message[..]].concat();
     assert_eq!(
-        rebuild(&first.message, &bridge).map(|again| again.message),
+        rebuild(&asked, bridge).map(|again| again.message),
         Ok(first.message.clone()),
         "idempotent"
     );
-    let last = rebuild(&first.message, &exit)
+    let last = rebuild(&first.message, exit)
         .expect("the exit takes what the bridge made")
         .message;
     let lines = b"Date: Thu, 1 Jan 1970 00:00:00 +0000\r\nMessage-ID: <x@relay.test>\r\n";
@@ -135,7 +161,7 @@ pub fn fuzz(bytes: &[u8]) {
         "the exit adds two fields"
     );
     assert_eq!(
-        rebuild(&last, &exit).map(|again| again.message),
+        rebuild(&last, exit).map(|again| again.message),
         Ok(last),
         "idempotent at the exit"
     );
@@ -185,9 +211,11 @@ fn assert_is_canonical(message: &[u8]) {
         "Content-Type",
         "Content-Transfer-Encoding",
         "Content-Disposition",
+        "Content-ID",
     ];
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.ends_with("\r\n"), "a final line end");
+    let is_signed = text.contains("\r\nContent-Type: multipart/signed;\r\n");
     let mut in_header = true;
     for line in text.split_terminator("\r\n") {
         assert!(
@@ -199,6 +227,10 @@ fn assert_is_canonical(message: &[u8]) {
             let name = line.split_once(": ").map(|(name, _)| name);
             assert!(name.is_some_and(|name| FIELDS.contains(&name)), "only allowed fields");
         }
-        in_header = (in_header && !line.is_empty()) || line == format!("--{}", emit::BOUNDARY);
+        // What is signed has the fields that its signer gave it.
+        let begins_part = line
+            .strip_prefix("--")
+            .is_some_and(|line| emit::BOUNDARIES.contains(&line) && !is_signed);
+        in_header = (in_header && !line.is_empty()) || begins_part;
     }
 }

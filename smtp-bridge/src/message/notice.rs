@@ -1,5 +1,6 @@
 //! Notices of the bridge to its user, as messages in INBOX. They never leave the machine.
 
+use super::Warning;
 use super::address::{Address, Mailbox};
 use super::emit::Writer;
 use super::text::Text;
@@ -63,6 +64,8 @@ pub enum Notice<'a> {
     Expired,
     /// A message to the user arrived damaged.
     Damaged,
+    /// Something was let through that its sender may not expect.
+    Warned(Warning),
     /// The relay refused a message for good.
     Refused {
         /// Its subject.
@@ -84,6 +87,9 @@ impl Notice<'_> {
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
             Notice::Expired => "A message to you has expired".into(),
             Notice::Damaged => "A message to you is damaged".into(),
+            Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
+            Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
+            Notice::Warned(Warning::SignaturePassed) => "A signature was sent, and names its signer".into(),
             Notice::Refused { subject, .. } => format!("Not sent: {subject}"),
         }
     }
@@ -124,9 +130,30 @@ impl Notice<'_> {
             ),
             Notice::Expired => "The relay keeps mail for a limited time. A message to you was not collected\nwithin it and is gone.\n".into(),
             Notice::Damaged => "A message to you does not open: what the relay served is not what it had\nsealed. Its key is kept, in case the relay's operator can put it right.\n".into(),
+            Notice::Warned(warning) => warned(*warning).into(),
             Notice::Refused { subject, reason } => {
                 format!("The relay did not take this message, and nothing was charged:\n\n    {subject}\n\n{reason}\n")
             }
+        }
+    }
+}
+
+fn warned(warning: Warning) -> &'static str {
+    match warning {
+        Warning::HtmlConverted => {
+            "A message that you sent was HTML alone. Its text was sent, without its\nappearance: HTML shows the program that made it. \
+             A line in bridge.toml,\n\n    html = \"keep\"\n\nlets it leave too, written anew with the few elements that a text \
+             needs.\n\nThis is told once a day at most.\n"
+        }
+        Warning::OpenPgpInText => {
+            "A message that you sent has an OpenPGP block in its text. Keys and signatures\nin it were looked at, and name no one but \
+             your alias. That you use OpenPGP, and\nto which keys something is encrypted, can be seen.\n\nThis is told once a day at \
+             most.\n"
+        }
+        Warning::SignaturePassed => {
+            "A message left with a signature, as its X-Postern-Pass field asked for. A\nsignature names the key that made it, and by \
+             it whoever owns that key: everybody\nwho reads the message can tie your alias to that owner, now and later. What is\nsigned left \
+             as your mail program wrote it, with all that it shows.\n\nThis is told once a day at most.\n"
         }
     }
 }
@@ -150,7 +177,7 @@ pub fn notice(notice: &Notice<'_>, to: &Address, message_id_local: &str, date: u
             address: to.clone(),
         }],
     );
-    out.text("Subject", &collapse(&notice.subject()));
+    out.text_field("Subject", &collapse(&notice.subject()));
     out.line("Auto-Submitted: auto-generated");
     out.line("MIME-Version: 1.0");
     let mut text = Text::default();

@@ -1,5 +1,7 @@
 //! Why a message cannot be rebuilt, and how that is said over SMTP.
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// The reason why a message is not let through. The text is one sentence for the person who sent it and says what to do;
@@ -42,8 +44,17 @@ pub enum Refusal {
     #[error("the MIME structure is malformed")]
     Structure,
     /// S/MIME or OpenPGP signatures: rebuilding breaks them, and they carry the signer's name.
-    #[error("signed messages cannot be rebuilt: switch signing off for this account")]
+    #[error("a signature names its signer: switch signing off, or let it pass with the field 'X-Postern-Pass: signed'")]
     Signed,
+    /// An OpenPGP key that is not the alias's, or something of OpenPGP that cannot be read.
+    #[error("an OpenPGP key or block names someone else than your alias, or cannot be read: leave it out")]
+    Identity,
+    /// A real address or name of the user.
+    #[error("an address or name of yours stands in {0}: take it out, or let it pass with 'X-Postern-Pass: traces'")]
+    Trace(Place),
+    /// The field that lets something pass has an unknown word.
+    #[error("the field X-Postern-Pass has a word other than 'signed' and 'traces'")]
+    Pass,
     /// S/MIME or OpenPGP containers: their inside cannot be checked.
     #[error(
         "S/MIME and PGP/MIME messages and keys cannot be checked for traces: send without, or encrypt the text inline"
@@ -63,6 +74,42 @@ pub enum Refusal {
     TransferEncoding,
 }
 
+/// Where a trace of the user stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Subject.
+    Subject,
+    /// To or Cc.
+    Recipients,
+    /// The text; its line, from 1, as it would leave.
+    Text(usize),
+    /// A quoted line of the text.
+    Quote(usize),
+    /// The HTML, in its text or in a link.
+    Html,
+    /// The name of an attached file; which one, from 1.
+    FileName(usize),
+    /// An attached text; which file, from 1.
+    File(usize),
+    /// What is signed, as it stands.
+    Signed,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Subject => formatter.write_str("the subject"),
+            Place::Recipients => formatter.write_str("To or Cc"),
+            Place::Text(line) => write!(formatter, "line {line} of the text"),
+            Place::Quote(line) => write!(formatter, "the quotation in line {line} of the text"),
+            Place::Html => formatter.write_str("the HTML"),
+            Place::FileName(number) => write!(formatter, "the name of file {number}"),
+            Place::File(number) => write!(formatter, "file {number}"),
+            Place::Signed => formatter.write_str("the signed part"),
+        }
+    }
+}
+
 impl Refusal {
     /// The sentence for the SMTP reply or the notice.
     pub fn reason(self) -> String {
@@ -80,7 +127,7 @@ impl Refusal {
     /// The enhanced status code (RFC 3463).
     pub fn enhanced(self) -> &'static str {
         match self {
-            Refusal::Sender | Refusal::ReplyTo => "5.7.1",
+            Refusal::Sender | Refusal::ReplyTo | Refusal::Identity | Refusal::Trace(_) => "5.7.1",
             Refusal::Address => "5.1.3",
             Refusal::TooManyRecipients => "5.5.3",
             Refusal::TooLarge | Refusal::HeaderTooLarge => "5.3.4",
@@ -88,6 +135,7 @@ impl Refusal {
             Refusal::Charset => "5.6.5",
             Refusal::Nul
             | Refusal::Header
+            | Refusal::Pass
             | Refusal::TooManyParts
             | Refusal::TooDeep
             | Refusal::Structure

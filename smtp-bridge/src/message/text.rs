@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::emit::BOUNDARY;
+use super::emit::BOUNDARIES;
 use super::encode;
+use super::openpgp;
 use super::refusal::Refusal;
 
 /// Longest line that goes as it is: the longest that SMTP carries (RFC 5321 section 4.5.3.1.6).
@@ -103,9 +104,23 @@ impl Text {
         self.0.len()
     }
 
+    /// The text in its canonical form.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Whether an OpenPGP armour stands in the text.
     pub(super) fn has_armour(&self) -> bool {
-        self.0.contains("-----BEGIN PGP ")
+        openpgp::has_armour(&self.0)
+    }
+
+    /// Takes out of an armour what names the program that made it.
+    pub(super) fn drop_armour_headers(&mut self) {
+        if self.has_armour()
+            && let Some(kept) = openpgp::without_armour_headers(&self.0)
+        {
+            self.0 = kept;
+        }
     }
 
     /// Upper bound of the size of what [`Text::encode`] appends, unless most of it needs quoting.
@@ -128,7 +143,7 @@ impl Text {
         is_plain
             && self.0.split('\n').all(|line| line.len() <= PLAIN_LINE_MAX)
             // Lenient parsers see a delimiter in the middle of a line.
-            && !self.0.contains(BOUNDARY)
+            && !BOUNDARIES.iter().any(|boundary| self.0.contains(boundary))
     }
 
     /// Appends the text in its transfer encoding, with CRLF line ends, unless `out` would grow beyond `length_max`.

@@ -14,7 +14,7 @@ use relay::hexadecimal;
 use relay::operator::{Command as RelayCommand, IssuedPack};
 use serde_json::Value;
 use smtp_bridge::bridge::commands::Command as BridgeCommand;
-use smtp_bridge::bridge::{self, BridgeConfig, NoticeSettings};
+use smtp_bridge::bridge::{self, BridgeConfig, Hygiene, NoticeSettings};
 use smtp_bridge::control;
 use smtp_bridge::holder::HolderConfig;
 use smtp_bridge::message::Address;
@@ -126,6 +126,7 @@ fn bridge_program(ip: [u8; 4]) -> Program {
                 imap: SocketAddr::from((ip, IMAP_PORT)),
                 page: None,
                 notices: NoticeSettings::default(),
+                hygiene: Hygiene::default(),
                 holder: HolderConfig {
                     tick: Duration::from_secs(2),
                     flight_timeout: Duration::from_secs(5),

@@ -76,6 +76,23 @@ fn piece() -> impl Strategy<Value = String> {
         "-- \r\n",
         "> ",
         "> > a \r\n",
+        "X-Postern-Pass: signed, traces\r\n",
+        "multipart/signed; micalg=pgp-sha256; boundary=q",
+        "application/pgp-signature",
+        "application/pgp-keys",
+        "-----BEGIN PGP SIGNATURE-----\r\n\r\n",
+        "-----BEGIN PGP PUBLIC KEY BLOCK-----\r\n",
+        "Version: x\r\n",
+        "-----END PGP SIGNATURE-----\r\n",
+        "iAQEABYIAAA=",
+        "Content-ID: <c>\r\n",
+        "<img src=cid:c alt=x>",
+        "<table><td>",
+        "</td>",
+        "<p>",
+        "<b>",
+        "me@work.example",
+        "&#64;",
         "From ",
         "word ",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -98,7 +115,7 @@ fn structured() -> impl Strategy<Value = String> {
     let encoding = prop::sample::select(vec!["7bit", "base64", "quoted-printable"]);
     let body = prop::collection::vec(piece(), 0..12).prop_map(|pieces| pieces.concat());
     let part = (leaf, text(), encoding, body).prop_map(|(leaf, name, encoding, body)| {
-        format!("Content-Type: {leaf}; name*=utf-8''{name}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{body}\r\n")
+        format!("Content-Type: {leaf}; name*=utf-8''{name}\r\nContent-ID: <c>\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{body}\r\n")
     });
     (text(), text(), kind, prop::collection::vec(part, 1..5)).prop_map(|(subject, name, kind, parts)| {
         let name = name.replace(['"', '\\'], "");
@@ -123,6 +140,15 @@ proptest! {
     #[test]
     fn random_content_keeps_every_promise(message in structured()) {
         super::super::fuzz(message.as_bytes());
+    }
+
+    #[test]
+    fn signed_parts_keep_every_promise(part in prop::collection::vec(piece(), 0..12), signature in prop::collection::vec(piece(), 0..4)) {
+        let (part, signature) = (part.concat(), signature.concat());
+        super::super::fuzz(format!(
+            "X-Postern-Pass: signed, traces\r\nContent-Type: multipart/signed; boundary=q\r\n\r\n--q\r\nX: y\r\n\r\n{part}\r\n--q\r\n\
+            Content-Type: application/pkcs7-signature\r\n\r\n{signature}x\r\n--q--\r\n"
+        ).as_bytes());
     }
 
     #[test]
@@ -184,6 +210,14 @@ fn hostile_megabytes_take_linear_time() {
         ("Content-Type: text/html\r\n\r\n", "<a href='", ""),
         ("Content-Type: text/html\r\n\r\n", "<blockquote><!--", ""),
         ("Content-Type: text/html\r\n\r\n", "&#", ""),
+        ("Content-Type: text/html\r\n\r\n", "<p><b id=x>", ""),
+        ("\r\n", "-----BEGIN PGP MESSAGE-----\r\n", ""),
+        (
+            "\r\n-----BEGIN PGP MESSAGE-----\r\n\r\n",
+            "iQAA",
+            "\r\n-----END PGP MESSAGE-----\r\n",
+        ),
+        ("\r\n", "me@work.example@", ""),
         ("Content-Type: text/plain; format=flowed\r\n\r\n", "a \r\n>", ""),
         ("Content-Type: text/plain; format=flowed\r\n\r\n", ">", ""),
         ("Content-Transfer-Encoding: quoted-printable\r\n\r\n", "=\r\n", ""),
@@ -193,7 +227,19 @@ fn hostile_megabytes_take_linear_time() {
     ];
     for (start, piece, end) in shapes {
         let raw = start.to_owned() + &piece.repeat(SIZE / piece.len()) + end;
-        let _ = rebuild(raw.as_bytes(), &bridge());
+        let traces = super::super::Traces::new(&["you@work.example", "Alice Liddell"]);
+        let is_html = start.contains("html");
+        for html in [super::super::Html::Drop, super::super::Html::Keep]
+            .into_iter()
+            .take(1 + usize::from(is_html))
+        {
+            let policy = Policy {
+                html,
+                traces: &traces,
+                ..bridge()
+            };
+            let _ = rebuild(raw.as_bytes(), &policy);
+        }
     }
 }
 

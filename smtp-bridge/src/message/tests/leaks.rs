@@ -14,7 +14,7 @@ const FIELDS: &str = "Received X-Received Received-SPF Delivered-To X-Original-T
     X-Confirm-Reading-To Organization Approved Bcc Resent-Bcc Keywords Comments MIME-Version Content-Language Accept-Language \
     Content-Description Content-Location Content-Base Content-Duration Content-ID X-Attachment-Id Content-MD5 Autocrypt Autocrypt-Gossip \
     OpenPGP X-PGP-Key X-Enigmail-Version X-Pgp-Agent X-Face Face DKIM-Signature ARC-Seal Authentication-Results DomainKey-Signature \
-    List-Id List-Unsubscribe Precedence Auto-Submitted X-Auto-Response-Suppress Feedback-ID X-Campaign-Id X-Report-Abuse Priority \
+    List-Id X-Client-Hostname X-Timezone List-Unsubscribe Precedence Auto-Submitted X-Auto-Response-Suppress Feedback-ID X-Campaign-Id X-Report-Abuse Priority \
     X-Priority Importance Sensitivity Mail-Followup-To Mail-Reply-To Newsgroups Path Supersedes Expires Content-Features Face Jabber-ID";
 
 const CANARY: &str = "CANARY";
@@ -52,7 +52,10 @@ fn letter() -> String {
         --{CANARY}2\r\n\
         Content-Type: text/html\r\n\
         \r\n\
-        <meta name=generator content={CANARY}>{CANARY}\r\n\
+        <html xmlns:o=\"{CANARY}\"><meta name=generator content={CANARY}><title>{CANARY}</title><style>.{CANARY} {{}}</style>\r\n\
+        <!-- {CANARY} --><!--[if mso]>{CANARY}<![endif]--><script src={CANARY}>{CANARY}</script>\r\n\
+        <p id={CANARY} class=\"{CANARY}\" data-x='{CANARY}' lang={CANARY} title={CANARY} style='{CANARY}' onclick={CANARY}>text\r\n\
+        <{CANARY}><a name={CANARY} href=#{CANARY}>text</a><img src=https://{CANARY}.example/x.gif srcset={CANARY}></p></{CANARY}>\r\n\
         --{CANARY}2--\r\n\
         {CANARY}\r\n\
         --{CANARY}1\r\n\
@@ -70,7 +73,11 @@ fn letter() -> String {
 #[test]
 fn no_canary_outside_the_allow_list_gets_through() {
     let letter = letter();
-    for policy in [bridge(), exit()] {
+    let keeping = Policy {
+        html: super::super::Html::Keep,
+        ..bridge()
+    };
+    for policy in [bridge(), keeping, exit()] {
         let policy = Policy {
             local_address: bridge().local_address,
             message_id_outside: &|_| None,

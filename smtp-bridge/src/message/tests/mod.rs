@@ -3,14 +3,19 @@
 mod clients;
 mod hostile;
 mod leaks;
+mod openpgp;
+mod pages;
 mod refused;
 mod reports;
+mod traces;
 
 use super::{Address, Policy, Rebuilt, Refusal, Sender, Stage, rebuild};
 
 fn address(text: &str) -> Address {
     Address::parse(text).expect("a valid address")
 }
+
+static NO_TRACES: super::Traces = super::Traces::NONE;
 
 fn bridge() -> Policy<'static> {
     Policy {
@@ -24,6 +29,8 @@ fn bridge() -> Policy<'static> {
             Some(rest) => Some(format!("known{rest}")),
             None => id.starts_with("known").then(|| id.to_owned()),
         },
+        html: super::Html::Drop,
+        traces: &NO_TRACES,
         largest: super::limits::MESSAGE_BYTES_MAX,
     }
 }

@@ -84,13 +84,14 @@ fn a_header_that_cannot_be_read_is_refused() {
 #[test]
 fn types_that_carry_an_identity_are_refused() {
     for (part, expected) in [
-        ("Content-Type: application/pgp-signature\r\n\r\n", Refusal::Signed),
+        ("Content-Type: application/pgp-signature\r\n\r\n", Refusal::Identity),
         (
             "Content-Type: application/x-pkcs7-signature; name=smime.p7s\r\n\r\n",
             Refusal::Signed,
         ),
         ("Content-Type: application/pkcs7-mime\r\n\r\n", Refusal::Encrypted),
-        ("Content-Type: application/pgp-keys\r\n\r\n", Refusal::Encrypted),
+        ("Content-Type: application/pgp-keys\r\n\r\n", Refusal::Identity),
+        ("Content-Type: application/pgp-encrypted\r\n\r\n", Refusal::Encrypted),
         (
             "Content-Type: message/rfc822\r\n\r\nFrom: a@b\r\n",
             Refusal::AttachedMessage,
@@ -118,12 +119,6 @@ fn types_that_carry_an_identity_are_refused() {
     assert_eq!(refusal(multipart("signed", "\r\nx")), Some(Refusal::Signed));
     assert_eq!(refusal(multipart("encrypted", "\r\nx")), Some(Refusal::Encrypted));
     assert_eq!(refusal(multipart("digest", "\r\nx")), Some(Refusal::MediaType));
-}
-
-#[test]
-fn inline_armour_is_let_through_with_a_warning() {
-    let rebuilt = rebuilt("\r\n-----BEGIN PGP MESSAGE-----\r\n\r\nxx\r\n").expect("text is text");
-    assert_eq!(rebuilt.warnings, [super::super::Warning::OpenPgpInText]);
 }
 
 #[test]

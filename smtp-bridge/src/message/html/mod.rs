@@ -1,8 +1,11 @@
 //! HTML to plain text, in one pass: words, paragraphs, lists, quotes and links; nothing is fetched, styled or run.
 
+mod clean;
+
 use mail_parser::decoders::html::add_html_token;
 
 use super::words::collapse;
+pub(super) use clean::{clean, of_text, percent_decoded};
 
 /// Deepest quoting that is written out.
 const QUOTE_DEPTH_MAX: usize = 10;
@@ -206,6 +209,28 @@ fn reference(text: &str) -> Option<(String, &str)> {
     let mut decoded = String::new();
     add_html_token(&mut decoded, &text.as_bytes()[..end + 2], false);
     Some((decoded, after))
+}
+
+/// Text with its character references resolved, all else as it is.
+pub(super) fn unescaped(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('&') {
+        decoded.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match reference(rest) {
+            Some((characters, after)) => {
+                decoded.push_str(&characters);
+                rest = after;
+            }
+            None => {
+                decoded.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    decoded.push_str(rest);
+    decoded
 }
 
 /// An attribute's value in one line, its character references resolved.
