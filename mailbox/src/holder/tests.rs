@@ -25,7 +25,8 @@ use super::{HolderFiles, HolderOptions, header, stage};
 use crate::disk::{Disk, MemoryDisk};
 use crate::entropy::{Entropy, SeededEntropy};
 use crate::holder_store::{
-    FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, SentNames, StoreFlags,
+    FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, SentNames,
+    StoreFlags,
 };
 use crate::{StoreError, vault};
 
