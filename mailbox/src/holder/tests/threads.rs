@@ -67,12 +67,16 @@ fn what_came_in_keeps_its_name_and_what_a_mail_program_stored_has_none() {
         let store = &running.store;
         let stored = store.store_deposits(vec![opened(0, named("in@x"), 9)]).await;
         assert_eq!(stored, Ok(vec![1]));
-        let append = async |id: &str| store.append(named(id), Vec::new(), Flags::default(), 7).await;
+        let append = async |id: &str| {
+            store
+                .append(FolderId::INBOX, named(id), Vec::new(), Flags::default(), 7)
+                .await
+        };
         assert_eq!(append("other@account").await, Ok(2));
         store.enqueue(order("m", 5)).await.expect("taken in");
         assert_eq!(append("m@laptop").await, Ok(3), "a copy of what was sent");
         assert_eq!(store.message_id_outside(ALIAS, "in@x"), here("in@x"));
-        assert_eq!(store.expunge(vec![1]).await, Ok(vec![1]));
+        assert_eq!(store.expunge(FolderId::INBOX, vec![1]).await, Ok(vec![1]));
         assert_eq!(store.message_id_outside(ALIAS, "in@x"), here("in@x"), "it was there");
         assert_eq!(store.message_id_outside(ALIAS, "other@account"), Ok(None));
         assert_eq!(store.message_id_outside(ALIAS, "m@laptop"), here("m@relay.test"));
