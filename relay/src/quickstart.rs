@@ -275,6 +275,8 @@ impl Plan {
                 page: Some(cli::PAGE),
                 socks: None,
                 notices: Default::default(),
+                html: Default::default(),
+                real_addresses: Vec::new(),
             },
         };
         let host = host.clone();

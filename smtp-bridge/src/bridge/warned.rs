@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use mailbox::HolderStore;
-use mailbox::holder_store::Flags;
+use mailbox::holder_store::{Flags, FolderId};
 
 use super::Bridge;
 use crate::message::{self, Address, Notice, Warning};
@@ -35,7 +35,7 @@ impl<S: HolderStore> Bridge<S> {
             }
             let text = message::notice(&Notice::Warned(*warning), &to, &names::random(&self.host), now);
             let summary = imap::summary(&text);
-            if let Err(error) = self.store.append(text, summary, Flags::default(), now).await {
+            if let Err(error) = self.store.append(FolderId::INBOX, text, summary, Flags::default(), now).await {
                 tracing::warn!(%error, "a notice could not be stored");
             }
         }
