@@ -35,7 +35,11 @@ impl<S: HolderStore> Bridge<S> {
             }
             let text = message::notice(&Notice::Warned(*warning), &to, &names::random(&self.host), now);
             let summary = imap::summary(&text);
-            if let Err(error) = self.store.append(FolderId::INBOX, text, summary, Flags::default(), now).await {
+            if let Err(error) = self
+                .store
+                .append(FolderId::INBOX, text, summary, Flags::default(), now)
+                .await
+            {
                 tracing::warn!(%error, "a notice could not be stored");
             }
         }

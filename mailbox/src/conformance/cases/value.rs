@@ -45,8 +45,11 @@ pub(super) async fn value_counts_once_per_transfer(store: &impl RelayStore) {
     assert!(store.statement(&Identifier([0; 16]), 1).expect("readable").is_none());
 }
 
-/// Services from a posting on, and the next one if there is more.
-fn services(store: &impl RelayStore, holder: &Holder, from: u64) -> (Vec<(u32, Kind, u32, u64, u64)>, u64, bool) {
+/// Day, kind, count, credit and debit.
+type Row = (u32, Kind, u32, u64, u64);
+
+/// Services from a posting on, the next one, and whether there is more.
+fn services(store: &impl RelayStore, holder: &Holder, from: u64) -> (Vec<Row>, u64, bool) {
     match store.services(holder.account, from).expect("readable") {
         Answer::Statement { services, next, more } => {
             let fields = |sum: &Services| (sum.day, sum.kind, sum.count, sum.credit, sum.debit);
