@@ -106,7 +106,7 @@ class Sink(ThreadedServer):
                 if going_on != "250":
                     session.recipients = before
             elif verb == "AUTH":
-                words = "\0".join(("", *self.credentials or ("", "")))
+                words = "\0".join(("", *(self.credentials or ("", ""))))
                 session.known = text == "AUTH PLAIN " + base64.b64encode(words.encode()).decode()
                 going_on = await self._answer(writer, session, verb, "235 in" if session.known else "535 5.7.8 no")
             elif verb == "MAIL" and self.credentials and not session.known:
