@@ -149,6 +149,12 @@ class Desk(Hazard):
         path.chmod(mode)
         return path
 
+    def set_up(self, program, name):
+        """The configuration that `postern setup` writes for a program, in the person's home."""
+        path = self.home / name
+        self.a.command("setup", program, "--write", "--to", path)
+        return path
+
     def octets(self, name, count=50_000):
         """A file of random octets in the person's home."""
         path = self.home / name

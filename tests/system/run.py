@@ -28,6 +28,8 @@ ORDER = [
     "smtp_conformance",
     "imap_clients",
     "stock_programs",
+    "mail_programs",
+    "thunderbird",
     "money",
     "people",
     "operators",
@@ -110,6 +112,8 @@ def main():
     for name in sys.argv[1:] or ORDER:
         module, suite = chosen(name)
         print(f"{module}: {importlib.import_module(module).__doc__.splitlines()[0]}", flush=True)
+        # Where one class is named twice, unittest would take it for set up still.
+        result._previousTestClass = None
         suite.run(result)
     skipped = len(result.skipped)
     print(f"{result.passed} passed, {result.failed} failed, {skipped} skipped, {time.monotonic() - started:.0f} s")

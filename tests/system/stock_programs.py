@@ -1,11 +1,12 @@
-"""Programs that fetch and send without a person at them do their whole job against a bridge.
+"""Programs that fetch, sort, synchronise and send without a person at them do their whole job against a bridge.
 
 They run unseen, by the clock: what they lose or take twice is noticed weeks later, or never.
 """
 
+import re
 from email.message import EmailMessage
 
-from clients import curl, split_address, swaks
+from clients import curl, message, split_address, swaks
 from desk import WORDS, Desk, needs
 from harness import OUTSIDE
 from processes import Process, wait_until
@@ -70,6 +71,90 @@ delete = false
         self.program(*getmail)
         self.assertEqual(self.took(self.token), 3)
         self.assertEqual(self.stored("INBOX"), {})
+
+    @needs("imapfilter")
+    def test_imapfilter_finds_flags_moves_copies_and_deletes(self):
+        for name in ("work", "bin", "both"):
+            self.receive(f"{name} {self.token}", f"{name}needle\r\n")
+        script = self.file(
+            "filter.lua",
+            f"""options.starttls = false
+options.create = true
+options.subscribe = true
+me = IMAP {{ server = '{self.host}', port = {self.port}, username = '{self.a.user}', password = '{self.a.password}' }}
+mine = me.INBOX:contain_subject('{self.token}')
+work = mine:contain_body('workneedle')
+work:mark_flagged()
+work:move_messages(me['Projects/Old'])
+mine:contain_subject('both'):copy_messages(me.Archive)
+mine:contain_subject('bin'):delete_messages()
+""",
+        )
+        self.program("imapfilter", "-c", script)
+        self.assertEqual(self.stored("Projects/Old")[f"work {self.token}"].flags, {r"\Flagged"})
+        self.assertEqual(list(self.stored("INBOX")), [f"both {self.token}"])
+        self.assertEqual(list(self.stored("Archive")), [f"both {self.token}"])
+        self.assertIn("Projects/Old", self.folders())
+
+    @needs("mbsync")
+    def test_mbsync_mirrors_all_folders_both_ways(self):
+        near = self.home / "mail"
+        near.mkdir()
+        rc = self.file(
+            "mbsyncrc",
+            f"""IMAPAccount a
+Host {self.host}
+Port {self.port}
+User {self.a.user}
+Pass {self.a.password}
+SSLType None
+
+IMAPStore far
+Account a
+
+MaildirStore near
+Path {near}/
+Inbox {near}/INBOX
+SubFolders Verbatim
+
+Channel c
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Remove Both
+Expunge Both
+SyncState *
+""",
+        )
+
+        def synchronise():
+            self.program("mbsync", "-c", rc, "c")
+            paths = (path for path in near.rglob("*") if path.is_file() and path.parent.name in ("new", "cur"))
+            return {path.relative_to(near).parts[0]: path for path in sorted(paths)}
+
+        self.receive(self.token)
+        found = synchronise()
+        self.assertEqual(list(found), ["INBOX"])
+        self.assertTrue((near / "Drafts" / "cur").is_dir())
+
+        for part in ("new", "cur", "tmp"):
+            (near / "Mirrored" / part).mkdir(parents=True)
+        found["INBOX"].rename(near / "Mirrored" / "cur" / "1.here:2,FS")
+        sent = message(self.a.alias, OUTSIDE, f"sent {self.token}")
+        self.file("mail/Sent/cur/2.here:2,S", sent.decode().replace("\r", ""))
+        synchronise()
+        self.assertEqual(self.until_in("Mirrored", self.token).flags, {r"\Flagged", r"\Seen"})
+        self.assertEqual(self.stored("INBOX"), {})
+        uploaded = self.stored("Sent")[f"sent {self.token}"].content
+        self.assertEqual(re.sub(rb"X-TUID: .*\r\n", b"", uploaded), sent)
+
+        before = synchronise()
+        self.assertEqual(before, synchronise())
+        for path in before.values():
+            path.rename(path.with_name(path.name.partition(":2,")[0] + ":2,T"))
+        synchronise()
+        self.assertEqual((self.stored("Mirrored"), self.stored("Sent")), ({}, {}))
 
 
 class Sending(Desk):
@@ -136,7 +221,7 @@ class Sending(Desk):
             self.check(subject, blob)
 
     @needs("curl")
-    def test_curl_sends_what_python_wrote(self):
+    def test_curl_sends_uploads_searches_moves_and_deletes(self):
         content = EmailMessage()
         content["From"], content["To"], content["Subject"] = self.a.alias, OUTSIDE, self.token
         content.set_content(WORDS + "\n")
@@ -146,6 +231,21 @@ class Sending(Desk):
         envelope = ["--mail-from", self.a.alias, "--mail-rcpt", OUTSIDE, "--upload-file", "-"]
         curl(f"smtp://{self.a.smtp}", *envelope, holder=self.a, data=octets)
         self.check(self.token, blob)
+
+        copy = self.home / "copy"
+        copy.write_bytes(octets)
+        base = f"imap://{self.a.imap}"
+        curl(f"{base}/Sent", "--upload-file", copy, holder=self.a)
+        self.assertEqual(self.until_in("Sent", self.token).content, octets)
+        found = curl(f"{base}/Sent?SUBJECT%20{self.token}", holder=self.a).decode().split()
+        self.assertEqual(found[:2], ["*", "SEARCH"])
+        number = found[2]
+        self.assertEqual(curl(f"{base}/Sent;MAILINDEX={number}", holder=self.a), octets)
+        curl(f"{base}/Sent", "--request", f"MOVE {number} Trash", holder=self.a)
+        self.assertEqual((list(self.stored("Sent")), list(self.stored("Trash"))), ([], [self.token]))
+        curl(f"{base}/Trash", "--request", r"STORE 1 +FLAGS.SILENT (\Deleted)", holder=self.a)
+        curl(f"{base}/Trash", "--request", "EXPUNGE", holder=self.a)
+        self.assertEqual(self.stored("Trash"), {})
 
     @needs("git-send-email")
     def test_git_send_email_carries_a_series_that_applies_again(self):
