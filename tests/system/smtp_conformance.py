@@ -115,7 +115,7 @@ class BothDoors(Hazard):
         deliver(self.world.relay.mx, OUTSIDE, self.world.a.alias, message(OUTSIDE, self.world.a.alias, after))
         inbox = Inbox(self.world.a)
         inbox.wait_for(after)
-        arrived = inbox.with_word(token) + self.world.sink.with_word(token)
+        arrived = inbox.with_word(token) + [delivery.content for delivery in self.world.sink.with_word(token)]
         for content in arrived:
             self.assertNotIn(f"subject: {token}".encode(), content.partition(b"\r\n\r\n")[0].lower())
 
