@@ -456,7 +456,7 @@ class StockClients(Clients):
         )
         config.chmod(0o600)
         self.client("mbsync", "-c", config, "c")
-        inner = list((mail / folder / "inner" / "cur").iterdir())
+        inner = [path for part in ("cur", "new") for path in (mail / folder / "inner" / part).iterdir()]
         self.assertEqual([path.name.partition(":2,")[2] for path in inner], ["F"])
         for part in ("cur", "new", "tmp"):
             (mail / folder / "made" / part).mkdir(parents=True)
