@@ -29,8 +29,8 @@ pub(super) fn report<S: RelayStore>(
     let alias = relay.store.alias(&delivery.reverse_path)?;
     let (status, diagnostic, remote) = match cause {
         Cause::Answer { result, remote } => {
-            let (code, status) = codes(action, *result);
-            (status, diagnostic(code, status), *remote)
+            let (code, status) = codes(*result);
+            (at_the_end(action, status), diagnostic(code, status), *remote)
         }
         Cause::Removed => {
             let words = "the operator of this relay removed the message from its queue";
@@ -55,11 +55,11 @@ pub(super) fn report<S: RelayStore>(
     Some(sealed.into_order(vec![(alias.account, alias.number)], relay.host.day()))
 }
 
-fn codes(action: Action, result: DeliveryResult) -> (Option<u16>, Enhanced) {
+/// As the host said them.
+fn codes(result: DeliveryResult) -> (Option<u16>, Enhanced) {
     match result {
         DeliveryResult::Delivered => (Some(250), Enhanced::new(2, 0, 0)),
-        DeliveryResult::Transient { code, status } => (code, at_the_end(action, status)),
-        DeliveryResult::Permanent { code, status } => (code, status),
+        DeliveryResult::Transient { code, status } | DeliveryResult::Permanent { code, status } => (code, status),
     }
 }
 
