@@ -280,5 +280,7 @@ class Sending(Desk):
             subject = f"[PATCH {number + 1}/3] {self.token} step {number}"
             patches.append(self.until_in("INBOX", subject, holder=self.b))
             self.file(f"patches/{number}", "").write_bytes(patches[-1].content)
+        first = patches[0].parsed["Message-ID"]
+        self.assertEqual([patch.parsed["In-Reply-To"] for patch in patches], [None, first, first])
         git(here, "am", "-q", *sorted((self.home / "patches").iterdir()))
         self.assertEqual(git(here, "rev-parse", "HEAD^{tree}"), git(there, "rev-parse", "HEAD^{tree}"))

@@ -114,7 +114,7 @@ class WholeJob(Desk):
         self.thunderbird.heardEnd("INBOX", f"{self.token}0")
         session.logout()
 
-    def test_an_answer_stays_in_its_thread(self):
+    def test_an_answer_stays_in_its_thread_and_so_does_the_answer_to_it(self):
         identifier = self.receive(self.token, "a question\r\n")
         self.thunderbird.reply("INBOX", self.token, "an answer")
         _, answer = self.outside(f"Re: {self.token}")
@@ -122,7 +122,10 @@ class WholeJob(Desk):
         self.assertEqual(self.text_of(answer)[0], "an answer")
         self.assertEqual(self.text_of(answer)[-1], "> a question")
         self.until_in("INBOX", self.token, r"\Answered")
-        self.until_in("Sent", f"Re: {self.token}")
+        own = self.until_in("Sent", f"Re: {self.token}").parsed["Message-ID"]
+        again, sent = f"again {self.token}", answer["Message-ID"]
+        self.receive(again, headers=[f"In-Reply-To: {sent}", f"References: {identifier} {sent}"])
+        self.assertEqual(self.stored("INBOX")[again].parsed["In-Reply-To"], own)
 
     def test_a_message_is_starred_tagged_moved_found_archived_and_deleted(self):
         subjects = [f"{name} {self.token}" for name in ("kept", "other")]

@@ -113,7 +113,7 @@ pub(super) async fn setup(args: &SetupArgs) -> Result<(), Failure> {
         Program::Neomutt => programs::neomutt(&account, to),
         Program::Mbsync => programs::mbsync(&account, to),
         Program::Msmtp => programs::msmtp(&account, to),
-        Program::Aerc => programs::aerc(&account, to),
+        Program::Aerc => programs::aerc(&account, to)?,
     };
     if !args.write {
         for file in &plan.files {

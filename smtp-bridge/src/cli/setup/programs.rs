@@ -156,22 +156,23 @@ account default : postern
     )
 }
 
-pub(super) fn aerc(account: &Account, to: Option<&Path>) -> Plan {
+pub(super) fn aerc(account: &Account, to: Option<&Path>) -> Result<Plan, Failure> {
     let Account {
         user,
         password,
-        smtp,
         imap,
         address,
         ..
     } = account;
     let password = password.as_str();
+    // aerc's name for SMTP without TLS differs between its versions; a command means the same in both.
+    let sendmail = sendmail_command(account)?;
     // Names and passwords are of letters, digits, '-', '_' and '.': nothing needs escaping in a URL.
     let text = format!(
         r#"# Mail through Postern: made by 'postern setup'. Holds a password: keep it to yourself.
 [Postern]
 source = imap+insecure://{user}:{password}@{imap}
-outgoing = smtp+insecure+plain://{user}:{password}@{smtp}
+outgoing = {sendmail}
 from = <{address}>
 default = INBOX
 folders-sort = INBOX
@@ -182,14 +183,12 @@ cache-headers = true
 "#
     );
     let path = dirs::config().join("aerc").join("accounts.conf");
-    Plan::of(path, to, text, "Start it with: aerc")
+    Ok(Plan::of(path, to, text, "Start it with: aerc"))
 }
 
 /// git hands its mail to `postern sendmail`: no password is written anywhere.
 pub(super) fn git(account: &Account, to: Option<&Path>) -> Result<Plan, Failure> {
-    let program =
-        std::env::current_exe().map_err(|error| Failure(format!("cannot tell where this program is: {error}")))?;
-    let command = format!("{} sendmail --dir {}", shell(&program), shell(&account.dir));
+    let command = sendmail_command(account)?;
     let quoted = command.replace('\\', r"\\").replace('"', "\\\"");
     let text = format!(
         r#"# Patches through Postern: made by 'postern setup'.
@@ -209,6 +208,13 @@ pub(super) fn git(account: &Account, to: Option<&Path>) -> Result<Plan, Failure>
         "Send with: git send-email --to RECIPIENT PATCHES\n\
          A patch names its author in its text: set user.name and user.email in the repository to what may be known.",
     ))
+}
+
+/// `postern sendmail` for this account, as a shell takes it.
+fn sendmail_command(account: &Account) -> Result<String, Failure> {
+    let program =
+        std::env::current_exe().map_err(|error| Failure(format!("cannot tell where this program is: {error}")))?;
+    Ok(format!("{} sendmail --dir {}", shell(&program), shell(&account.dir)))
 }
 
 /// Has git read the file; what it read before stays.
