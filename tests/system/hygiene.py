@@ -225,7 +225,7 @@ class Settled(Leaving):
         self.assertEqual(
             kinds, ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
         )
-        page = '<p>Hello <a href="https://x.test/">there</a><img src="cid:image.1@part" alt="cat"></p>\n'
+        page = '<p>Hello <a href="https://x.test/">there</a><img src="cid:image.1@part" alt="cat"></p>'
         self.assertEqual(parsed.get_body(("html",)).get_content(), page)
         picture = list(parsed.walk())[-1]
         self.assertEqual((picture["Content-ID"], picture.get_content()), ("<image.1@part>", b"\0\1\2\3"))

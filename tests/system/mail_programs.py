@@ -194,9 +194,9 @@ last-version-used=9.99
 
     def send(self, alpine):
         """Sends what is in the composer; the password is asked for at the first time."""
-        alpine.do(("\x18", "Send message?"), ("y", "ending mail"))
+        alpine.do(("\x18", "Send message?"), ("y", "ending mail" if self.asked else "ENTER PASSWORD"))
         if not self.asked:
-            alpine.do(("", "ENTER PASSWORD"), (f"{self.a.password}\r", ""))
+            alpine.do((f"{self.a.password}\r", ""))
             self.asked = True
 
     def test_a_session_answers_flags_moves_attaches_and_keeps_a_draft(self):
