@@ -147,7 +147,8 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
             error,
         })?;
     let limits = Limits::mx(Domain::parse(&config.domain).ok_or(RelayError::Domain)?, mx::SIZE_MAX);
-    let mut door = Door::new(limits).until(stop.subscribe());
+    let (close_door, door_closes) = watch::channel(false);
+    let mut door = Door::new(limits).until(door_closes);
     let acceptor = acceptor(&config, &host).map_err(RelayError::Certificate)?;
     if let Some(acceptor) = &acceptor {
         door = door.with_tls(acceptor.clone());
@@ -171,6 +172,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     let mut tasks = JoinSet::new();
     tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
     tasks.spawn(link::tick(relay.clone(), stop.subscribe()));
+    tasks.spawn(close_door_behind(close_door, stop.subscribe()));
     tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), securities, stop.subscribe()));
     tasks.spawn(upkeep(relay.clone(), acceptor, stop.subscribe()));
@@ -246,6 +248,14 @@ pub(crate) fn acceptor(config: &RelayConfig, host: &Host) -> Result<Option<Arc<A
     };
     let acceptor = Acceptor::from_files(certificate, key, host.clock.clone())?;
     Ok(Some(Arc::new(acceptor)))
+}
+
+/// Closes the MX's door just after the rest was told to stop. The exit takes leave of this relay's own MX by then, so that
+/// neither end's farewell depends on which of two tasks was woken first.
+async fn close_door_behind(closes: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+    stopped(&mut stop).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    closes.send_replace(true);
 }
 
 async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, acceptor: Option<Arc<Acceptor>>, mut stop: watch::Receiver<bool>) {
