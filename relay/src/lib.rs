@@ -99,6 +99,9 @@ pub enum RelayError {
     Domain,
 }
 
+/// Between the farewells of links, exit and MX when the relay stops.
+const FAREWELL_STEP: Duration = Duration::from_millis(1);
+
 /// How often retention, epochs and kept answers are looked after.
 const UPKEEP: Duration = Duration::from_secs(600);
 
@@ -250,11 +253,11 @@ pub(crate) fn acceptor(config: &RelayConfig, host: &Host) -> Result<Option<Arc<A
     Ok(Some(Arc::new(acceptor)))
 }
 
-/// Closes the MX's door just after the rest was told to stop. The exit takes leave of this relay's own MX by then, so that
-/// neither end's farewell depends on which of two tasks was woken first.
+/// Closes the MX's door when the links have closed and the exit has taken leave of this relay's own MX: what is said last
+/// depends on no task being woken before another, and a run of the simulation can be repeated.
 async fn close_door_behind(closes: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
     stopped(&mut stop).await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(2 * FAREWELL_STEP).await;
     closes.send_replace(true);
 }
 

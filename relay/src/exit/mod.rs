@@ -26,8 +26,8 @@ use self::exchangers::{LOOP, Shunned, Step, Way};
 use self::queue::{Berth, Queue};
 use self::report::{Cause, report};
 use self::security::{Security, Tls};
-use crate::Relay;
 use crate::config::{Route, host_of};
+use crate::{FAREWELL_STEP, Relay};
 
 pub(crate) use self::security::Securities;
 pub use self::security::SecurityError;
@@ -105,6 +105,7 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, securities: Securit
         }
     }
     let kept = exit.queue().stop();
+    tokio::time::sleep(FAREWELL_STEP).await;
     close(kept).await;
 }
 
