@@ -19,7 +19,7 @@ use smtp_bridge::message::Action;
 use smtp_bridge::net::stopped;
 use smtp_bridge::smtp::{DeliveryResult, Domain, Enhanced, Mailbox, ReversePath};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use self::channel::{Channel, Line, Parcel, Sent, send};
 use self::exchangers::{LOOP, Shunned, Step, Way};
@@ -36,6 +36,10 @@ pub use self::security::SecurityError;
 const BLIND: Duration = Duration::from_secs(5);
 /// Pause before the store is told again how a delivery ended, when it refused.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a delivery is looked at again that the operator has in hand.
+const HELD: Duration = Duration::from_millis(50);
+/// How long a try may look for an exchanger to begin with: name servers and hosts are of the recipient's choice.
+const SEEK_MAX: Duration = Duration::from_secs(300);
 /// Wait before a delivery is looked at again that could not be read, or whose failure could not be told, in seconds.
 const LATER_S: u64 = 600;
 
@@ -176,7 +180,8 @@ impl<S: RelayStore> Exit<S> {
     async fn deliver(&self, id: DeliveryId) -> bool {
         let relay = &self.relay;
         let Some(hold) = relay.waiting.hold(id) else {
-            // The operator ends it just now.
+            // The operator ends it just now. Until then it stays due, and would be looked at without a pause.
+            tokio::time::sleep(HELD).await;
             self.queue().recorded(id);
             return true;
         };
@@ -241,7 +246,16 @@ impl<S: RelayStore> Exit<S> {
         match relay.config.route(recipient.domain().as_str()) {
             Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
             Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,
-            Some(Route::Exchangers(to)) => self.to_exchangers(id, &to, &parcel).await,
+            Some(Route::Exchangers(to)) => {
+                // Who writes to many domains whose servers are slow holds up no more than one slow host does.
+                let account = format!("account {}", delivery.account.0);
+                let Berth::Free(_) = self.queue().begin(&account, id) else {
+                    return None;
+                };
+                let tried = self.to_exchangers(id, &to, &parcel).await;
+                self.leave(&account, None).await;
+                tried
+            }
             None => {
                 let transient = DeliveryResult::Transient {
                     code: None,
@@ -254,7 +268,9 @@ impl<S: RelayStore> Exit<S> {
 
     /// To the host of a route, always and alone.
     async fn to_fixed(&self, id: DeliveryId, at: &str, security: &Security, parcel: &Parcel<'_>) -> Option<Tried> {
-        let Berth::Free(kept) = self.queue().begin(at, id) else {
+        // No line that was opened under other demands is taken, though it lead to the same address.
+        let place = format!("route {at}");
+        let Berth::Free(kept) = self.queue().begin(&place, id) else {
             return None;
         };
         let line = Line {
@@ -268,10 +284,7 @@ impl<S: RelayStore> Exit<S> {
             Sent::Judged(result) | Sent::Unreached(result) => result,
             Sent::Own => LOOP,
         };
-        let place = Place {
-            host: at.to_owned(),
-            channel,
-        };
+        let place = Place { host: place, channel };
         Some(Tried {
             place: Some(place),
             ..result.into()
@@ -282,20 +295,29 @@ impl<S: RelayStore> Exit<S> {
     async fn to_exchangers(&self, id: DeliveryId, domain: &str, parcel: &Parcel<'_>) -> Option<Tried> {
         let host = &self.relay.host;
         let security = self.securities.of(domain);
-        let mut way = match Way::of(domain, &self.relay.config, host).await {
-            Ok(way) => way,
-            Err(result) => return Some(result.into()),
+        let deadline = Instant::now() + SEEK_MAX;
+        let too_long = || DeliveryResult::Transient {
+            code: None,
+            status: Enhanced::new(4, 4, 1),
+        };
+        let mut way = match timeout_at(deadline, Way::of(domain, &self.relay.config, host)).await {
+            Ok(Ok(way)) => way,
+            Ok(Err(result)) => return Some(result.into()),
+            Err(_) => return Some(too_long().into()),
         };
         let mut latest = None;
         loop {
-            let target = match way.next().await {
-                Step::Dial(target) => target,
-                Step::End(result) => return Some(latest.unwrap_or_else(|| result.into())),
+            let target = match timeout_at(deadline, way.next()).await {
+                Ok(Step::Dial(target)) => target,
+                Ok(Step::End(result)) => return Some(latest.unwrap_or_else(|| result.into())),
+                Err(_) => return Some(latest.unwrap_or_else(|| too_long().into())),
             };
-            // One provider serves many domains under many names: its places are counted where they are.
+            // One provider serves many domains under many names: its places are counted where they are. Lines are shared
+            // among those alone that demand the same of them.
             let place = match security.tls {
-                Tls::Required(_) => format!("{} {}", target.address, target.host),
-                Tls::Never | Tls::Offered(_) => target.address.to_string(),
+                Tls::Required(_) => format!("{domain} {} {}", target.address, target.host),
+                Tls::Offered(_) => target.address.to_string(),
+                Tls::Never => format!("clear {}", target.address),
             };
             let tried = |result| Tried {
                 remote: Some(target.host.clone()),

@@ -103,6 +103,10 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
                 let mut line = Vec::new();
                 let mut bounded = (&mut self.read).take(LINE_MAX);
                 bounded.read_until(b'\n', &mut line).await.map_err(Ending::broken)?;
+                if line.is_empty() {
+                    // A bridge that stops: what was not answered is to be sent again.
+                    return Err(Ending::broken("it was closed"));
+                }
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                 let code = line.get(..3).and_then(|code| code.parse().ok());
                 let Some(code) = code else {

@@ -33,8 +33,12 @@ pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
         .to_owned();
     let mut recipients: Vec<String> = options.recipients.iter().map(|name| completed(name, own)).collect();
     if options.from_header {
-        for list in [Message::to, Message::cc, Message::bcc] {
-            recipients.extend(mailboxes(parsed.and_then(list)).iter().map(|name| completed(name, own)));
+        // A field may stand more than once, and each of them is meant.
+        let lists = parsed
+            .into_iter()
+            .flat_map(|parsed| parsed.all_to().chain(parsed.all_cc()).chain(parsed.all_bcc()));
+        for list in lists {
+            recipients.extend(mailboxes(Some(list)).iter().map(|name| completed(name, own)));
         }
     }
 
@@ -194,6 +198,14 @@ mod tests {
             octets,
             "From: me@localhost\r\nTo: A <a@out.test>, b@out.test\r\nCc:\r\n c@out.test\r\nSubject: x\r\n\r\nbody\r\n"
         );
+    }
+
+    #[test]
+    fn every_field_of_recipients_counts() {
+        let raw = "To: a@out.test\nBcc: b@out.test\nBcc: c@out.test\n\nhi\n";
+        let (_, recipients, octets) = prepared(raw, "-t");
+        assert_eq!(recipients, ["a@out.test", "b@out.test", "c@out.test"]);
+        assert!(!octets.contains("Bcc"));
     }
 
     #[test]
