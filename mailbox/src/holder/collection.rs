@@ -122,7 +122,7 @@ impl HolderStage {
         let deposit = self.books.deposits.get(index).cloned().ok_or(StoreError::NoRow)?;
         self.tell_time(*now);
         let uid = self.append(write, FolderId::INBOX, message, summary, Flags::default(), *now)?;
-        self.keep_name_of_collected(write, message)?;
+        self.keep_name_of_collected(write, deposit.row.alias, message)?;
         let row = UnconfirmedRow {
             wrap_digest: deposit.row.wrap_digest,
             uid,

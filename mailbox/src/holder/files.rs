@@ -467,7 +467,10 @@ impl HolderStore for HolderFiles {
     }
 
     fn message_id_outside(&self, alias: &str, message_id: &str) -> Result<Option<String>, StoreError> {
-        self.shelf.message_id_outside(alias, message_id)
+        let books = self.books();
+        let known = books.aliases.iter().find(|known| known.address == alias);
+        self.shelf
+            .message_id_outside(alias, known.map(|known| known.number), message_id)
     }
 
     fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError> {

@@ -4,7 +4,7 @@
 //! SENT             number -> alias, the mail program's identifier, the relay's
 //! SENT_BY_OWN      keyed hash of the first -> number
 //! SENT_BY_OUTSIDE  keyed hash of the second -> number
-//! MESSAGE_IDS      keyed hash of the identifier of what came in
+//! MESSAGE_IDS      keyed hash of the identifier of what came in and of the alias it came for
 //! ```
 //!
 //! What a mail program stores itself (a copy of what it sent, mail from another account) teaches nothing here: an answer
@@ -52,24 +52,40 @@ impl HolderStage {
         Ok(())
     }
 
-    /// Keeps the identifier of a message that came in.
-    pub(super) fn keep_name_of_collected(&mut self, write: &Write<'_>, message: &[u8]) -> Result<(), StoreError> {
+    /// Keeps the identifier of a message that came in for an alias.
+    pub(super) fn keep_name_of_collected(
+        &mut self,
+        write: &Write<'_>,
+        alias: u32,
+        message: &[u8],
+    ) -> Result<(), StoreError> {
         match message_id(message) {
-            Some(id) => MESSAGE_IDS.put(write, self.shelf.collected_name(id), &()),
+            Some(id) => MESSAGE_IDS.put(write, self.shelf.collected_name(alias, id), &()),
             None => Ok(()),
         }
     }
 }
 
 impl Shelf {
-    /// See [`crate::HolderStore::message_id_outside`].
-    pub(super) fn message_id_outside(&self, alias: &str, id: &str) -> Result<Option<String>, StoreError> {
+    /// See [`crate::HolderStore::message_id_outside`]. `number`: that of the alias, if it has one.
+    pub(super) fn message_id_outside(
+        &self,
+        alias: &str,
+        number: Option<u32>,
+        id: &str,
+    ) -> Result<Option<String>, StoreError> {
         let view = self.base.view()?;
         if let Some(names) = sent(&view, &SENT_BY_OWN, self.own_name(id))? {
             // Sent under another alias: naming it here would tie the two together.
             return Ok((names.alias == alias).then_some(names.outside));
         }
-        if MESSAGE_IDS.get(&view, self.collected_name(id.as_bytes()))?.is_some() {
+        // What came for another alias is not known under this one: whoever wrote to both and sees an answer refer to the
+        // other's mail would know that both are one person's.
+        let collected = match number {
+            Some(number) => MESSAGE_IDS.get(&view, self.collected_name(number, id.as_bytes()))?,
+            None => None,
+        };
+        if collected.is_some() {
             return Ok(Some(id.to_owned()));
         }
         let names = sent(&view, &SENT_BY_OUTSIDE, self.outside_name(id))?;
@@ -83,8 +99,9 @@ impl Shelf {
     }
 
     /// Identifiers are found by keyed hashes: the names of rows show no correspondent's host.
-    fn collected_name(&self, id: &[u8]) -> [u8; 32] {
-        self.base.vault.name("message-id", id)
+    fn collected_name(&self, alias: u32, id: &[u8]) -> [u8; 32] {
+        let name = [&alias.to_le_bytes(), id].concat();
+        self.base.vault.name("message-id/collected", &name)
     }
 
     fn own_name(&self, id: &str) -> [u8; 32] {

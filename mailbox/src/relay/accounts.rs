@@ -215,7 +215,8 @@ impl RelayFiles {
 
     /// Sums up postings from number `from` on, as many as one answer may: what it costs does not grow with the journal.
     pub(super) fn read_services(&self, account: Account, from: u64) -> Result<Answer, StoreError> {
-        let read = &self.shared.base.snapshot()?;
+        // A view and no copy of what the log alone holds: whoever asks pays nothing, and what is read is bounded.
+        let read = &self.shared.base.view()?;
         let account = account.0;
         let mut services: Vec<Services> = Vec::new();
         let (mut next, mut more) = (from, false);

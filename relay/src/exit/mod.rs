@@ -246,16 +246,7 @@ impl<S: RelayStore> Exit<S> {
         match relay.config.route(recipient.domain().as_str()) {
             Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
             Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,
-            Some(Route::Exchangers(to)) => {
-                // Who writes to many domains whose servers are slow holds up no more than one slow host does.
-                let account = format!("account {}", delivery.account.0);
-                let Berth::Free(_) = self.queue().begin(&account, id) else {
-                    return None;
-                };
-                let tried = self.to_exchangers(id, &to, &parcel).await;
-                self.leave(&account, None).await;
-                tried
-            }
+            Some(Route::Exchangers(to)) => self.to_exchangers(id, &to, &parcel).await,
             None => {
                 let transient = DeliveryResult::Transient {
                     code: None,

@@ -174,12 +174,21 @@ impl<S: HolderStore> Courier<'_, S> {
     async fn statement(&mut self, wish: Statement) -> Result<(), Ended> {
         let (mut statement, mut from): (Vec<Services>, u64) = (Vec::new(), 0);
         loop {
+            if *self.stop.borrow() {
+                return Err(Ended::Stopped);
+            }
+            if wish.is_closed() {
+                return Ok(());
+            }
             let answer = self.link.ask(&Request::Statement { from }, &[]).await?;
             let Answer::Statement { services, next, more } = answer else {
                 return Err(unexpected(&answer));
             };
             // Else a relay could keep this link with it for ever, or fill the memory.
-            if services.len() > SERVICES_MAX || more && next <= from || statement.len() > STATEMENT_MAX {
+            if services.len() > SERVICES_MAX
+                || more && (next <= from || services.is_empty())
+                || statement.len() > STATEMENT_MAX
+            {
                 return Err(Ended::Nonsense);
             }
             for part in services {

@@ -453,7 +453,8 @@ impl Session {
         let moment = Moment::after(uid);
         let left = match self.answer.take() {
             Some(Answer::Stored(Ok(left))) => left,
-            Some(Answer::Stored(Err(Failure::NoFolder))) => Vec::new(),
+            // The folder went meanwhile: flags that were not kept are not said to be.
+            Some(Answer::Stored(Err(failure))) => return self.conclude(tag, failure.into(), moment, mailboxes),
             _ => return self.conclude(tag, reply::UNAVAILABLE, moment, mailboxes),
         };
         stored.uids.retain(|uid| left.binary_search(uid).is_err());
@@ -496,7 +497,7 @@ impl Session {
         let moment = if moves { Moment::ANY } else { Moment::after(uid) };
         let copied = match self.answer.take() {
             Some(Answer::Copied(Ok(copied))) => copied,
-            Some(Answer::Copied(Err(Failure::NoFolder))) => {
+            Some(Answer::Copied(Err(Failure::NoFolder))) if !self.is_lost(mailboxes) => {
                 return self.conclude(tag, reply::TRY_CREATE, moment, mailboxes);
             }
             Some(Answer::Copied(Err(failure))) => return self.conclude(tag, failure.into(), moment, mailboxes),

@@ -1,6 +1,7 @@
 //! Message-IDs: an identifier that got out by mistake names the user's other mailbox; one that is lost breaks a thread.
 
 use super::*;
+use crate::holder_store::HolderAlias;
 
 const ALIAS: &str = "first@relay.test";
 
@@ -78,6 +79,12 @@ fn what_came_in_keeps_its_name_and_what_a_mail_program_stored_has_none() {
         assert_eq!(store.message_id_outside(ALIAS, "in@x"), here("in@x"));
         assert_eq!(store.expunge(FolderId::INBOX, vec![1]).await, Ok(vec![1]));
         assert_eq!(store.message_id_outside(ALIAS, "in@x"), here("in@x"), "it was there");
+        let second = HolderAlias::new(1, "second@relay.test".to_owned());
+        store.put_alias(second).await.expect("kept");
+        for stranger in ["second@relay.test", "third@relay.test"] {
+            let tied = store.message_id_outside(stranger, "in@x");
+            assert_eq!(tied, Ok(None), "it came for another alias");
+        }
         assert_eq!(store.message_id_outside(ALIAS, "other@account"), Ok(None));
         assert_eq!(store.message_id_outside(ALIAS, "m@laptop"), here("m@relay.test"));
         assert_eq!(store.message_id_outside("second@relay.test", "m@laptop"), Ok(None));
