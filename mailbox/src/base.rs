@@ -29,7 +29,7 @@ pub(crate) struct Base {
 pub struct Bounds {
     /// Size of a segment, in bytes.
     pub segment_bytes: u64,
-    /// Memory of rows that only the log holds, in bytes.
+    /// Memory of rows that only the log holds, in bytes. A batch that reaches it takes no further operation.
     pub recent_bytes: usize,
     /// Length of the log that a restart reads, in bytes.
     pub tail_bytes: u64,
@@ -111,6 +111,11 @@ impl Base {
         let write = self.index.begin(&self.vault)?;
         self.log.begin()?;
         Ok(write)
+    }
+
+    /// Whether a batch has so many rows that what else there is to do had better wait for the next.
+    pub(crate) fn is_filled_by(&self, write: &Write<'_>) -> bool {
+        write.bytes() >= self.bounds.recent_bytes
     }
 
     /// Makes a batch durable; from then on readers see it. Returns its number.

@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | an operation refuses before it writes | none of it; the batch goes on | its refusal |
 //! | an operation fails within its writes | none of it; the rest of the batch is applied again | its error |
+//! | the changes are longer than any record may be | none of the batch | its error, to all |
 //! | the log cannot be written | none of the batch, once another segment says so | the error, to all |
 //! | no other segment can be begun either | unknown after a restart before the disk works again; nothing of it in this process | [`StoreError::Unknown`], to all |
 //! | the index lags behind by more than memory may hold | none | [`StoreError::Unavailable`], to all |
@@ -204,16 +205,7 @@ impl<S: Stage> Actor<S> {
                 },
             };
             match first {
-                Some(Order::Apply(first)) => {
-                    if self.base.is_overdue() {
-                        self.keeper.checkpoint(&self.base);
-                        self.keeper.wait(PATIENCE).await;
-                    }
-                    self.commit(first);
-                    if self.base.wants_checkpoint() {
-                        self.keeper.checkpoint(&self.base);
-                    }
-                }
+                Some(Order::Apply(first)) => self.commit(first).await,
                 Some(Order::Stop(reply)) => self.stop_after(reply),
                 None => break,
             }
@@ -247,7 +239,33 @@ impl<S: Stage> Actor<S> {
         }
     }
 
-    fn commit(&mut self, first: Box<dyn Operation<S>>) {
+    /// Commits what waits, in as many records as it takes.
+    async fn commit(&mut self, first: Box<dyn Operation<S>>) {
+        self.wait_for_index().await;
+        let mut batch = self.gather(first);
+        while !self.base.is_overdue() {
+            batch = self.attempt(batch);
+            if self.base.wants_checkpoint() {
+                self.keeper.checkpoint(&self.base);
+            }
+            if batch.is_empty() {
+                return;
+            }
+            self.wait_for_index().await;
+        }
+        answer_all(batch, Err(StoreError::Unavailable));
+    }
+
+    /// Waits a while for an index that lags behind too far.
+    async fn wait_for_index(&mut self) {
+        if self.base.is_overdue() {
+            self.keeper.checkpoint(&self.base);
+            self.keeper.wait(PATIENCE).await;
+        }
+    }
+
+    /// What waits already, for one commit.
+    fn gather(&mut self, first: Box<dyn Operation<S>>) -> Vec<Box<dyn Operation<S>>> {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
             && let Ok(next) = self.receiver.try_recv()
@@ -257,15 +275,11 @@ impl<S: Stage> Actor<S> {
                 Order::Stop(reply) => self.stop_after(reply),
             }
         }
-        if self.base.is_overdue() {
-            return answer_all(batch, Err(StoreError::Unavailable));
-        }
-        while !batch.is_empty() {
-            batch = self.attempt(batch);
-        }
+        batch
     }
 
-    /// Tries one commit. Returns the operations that are to be tried again without the one that failed.
+    /// Tries one commit. Returns the operations that are still to be tried: those behind one that failed, with those
+    /// before it, or those that found no room in the record.
     fn attempt(&mut self, batch: Vec<Box<dyn Operation<S>>>) -> Vec<Box<dyn Operation<S>>> {
         let base = Arc::clone(&self.base);
         let write = match base.begin() {
@@ -277,7 +291,9 @@ impl<S: Stage> Actor<S> {
         };
         let mut applied = Vec::with_capacity(batch.len());
         let mut waiting = batch.into_iter();
-        while let Some(mut operation) = waiting.next() {
+        while !base.is_filled_by(&write)
+            && let Some(mut operation) = waiting.next()
+        {
             match operation.apply(&mut self.stage, &write) {
                 Ok(()) => applied.push(operation),
                 Err(error) if error.is_refusal() => operation.answer(Err(error)),
@@ -295,13 +311,13 @@ impl<S: Stage> Actor<S> {
             base.abandon(write);
             self.stage.committed(base.index.commit_number());
             answer_all(applied, Ok(()));
-            return Vec::new();
+            return waiting.collect();
         }
         if let Err(error) = self.stage.prepare() {
             base.abandon(write);
             self.stage.abandoned();
             answer_all(applied, Err(error));
-            return Vec::new();
+            return waiting.collect();
         }
         let outcome = match base.commit(write) {
             Ok(number) => {
@@ -314,7 +330,7 @@ impl<S: Stage> Actor<S> {
             }
         };
         answer_all(applied, outcome);
-        Vec::new()
+        waiting.collect()
     }
 }
 

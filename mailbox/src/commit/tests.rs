@@ -173,6 +173,22 @@ fn a_commit_costs_one_write_and_one_sync() {
     });
 }
 
+#[test]
+fn what_is_too_much_for_one_record_takes_several() {
+    const BYTES: Table<u64, Vec<u8>> = Table::new(2);
+    bench(&MemoryDisk::new(), async |bench| {
+        let put = |key: u64| {
+            let put =
+                move |_: &mut Counting, write: &Write<'_>| BYTES.put(write, key, &vec![7; BOUNDS.recent_bytes / 4]);
+            bench.committer.run(put)
+        };
+        for outcome in futures_of((0..9).map(put)).await {
+            outcome.expect("committed");
+        }
+        assert_eq!(bench.base.index.commit_number(), 3, "four in each");
+    });
+}
+
 /// Polls futures together, in order.
 async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();

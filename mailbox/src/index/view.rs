@@ -216,6 +216,11 @@ impl Write<'_> {
         self.batch.borrow().is_empty()
     }
 
+    /// About how much memory the changes take, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.batch.borrow().bytes()
+    }
+
     /// What was changed. The view ends: commits no longer wait for it.
     pub(crate) fn into_rows(self) -> Overlay {
         self.batch.into_inner()

@@ -98,8 +98,15 @@ impl Batch {
         last.extend_from_slice(bytes);
     }
 
-    /// Adds changes, padding and frame. Returns where the record ends.
-    pub(super) fn complete(&mut self, commit: u64, rows: &Overlay, key: &Secret<32>, entropy: &dyn Entropy) -> u64 {
+    /// Adds changes, padding and frame. Returns where the record ends; `None`: the changes are longer than a record's may
+    /// be.
+    pub(super) fn complete(
+        &mut self,
+        commit: u64,
+        rows: &Overlay,
+        key: &Secret<32>,
+        entropy: &dyn Entropy,
+    ) -> Option<u64> {
         let changes_at = self.length();
         let contents = Contents {
             commit,
@@ -111,6 +118,7 @@ impl Batch {
         };
         let changes = record::seal(key, &contents, rows, entropy);
         (self.bodies, self.released) = (contents.bodies, contents.released);
+        let changes = changes?;
         let frame = Frame {
             commit,
             changes_at,
@@ -122,7 +130,7 @@ impl Batch {
         last.resize(usize::try_from(end - *at).expect("it is in memory"), 0);
         let frame_at = self.frame_at;
         self.gathered[0].1[frame_at..][..FRAME].copy_from_slice(&frame.encode());
-        end
+        Some(end)
     }
 
     pub(super) fn write(&self) -> std::io::Result<()> {

@@ -219,7 +219,10 @@ impl Log {
             let commit = state.commit + 1;
             (batch.ok_or(CommitFailed::Voided(StoreError::Unavailable))?, commit)
         };
-        let end = batch.complete(commit, rows, &self.key, &*self.entropy);
+        let Some(end) = batch.complete(commit, rows, &self.key, &*self.entropy) else {
+            self.state().give_up(batch);
+            return Err(CommitFailed::Voided(StoreError::Invalid));
+        };
         if let Err(error) = batch.write() {
             return Err(self.leave_head(error.into()));
         }
@@ -251,11 +254,8 @@ impl Log {
     /// Gives up the record under way before anything of it but bodies was written.
     pub(crate) fn abandon(&self) {
         let mut state = self.state();
-        if let Some(batch) = state.batch.take()
-            && batch.frame_at > 0
-        {
-            // The segment was not begun: not even its header was written.
-            state.put_back(batch.place.segment, batch.file);
+        if let Some(batch) = state.batch.take() {
+            state.give_up(batch);
         }
     }
 
@@ -389,6 +389,14 @@ impl State {
     fn put_back(&mut self, number: u32, file: Arc<dyn DiskFile>) {
         self.files.remove(&number);
         self.spares.push_front((number, file));
+    }
+
+    /// Forgets a record of which nothing but bodies was written.
+    fn give_up(&mut self, batch: Batch) {
+        if batch.frame_at > 0 {
+            // The segment was not begun: not even its header was written.
+            self.put_back(batch.place.segment, batch.file);
+        }
     }
 
     /// Counts bodies in and out.

@@ -25,8 +25,10 @@ use crate::vault;
 pub(super) const BLOCK: u64 = 4_096;
 /// Length of a frame, in bytes.
 pub(super) const FRAME: usize = 32;
-/// Longest changes of one record, in bytes: a bound on what a damaged frame can ask for.
+/// Longest changes of one record, in bytes: none longer is written, and no damaged frame can ask for more.
 const CHANGES_MAX: u64 = 256 << 20;
+/// More than a seal adds to what it seals, in bytes.
+const SEAL_ROOM: u64 = 64;
 /// Most bytes of bodies in one record: far above what one batch can hold.
 const RECORD_MAX: u64 = 1 << 40;
 
@@ -183,11 +185,14 @@ impl Serialize for Raw<'_> {
     }
 }
 
-/// Seals contents and rows.
-pub(super) fn seal(key: &Secret<32>, contents: &Contents, rows: &Overlay, entropy: &dyn Entropy) -> Vec<u8> {
+/// Seals contents and rows. `None`: a record may not have so much.
+pub(super) fn seal(key: &Secret<32>, contents: &Contents, rows: &Overlay, entropy: &dyn Entropy) -> Option<Vec<u8>> {
     let encoded = "plain data, and a vector takes any length";
     // Room for all of it: a vector that grows leaves pieces of what it holds behind, where nothing wipes them.
     let length = postcard::experimental::serialized_size(contents).expect(encoded) + rows.bytes();
+    if length as u64 + SEAL_ROOM > CHANGES_MAX {
+        return None;
+    }
     let plain = Vec::with_capacity(length);
     let mut plain = zeroize::Zeroizing::new(postcard::to_extend(contents, plain).expect(encoded));
     for (name, value) in rows.iter() {
@@ -200,7 +205,7 @@ pub(super) fn seal(key: &Secret<32>, contents: &Contents, rows: &Overlay, entrop
         *plain = postcard::to_extend(&change, so_far).expect(encoded);
     }
     debug_assert!(plain.len() <= length);
-    vault::seal(key, &plain, entropy)
+    Some(vault::seal(key, &plain, entropy))
 }
 
 /// Opens what [`seal`] made. `None`: it is something else.
@@ -355,7 +360,7 @@ mod tests {
             released: vec![location],
             digest: 77,
         };
-        let sealed = seal(&key, &contents, &rows, &SeededEntropy::new(1));
+        let sealed = seal(&key, &contents, &rows, &SeededEntropy::new(1)).expect("short");
         let (again, read) = open(&key, &sealed).expect("opens");
         assert_eq!(
             (again.commit, again.changes_at, again.digest, again.released),

@@ -106,6 +106,25 @@ fn a_large_body_is_written_from_where_it_lies_and_found_again() {
 }
 
 #[test]
+fn more_than_a_record_may_have_is_refused_before_it_is_written() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk);
+    let mut too_much = rows(1);
+    let name = RowName::new(1, b"long").expect("short");
+    too_much.set(name, Some(vec![0; 256 << 20].into()));
+    // The first would begin a segment, the other goes behind a record.
+    for key in [2, 3] {
+        log.begin().expect("room");
+        let refused = log.commit(&too_much).err();
+        assert!(matches!(refused, Some(CommitFailed::Voided(StoreError::Invalid))));
+        assert!(put(&log, key, b"body").is_ok());
+    }
+    drop(log);
+    disk.crash(3);
+    assert_eq!(keys(&open(&disk).1.rows), [2, 3]);
+}
+
+#[test]
 fn a_record_whose_body_was_torn_never_was() {
     let disk = MemoryDisk::new();
     let (log, _) = open(&disk);
