@@ -294,6 +294,10 @@ impl RelayStore for RelayFiles {
         self.shared.live().queue.kilobytes(id.0)
     }
 
+    fn delivery_account(&self, id: DeliveryId) -> Result<Option<Account>, StoreError> {
+        self.read_delivery_account(id)
+    }
+
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         self.read_delivery(id)
     }

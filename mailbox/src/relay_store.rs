@@ -370,6 +370,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Size class of a delivery, in units of 1,000 bytes. `None`: it is finished.
     fn delivery_kilobytes(&self, id: DeliveryId) -> Option<u32>;
 
+    /// The account that sends a delivery. `None`: it is finished.
+    fn delivery_account(&self, id: DeliveryId) -> Result<Option<Account>, StoreError>;
+
     /// Opens a delivery. `None`: it is finished.
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use keypacks::deposit::{CLASS_KILOBYTES_MAX, class_bytes};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Unit in which room is counted, in bytes.
 const UNIT: usize = 4_096;
 
 /// Largest need that counts as small, in bytes: a mail of some hundred kilobytes.
-const SMALL_MAX: usize = 1 << 20;
+pub(crate) const SMALL_MAX: usize = 1 << 20;
 
 /// Room for mail in memory, shared by all connections. Cloning shares it.
 ///
-/// Nobody's large messages keep small ones waiting: a tenth is for the small messages of holders and of the exit, a
-/// tenth for those of strangers at the MX, and the rest for what is large.
+/// Nobody's large messages keep small ones waiting: a sixteenth each is for the small messages of holders, of strangers
+/// at the MX and of the exit, and the rest for what is large. The exit, whose hosts may be slow, has at most half of
+/// that, or one message of the largest class; it counts what it takes by account (`exit::shares`).
 #[derive(Clone)]
 pub(crate) struct Budget {
+    small: usize,
+    large_for_exit: usize,
     holders: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     large: Arc<Semaphore>,
@@ -31,12 +35,29 @@ impl Budget {
     /// Room for `mebibytes` MiB.
     pub(crate) fn new(mebibytes: u32) -> Self {
         let all = (mebibytes as usize * 1_048_576) / UNIT;
-        let small = all / 10;
+        let small = all / 16;
+        let large = all - 3 * small;
+        let largest = 2 * class_bytes(CLASS_KILOBYTES_MAX);
         Budget {
+            small: small * UNIT,
+            large_for_exit: (large / 2 * UNIT).max(largest),
             holders: Arc::new(Semaphore::new(small)),
             strangers: Arc::new(Semaphore::new(small)),
-            large: Arc::new(Semaphore::new(all - 2 * small)),
+            large: Arc::new(Semaphore::new(large)),
         }
+    }
+
+    /// What the exit may take in all, in bytes: for small messages and for large ones.
+    pub(crate) fn for_exit(&self) -> (usize, usize) {
+        (self.small, self.large_for_exit)
+    }
+
+    /// Takes room for `bytes` at the exit, which counts the small messages itself.
+    pub(crate) async fn take_for_exit(&self, bytes: usize) -> Option<Room> {
+        if bytes <= SMALL_MAX {
+            return None;
+        }
+        Some(self.take(bytes).await)
     }
 
     /// Takes room for `bytes` of a holder's mail, waiting for it.
@@ -98,21 +119,21 @@ mod tests {
 
     #[test]
     fn room_is_bounded_and_comes_back() {
-        let budget = Budget::new(10);
+        let budget = Budget::new(16);
         let mut room = budget.try_take(4_096).unwrap();
         assert!(budget.grow(&mut room, MEBIBYTE));
         assert!(budget.try_take(1).is_none());
-        assert!(budget.grow(&mut room, 8 * MEBIBYTE));
-        assert!(!budget.grow(&mut room, 8 * MEBIBYTE + 1));
+        assert!(budget.grow(&mut room, 13 * MEBIBYTE));
+        assert!(!budget.grow(&mut room, 13 * MEBIBYTE + 1));
         assert!(budget.try_take(1).is_some(), "a grown room leaves the small lane");
         drop(room);
-        assert!(budget.try_take(8 * MEBIBYTE).is_some());
+        assert!(budget.try_take(13 * MEBIBYTE).is_some());
     }
 
     #[tokio::test]
     async fn large_messages_keep_no_small_one_waiting() {
-        let budget = Budget::new(10);
-        let _large = budget.take(8 * MEBIBYTE).await;
+        let budget = Budget::new(16);
+        let _large = budget.take(13 * MEBIBYTE).await;
         let waiting = tokio::spawn({
             let budget = budget.clone();
             async move { budget.take(2 * MEBIBYTE).await }
@@ -126,8 +147,7 @@ mod tests {
     #[tokio::test]
     async fn the_least_budget_holds_the_largest_messages() {
         let budget = Budget::new(crate::config::MEMORY_MIB_MIN);
-        let class = keypacks::deposit::class_bytes(keypacks::deposit::CLASS_KILOBYTES_MAX);
-        drop(budget.take(2 * class).await);
+        drop(budget.take(2 * class_bytes(CLASS_KILOBYTES_MAX)).await);
         assert!(
             budget
                 .try_take(crate::mx::room_for(crate::mx::SIZE_MAX as usize))

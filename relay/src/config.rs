@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Least `memory_mib`: large messages have eight tenths of it.
+/// Least `memory_mib`: large messages have thirteen sixteenths of it.
 pub(crate) const MEMORY_MIB_MIN: u32 = 160;
 
 /// Settings of a relay. Every key of the file is a field here, and nothing else is taken.

@@ -230,6 +230,7 @@ impl Run {
         }
         let id = due[self.below(due.len() as u64) as usize];
         let delivery = store.delivery(id)?.expect("due");
+        assert!(store.delivery_account(id)? == Some(delivery.account));
         let key = (delivery.recipient.clone(), number_in(&delivery.message));
         let outcome = match self.below(3) {
             0 => {

@@ -115,13 +115,13 @@ impl RelayStage {
 }
 
 impl RelayFiles {
+    pub(super) fn read_delivery_account(&self, id: DeliveryId) -> Result<Option<Account>, StoreError> {
+        let opened = self.open_delivery(id)?;
+        Ok(opened.map(|(_, private)| Account(private.account)))
+    }
+
     pub(super) fn read_delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        // An upkeep in between may have moved the row to a new epoch: the second reading sees it.
-        let opened = match self.open_delivery(id) {
-            Err(StoreError::Corrupt) => self.open_delivery(id)?,
-            opened => opened?,
-        };
-        let Some((row, mut private)) = opened else {
+        let Some((row, mut private)) = self.open_delivery(id)? else {
             return Ok(None);
         };
         let Some(body) = self.shared.base.read_body(row.body)? else {
@@ -142,6 +142,14 @@ impl RelayFiles {
     }
 
     fn open_delivery(&self, id: DeliveryId) -> Result<Option<(SpoolRow, PrivateRow)>, StoreError> {
+        // An upkeep in between may have moved the row to a new epoch: the second reading sees it.
+        match self.try_to_open(id) {
+            Err(StoreError::Corrupt) => self.try_to_open(id),
+            opened => opened,
+        }
+    }
+
+    fn try_to_open(&self, id: DeliveryId) -> Result<Option<(SpoolRow, PrivateRow)>, StoreError> {
         let base = &self.shared.base;
         let read = || SPOOL.get(&base.view()?, id.0);
         let Some(row) = read()? else { return Ok(None) };

@@ -8,6 +8,7 @@ mod exchangers;
 mod queue;
 mod report;
 mod security;
+mod shares;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,9 +24,10 @@ use tokio::time::{Instant, timeout_at};
 
 use self::channel::{Channel, Line, Parcel, Sent, send};
 use self::exchangers::{LOOP, Shunned, Step, Way};
-use self::queue::{Berth, Queue};
+use self::queue::{Berth, Queue, WORKERS_MAX};
 use self::report::{Cause, report};
 use self::security::{Security, Tls};
+use self::shares::Load;
 use crate::config::{Route, host_of};
 use crate::{FAREWELL_STEP, Relay};
 
@@ -81,9 +83,10 @@ struct Exit<S> {
 /// Delivers what is due until `stop` turns true.
 pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, securities: Securities, mut stop: watch::Receiver<bool>) {
     let mut changed = relay.store.spool_changed();
+    let (small, large) = relay.budget.for_exit();
     let exit = Arc::new(Exit {
         relay,
-        queue: Mutex::default(),
+        queue: Mutex::new(Queue::new(Load::new(WORKERS_MAX, small, large))),
         shunned: Mutex::default(),
         securities,
         wake: Notify::new(),
@@ -176,7 +179,8 @@ impl<S: RelayStore> Exit<S> {
         }
     }
 
-    /// One try. `false`: its host is full, and the delivery waits in the queue.
+    /// One try, if the delivery's account may have one now. `false`: its host is full, the delivery waits in the queue, and
+    /// nothing calls for this worker.
     async fn deliver(&self, id: DeliveryId) -> bool {
         let relay = &self.relay;
         let Some(hold) = relay.waiting.hold(id) else {
@@ -185,18 +189,39 @@ impl<S: RelayStore> Exit<S> {
             self.queue().recorded(id);
             return true;
         };
-        // Before it is read: many large deliveries would be more than all the memory for mail.
-        let bytes = class_bytes(relay.store.delivery_kilobytes(id).unwrap_or_default());
-        let room = relay.budget.take(2 * bytes).await;
-        let Ok(Some(delivery)) = relay.store.delivery(id) else {
-            // Gone meanwhile, or damaged: as long as it is due, it would be looked at without end.
-            let at = relay.host.clock.unix_seconds() + LATER_S;
-            self.record(id, Outcome::Retry { at }).await;
+        let Ok(Some(account)) = relay.store.delivery_account(id) else {
+            self.record(id, self.later()).await;
             return true;
         };
-        let Some(tried) = self.try_once(id, &delivery).await else {
-            return false;
+        // Sealed as it is kept, and opened.
+        let bytes = 2 * class_bytes(relay.store.delivery_kilobytes(id).unwrap_or_default());
+        let load = Load::of(bytes);
+        if !self.queue().enter(account, load, id) {
+            return true;
+        }
+        let tried = self.try_with_room(id, bytes).await;
+        let Some((outcome, place)) = tried else {
+            // Who is called is not left without a worker.
+            return self.queue().leave(account, load);
         };
+        self.record(id, outcome).await;
+        drop(hold);
+        self.queue().leave(account, load);
+        if let Some(Place { host, channel }) = place {
+            self.leave(&host, channel).await;
+        }
+        true
+    }
+
+    /// One try, and what follows from it. `None`: its host is full.
+    async fn try_with_room(&self, id: DeliveryId, bytes: usize) -> Option<(Outcome, Option<Place>)> {
+        let relay = &self.relay;
+        // Before it is read: many large deliveries would be more than all the memory for mail.
+        let room = relay.budget.take_for_exit(bytes).await;
+        let Ok(Some(delivery)) = relay.store.delivery(id) else {
+            return Some((self.later(), None));
+        };
+        let tried = self.try_once(id, &delivery).await?;
         if let DeliveryResult::Transient { code, status } = tried.result {
             relay.waiting.deferred(id, code, status);
         }
@@ -206,14 +231,14 @@ impl<S: RelayStore> Exit<S> {
             Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
             Outcome::Failed { .. } => relay.metrics.failed.count(),
         }
-        drop(delivery);
         drop(room);
-        self.record(id, outcome).await;
-        drop(hold);
-        if let Some(Place { host, channel }) = tried.place {
-            self.leave(&host, channel).await;
-        }
-        true
+        Some((outcome, tried.place))
+    }
+
+    /// What is gone meanwhile, or damaged: as long as it is due, it would be looked at without end.
+    fn later(&self) -> Outcome {
+        let at = self.relay.host.clock.unix_seconds() + LATER_S;
+        Outcome::Retry { at }
     }
 
     /// Gives a place at a host back.

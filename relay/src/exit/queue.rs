@@ -1,30 +1,32 @@
 //! Which delivery is next, and whereto there is room: the order of the exit in memory.
 //!
 //! ```text
-//!            offer            next              begin
+//!            offer            next          enter, begin
 //!   spool ─────────▶ ready ─────────▶ opened ─────────▶ under way ──▶ recorded
-//!                      ▲                 │ the host is full
-//!                      └──── end ──── waiting
+//!                      ▲                 │ the account has its share, or the host is full
+//!                      └─ leave, end ─ waiting
 //! ```
 //!
 //! Knows no store and no socket, and is told the time. A delivery is known from [`Queue::offer`] to [`Queue::recorded`], so that it
-//! is never under way twice. Where it goes shows only when it is opened: one whose host is full waits for that host,
-//! and holds up nothing behind it.
+//! is never under way twice. Whose it is and where it goes shows only when it is opened: one whose account or host has all
+//! that it may have waits for that, and holds up nothing behind it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 
-use mailbox::relay_store::DeliveryId;
+use mailbox::relay_store::{Account, DeliveryId};
 use tokio::time::{Duration, Instant};
 
+use super::shares::{Load, Shares};
+
 /// Deliveries read or under way at one time.
-const WORKERS_MAX: usize = 200;
+pub(super) const WORKERS_MAX: usize = 1_000;
 /// Workers started at one time to look for what goes elsewhere.
 const LOOKERS: usize = 16;
 /// No delivery ended for so long: the usual workers are held up.
 const HELD_UP: Duration = Duration::from_millis(10);
 /// How often they look if deliveries do end. Seldom, for what then waits for its host has to be opened once more.
 const LOOK: Duration = Duration::from_millis(100);
-/// Deliveries under way to one next host, so that ten that are slow leave room for the others. A delivery is under way
+/// Deliveries under way to one next host, so that many that are slow leave room for the others. A delivery is under way
 /// until its end is on the disk: a crash sends no more than these a second time, and a disk that takes nothing stops the
 /// exit.
 const HOST_MAX: usize = 20;
@@ -47,6 +49,7 @@ pub(super) struct Queue<C> {
     known: HashSet<DeliveryId>,
     ready: VecDeque<DeliveryId>,
     hosts: BTreeMap<String, NextHost<C>>,
+    shares: Shares,
     idle_count: usize,
     workers: usize,
     /// Workers were started last.
@@ -73,12 +76,14 @@ pub(super) enum Berth<C> {
     Full,
 }
 
-impl<C> Default for Queue<C> {
-    fn default() -> Self {
+impl<C> Queue<C> {
+    /// `all`: what the accounts share.
+    pub(super) fn new(all: Load) -> Self {
         Queue {
             known: HashSet::new(),
             ready: VecDeque::new(),
             hosts: BTreeMap::new(),
+            shares: Shares::new(all),
             idle_count: 0,
             workers: 0,
             looked: None,
@@ -87,9 +92,7 @@ impl<C> Default for Queue<C> {
             stopped: false,
         }
     }
-}
 
-impl<C> Queue<C> {
     /// Whether deliveries are taken on whose end is not recorded.
     pub(super) fn is_busy(&self) -> bool {
         !self.known.is_empty()
@@ -158,6 +161,21 @@ impl<C> Queue<C> {
     /// A worker goes.
     pub(super) fn dismiss(&mut self) {
         self.workers -= 1;
+    }
+
+    /// Takes of the account's share what an opened delivery needs. `false`: it has all that it may have for now, and the
+    /// queue keeps the delivery.
+    pub(super) fn enter(&mut self, account: Account, load: Load, id: DeliveryId) -> bool {
+        self.shares.enter(account, load, id)
+    }
+
+    /// Gives back what [`Self::enter`] took. What waits for it is next; `false`: nothing does.
+    pub(super) fn leave(&mut self, account: Account, load: Load) -> bool {
+        let before = self.ready.len();
+        for id in self.shares.leave(account, load) {
+            self.ready.push_front(id);
+        }
+        self.ready.len() > before
     }
 
     /// Takes a place at `host` for an opened delivery.
@@ -267,10 +285,8 @@ mod tests {
 
     /// A queue of `count` deliveries due, and one worker.
     fn queue(count: u64) -> Queue<&'static str> {
-        let mut queue = Queue {
-            workers: 1,
-            ..Queue::default()
-        };
+        let mut queue = Queue::new(Load::new(WORKERS_MAX, 0, 0));
+        queue.workers = 1;
         queue.offer(ids(0..count));
         queue
     }
@@ -339,7 +355,7 @@ mod tests {
 
     #[test]
     fn workers_are_few_until_they_are_held_up() {
-        let mut queue: Queue<()> = Queue::default();
+        let mut queue: Queue<()> = Queue::new(Load::default());
         let mut now = Instant::now();
         queue.offer(ids(0..10_000));
         assert_eq!(queue.hire(now), HOST_MAX);
@@ -358,7 +374,7 @@ mod tests {
 
     #[test]
     fn workers_of_a_quick_host_are_joined_seldom() {
-        let mut queue: Queue<()> = Queue::default();
+        let mut queue: Queue<()> = Queue::new(Load::default());
         let start = Instant::now();
         queue.offer(ids(0..10_000));
         queue.hire(start);
