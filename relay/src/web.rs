@@ -2,10 +2,7 @@
 
 use std::fmt::Write;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::State;
@@ -13,9 +10,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use mailbox::RelayStore;
-use smtp_bridge::net::{BoxStream, Listener, stopped};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use smtp_bridge::figures::grouped;
+use smtp_bridge::net::{Listener, pages};
+use tokio::sync::watch;
 
 use crate::Relay;
 
@@ -23,80 +20,18 @@ use crate::Relay;
 pub(crate) async fn serve<S: RelayStore>(
     relay: Arc<Relay<S>>,
     listener: Box<dyn Listener>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let pages = Router::new()
+    let routes = Router::new()
         .route("/", get(status::<S>))
         .route("/metrics", get(metrics::<S>))
         .route("/health", get(|| async { "ok\n" }))
         .with_state(relay);
-    let doors = Doors {
-        listener,
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    };
-    // Nobody who holds a connection open may hold the relay's end up: a page that is half sent is cut off.
-    tokio::select! {
-        biased;
-        () = stopped(&mut stop) => Ok(()),
-        ended = axum::serve(doors, pages).into_future() => ended,
-    }
+    pages::serve(listener, routes, CONNECTIONS_MAX, stop).await
 }
 
 /// Connections at one time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
-
-/// The host's listener as axum takes it.
-struct Doors {
-    listener: Box<dyn Listener>,
-    places: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for Doors {
-    type Io = Visitor;
-    type Addr = Option<SocketAddr>;
-
-    async fn accept(&mut self) -> (Visitor, Option<SocketAddr>) {
-        let place = self.places.clone().acquire_owned().await;
-        let _place = place.expect("the semaphore is never closed");
-        loop {
-            match self.listener.accept().await {
-                // Who asks is nobody's business, the page's least of all.
-                Ok((stream, _)) => return (Visitor { stream, _place }, None),
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        Ok(self.listener.address())
-    }
-}
-
-/// A connection that holds its place until it ends.
-struct Visitor {
-    stream: BoxStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Visitor {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Visitor {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
 
 /// Name, help and value of every figure that is a state rather than a count since start.
 fn gauges<S: RelayStore>(relay: &Relay<S>) -> Result<Vec<(&'static str, &'static str, u64)>, mailbox::StoreError> {
@@ -182,30 +117,4 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;mar
 
 fn unavailable() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "the store is not available\n").into_response()
-}
-
-/// 1234567 as 1,234,567.
-fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_are_grouped_by_thousands() {
-        assert_eq!(
-            [0, 999, 1_000, 1_234_567].map(grouped),
-            ["0", "999", "1,000", "1,234,567"]
-        );
-    }
 }

@@ -8,6 +8,7 @@
 pub mod bridge;
 pub mod cli;
 pub mod control;
+pub mod figures;
 pub mod holder;
 pub mod imap;
 pub mod link;

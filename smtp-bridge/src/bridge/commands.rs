@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Bridge;
-use super::figures::grouped;
 use super::page::warning_of_link;
 use crate::control::Commands;
+use crate::figures::grouped;
 use crate::holder::{LinkState, refusal_reason};
 use crate::names;
 

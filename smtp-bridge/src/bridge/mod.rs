@@ -7,7 +7,6 @@
 mod autoconfig;
 pub mod commands;
 mod diary;
-pub(crate) mod figures;
 mod lookout;
 mod page;
 mod reading;

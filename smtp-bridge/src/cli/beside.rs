@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::process::Failure;
 use super::{BesideArgs, Days};
 use crate::bridge::commands::Command;
-use crate::bridge::figures::{ago, ahead, grouped, span};
 use crate::control;
+use crate::figures::{ago, ahead, grouped, span};
 use crate::net::system;
 
 async fn ask(args: &BesideArgs, command: Command) -> Result<Value, Failure> {

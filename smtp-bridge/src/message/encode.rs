@@ -94,6 +94,24 @@ pub(super) fn quoted_printable_decoded(encoded: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Undoes escapes of a sign and two hexadecimal digits; what is none stays as it stands.
+pub(super) fn unescaped(text: &[u8], sign: u8) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        let mut byte = *first;
+        if let [high, low, after @ ..] = tail
+            && byte == sign
+            && let Some(decoded) = from_hex(*high, *low)
+        {
+            (byte, rest) = (decoded, after);
+        }
+        bytes.push(byte);
+    }
+    bytes
+}
+
 /// The byte that two hexadecimal digits of either case stand for.
 pub(super) fn from_hex(high: u8, low: u8) -> Option<u8> {
     let digit = |character: u8| char::from(character).to_digit(16);
@@ -124,6 +142,12 @@ mod tests {
             quoted_printable(&"x".repeat(76)),
             format!("{}=\r\nx\r\n", "x".repeat(75))
         );
+    }
+
+    #[test]
+    fn escapes_are_undone_and_other_signs_stay() {
+        assert_eq!(unescaped(b"a%40b%4%zz%", b'%'), b"a@b%4%zz%");
+        assert_eq!(unescaped(b"100=%=c3=BC", b'='), b"100=%\xc3\xbc");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::address::{Address, Mailbox};
 use super::emit::Writer;
 use super::text::Text;
 use super::words::collapse;
-use crate::bridge::figures::span;
+use crate::figures::span;
 
 /// Who notices are from.
 const FROM: (&str, &str) = ("Postern", "postmaster@localhost");

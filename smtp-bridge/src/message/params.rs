@@ -58,7 +58,7 @@ impl Structured {
                 value = rest.split_once('\'').map_or(rest, |(_language, rest)| rest);
             }
             match param.is_encoded {
-                true => bytes.extend(percent_decoded(value)),
+                true => bytes.extend(encode::unescaped(value.as_bytes(), b'%')),
                 false => bytes.extend_from_slice(value.as_bytes()),
             }
         }
@@ -135,22 +135,6 @@ fn unescaped(quoted: &str) -> String {
         }
     }
     text
-}
-
-fn percent_decoded(value: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let mut byte = *first;
-        if let (b'%', [high, low, after @ ..]) = (first, tail)
-            && let Some(decoded) = encode::from_hex(*high, *low)
-        {
-            (byte, rest) = (decoded, after);
-        }
-        bytes.push(byte);
-    }
-    bytes
 }
 
 /// The lines that carry a file name, each to be preceded by `;` and a fold: a quoted string where that is safe, else RFC 2231.

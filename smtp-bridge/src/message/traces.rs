@@ -1,6 +1,5 @@
 //! Traces of the user: real addresses and names that must not leave, however they are written in what is sent.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::encode;
@@ -197,18 +196,8 @@ fn ends_domain(after: &str) -> bool {
 }
 
 /// Undoes the escapes of quoted-printable where they are ones.
-fn quoted_printable(line: &str) -> Cow<'_, str> {
-    let mut bytes = Vec::with_capacity(line.len());
-    let mut rest = line.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let decoded = match (first, after) {
-            (b'=', [high, low, ..]) => encode::from_hex(*high, *low),
-            _ => None,
-        };
-        bytes.push(decoded.unwrap_or(first));
-        rest = if decoded.is_some() { &after[2..] } else { after };
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+fn quoted_printable(line: &str) -> String {
+    String::from_utf8_lossy(&encode::unescaped(line.as_bytes(), b'=')).into_owned()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Timers are `tokio::time`, which a paused runtime already controls.
 
 pub mod dns;
+pub mod pages;
 pub mod socks;
 pub mod system;
 pub mod tls;

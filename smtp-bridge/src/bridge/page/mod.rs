@@ -10,11 +10,7 @@ mod plot;
 mod view;
 
 use std::collections::HashMap;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::extract::{Form, Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -23,12 +19,11 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, extract::DefaultBodyLimit};
 use mailbox::HolderStore;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 use super::Bridge;
 use super::commands::Command;
-use crate::net::{BoxStream, Listener, stopped};
+use crate::net::{Listener, pages};
 
 pub(super) use guard::Keys;
 pub(super) use view::warning_of_link;
@@ -44,10 +39,10 @@ const FORM_BYTES_MAX: usize = 16 * 1024;
 pub(super) async fn serve<S: HolderStore>(
     bridge: Arc<Bridge<S>>,
     listener: Box<dyn Listener>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     // Below ROOT.
-    let pages = Router::new()
+    let page = Router::new()
         .route("/page/", get(overview::<S>))
         .route("/page/qr/{address}", get(code::<S>))
         .route("/page/{action}", post(act::<S>))
@@ -55,23 +50,15 @@ pub(super) async fn serve<S: HolderStore>(
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
     let routes = Router::new()
         .route("/", get(entrance::<S>))
-        .merge(pages)
+        .merge(page)
         // Mozilla's places for the file below a domain, and one for the setting that names a service.
         .route("/mail/config-v1.1.xml", get(configuration::<S>))
         .route("/.well-known/autoconfig/mail/config-v1.1.xml", get(configuration::<S>))
         .route("/autoconfig/localhost", get(configuration::<S>))
         .layer(middleware::from_fn_with_state(bridge.clone(), guard::check_host::<S>))
         .with_state(bridge);
-    let doors = Doors {
-        listener,
-        places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-    };
-    tokio::select! {
-        biased;
-        () = stopped(&mut stop) => {}
-        // It ends by `stop` alone.
-        _ = axum::serve(doors, routes).into_future() => {}
-    }
+    // It ends by `stop` alone.
+    let _ = pages::serve(listener, routes, CONNECTIONS_MAX, stop).await;
 }
 
 /// With the token: a cookie, and on to the page. Without: how to get one.
@@ -204,56 +191,4 @@ async fn act<S: HolderStore>(
 async fn configuration<S: HolderStore>(State(bridge): State<Arc<Bridge<S>>>) -> Response {
     let text = super::autoconfig(bridge.ports.smtp, bridge.ports.imap);
     ([(header::CONTENT_TYPE, "text/xml; charset=utf-8")], text).into_response()
-}
-
-/// The host's listener as axum takes it.
-struct Doors {
-    listener: Box<dyn Listener>,
-    places: Arc<Semaphore>,
-}
-
-impl axum::serve::Listener for Doors {
-    type Io = Visitor;
-    type Addr = Option<SocketAddr>;
-
-    async fn accept(&mut self) -> (Visitor, Option<SocketAddr>) {
-        let place = self.places.clone().acquire_owned().await;
-        let _place = place.expect("the semaphore is never closed");
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => return (Visitor { stream, _place }, None),
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
-        Ok(self.listener.address())
-    }
-}
-
-/// A connection that holds its place until it ends.
-struct Visitor {
-    stream: BoxStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Visitor {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Visitor {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

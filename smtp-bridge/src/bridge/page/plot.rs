@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use qrcode::QrCode;
 use qrcode::render::svg;
 
-use super::super::figures::{date, grouped};
+use crate::figures::{date, grouped};
 
 const WIDTH: u64 = 720;
 const HEIGHT: u64 = 120;

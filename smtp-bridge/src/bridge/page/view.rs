@@ -9,9 +9,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::super::Bridge;
 use super::super::commands::{link_state, row_words};
-use super::super::figures::{ago, ahead, date, grouped};
 use super::ROOT;
 use super::plot::bars;
+use crate::figures::{ago, ahead, date, grouped};
 use crate::holder::LinkState;
 
 /// Days that the plot shows.

@@ -8,7 +8,8 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use super::{after_hidden, attribute, attribute_text, reference, tag_end};
+use super::tag::{self, Markup};
+use super::{attribute, attribute_text, reference};
 
 /// Elements with an end. Where it breaks the text, white space beside an element is no text.
 const ELEMENTS: &[&str] = &[
@@ -158,35 +159,14 @@ impl Page<'_> {
 
     /// Takes the tag or comment that opens `markup` and gives what follows it.
     fn markup<'a>(&mut self, markup: &'a str) -> &'a str {
-        if let Some(comment) = markup.strip_prefix("<!--") {
-            return comment.split_once("-->").map_or("", |(_, after)| after);
+        let (found, after) = tag::take(markup);
+        match found {
+            Markup::Nothing => {}
+            Markup::Sign => self.character('<'),
+            Markup::Start { name, attributes } => self.open(&name, attributes),
+            Markup::End { name } => self.close(&name),
         }
-        let Some(inside) = markup.strip_prefix('<') else {
-            return "";
-        };
-        if !inside.starts_with(|first: char| first.is_ascii_alphabetic() || "/!?".contains(first)) {
-            self.character('<');
-            return inside;
-        }
-        let (tag, after) = inside.split_at(tag_end(inside));
-        let after = after.get(1..).unwrap_or_default();
-        let (is_closing, tag) = tag.strip_prefix('/').map_or((false, tag), |tag| (true, tag));
-        let (name, attributes) = tag.split_at(
-            tag.find(|character: char| !character.is_ascii_alphanumeric())
-                .unwrap_or(tag.len()),
-        );
-        let name = name.to_ascii_lowercase();
-        // A name with a colon is Word's, and no element of ours.
-        if !attributes.starts_with([':', '-', '_', '.']) {
-            match is_closing {
-                true => self.close(&name),
-                false => self.open(&name, attributes),
-            }
-        }
-        match name.as_str() {
-            "style" | "script" | "title" if !is_closing => after_hidden(&name, after),
-            _ => after,
-        }
+        after
     }
 
     fn open(&mut self, name: &str, attributes: &str) {
@@ -364,16 +344,7 @@ pub(in super::super) fn percent_decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let decoded = match (first, after) {
-            (b'%', [high, low, ..]) => super::super::encode::from_hex(*high, *low),
-            _ => None,
-        };
-        bytes.push(decoded.unwrap_or(first));
-        rest = if decoded.is_some() { &after[2..] } else { after };
-    }
+    let bytes = super::super::encode::unescaped(text.as_bytes(), b'%');
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 

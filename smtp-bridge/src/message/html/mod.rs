@@ -1,9 +1,11 @@
 //! HTML to plain text, in one pass: words, paragraphs, lists, quotes and links; nothing is fetched, styled or run.
 
 mod clean;
+mod tag;
 
 use mail_parser::decoders::html::add_html_token;
 
+use self::tag::Markup;
 use super::words::collapse;
 pub(super) use clean::{clean, of_text, percent_decoded};
 
@@ -110,32 +112,14 @@ impl<'a> Page<'a> {
 
     /// Takes the tag or comment that opens `markup` and gives what follows it.
     fn markup(&mut self, markup: &'a str) -> &'a str {
-        if let Some(comment) = markup.strip_prefix("<!--") {
-            return comment.split_once("-->").map_or("", |(_, after)| after);
+        let (found, after) = tag::take(markup);
+        match found {
+            Markup::Nothing => {}
+            Markup::Sign => self.visible('<'),
+            Markup::Start { name, attributes } => self.open(&name, attributes),
+            Markup::End { name } => self.close(&name),
         }
-        let Some(inside) = markup.strip_prefix('<') else {
-            return "";
-        };
-        if !inside.starts_with(|first: char| first.is_ascii_alphabetic() || "/!?".contains(first)) {
-            self.visible('<');
-            return inside;
-        }
-        let (tag, after) = inside.split_at(tag_end(inside));
-        let after = after.get(1..).unwrap_or_default();
-        let (is_closing, tag) = tag.strip_prefix('/').map_or((false, tag), |tag| (true, tag));
-        let (name, attributes) = tag.split_at(
-            tag.find(|character: char| !character.is_ascii_alphanumeric())
-                .unwrap_or(tag.len()),
-        );
-        let name = name.to_ascii_lowercase();
-        match is_closing {
-            true => self.close(&name),
-            false => self.open(&name, attributes),
-        }
-        match name.as_str() {
-            "style" | "script" | "title" if !is_closing => after_hidden(&name, after),
-            _ => after,
-        }
+        after
     }
 
     fn open(&mut self, name: &str, attributes: &'a str) {
@@ -238,34 +222,6 @@ fn attribute_text(value: &str) -> String {
     let mut page = Page::new(value.len());
     page.text(value);
     collapse(&page.out)
-}
-
-/// Where the tag whose inside `tag` is closes: the first `>` outside quotes.
-fn tag_end(tag: &str) -> usize {
-    let mut quote = None;
-    for (at, byte) in tag.bytes().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return at,
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            _ => {}
-        }
-    }
-    tag.len()
-}
-
-/// What follows the end tag of an element whose text is not shown; nothing when it is never closed.
-fn after_hidden<'a>(name: &str, mut rest: &'a str) -> &'a str {
-    while let Some((_, tag)) = rest.split_once("</") {
-        if tag
-            .get(..name.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(name))
-        {
-            return tag.split_once('>').map_or("", |(_, after)| after);
-        }
-        rest = tag;
-    }
-    ""
 }
 
 /// The raw value of an attribute.

@@ -1,7 +1,7 @@
 //! How figures read: amounts, sizes, times.
 
 /// 1234567 as `1,234,567`.
-pub(crate) fn grouped(value: u64) -> String {
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
     for (position, digit) in digits.chars().enumerate() {
@@ -14,7 +14,7 @@ pub(crate) fn grouped(value: u64) -> String {
 }
 
 /// A span of seconds in its largest unit, rounded down.
-pub(crate) fn span(seconds: u64) -> String {
+pub fn span(seconds: u64) -> String {
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),
         60..3_600 => (seconds / 60, "minute"),
@@ -25,7 +25,7 @@ pub(crate) fn span(seconds: u64) -> String {
 }
 
 /// How long ago a UTC second is.
-pub(crate) fn ago(then: u64, now: u64) -> String {
+pub fn ago(then: u64, now: u64) -> String {
     match now.saturating_sub(then) {
         0..10 => "just now".to_owned(),
         seconds => format!("{} ago", span(seconds)),
@@ -33,7 +33,7 @@ pub(crate) fn ago(then: u64, now: u64) -> String {
 }
 
 /// How far ahead a UTC second is.
-pub(crate) fn ahead(then: u64, now: u64) -> String {
+pub fn ahead(then: u64, now: u64) -> String {
     match then.saturating_sub(now) {
         0 => "now".to_owned(),
         // A day is said until it is over.
@@ -42,7 +42,7 @@ pub(crate) fn ahead(then: u64, now: u64) -> String {
 }
 
 /// A day, counted from 1970-01-01 UTC, as `2026-11-21`.
-pub(crate) fn date(day: u32) -> String {
+pub fn date(day: u32) -> String {
     // Days of the civil calendar in eras of 400 years, each year beginning in March.
     let shifted = u64::from(day) + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
