@@ -43,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of a number. Reserved kinds are refused until a version defines them.
-    fn of(number: u8) -> Result<Self, Refused> {
+    pub(crate) fn of(number: u8) -> Result<Self, Refused> {
         Ok(match number {
             1 => Kind::Linked,
             2 => Kind::Request,

@@ -14,6 +14,7 @@ pub mod deposit;
 pub mod kdf;
 pub mod link;
 pub mod pack;
+pub mod pad;
 mod secret;
 pub mod secretbox;
 

@@ -7,12 +7,12 @@ mod poly1305;
 mod xsalsa20;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::kdf::wipe_stack;
 use crate::{Refused, Secret};
 
-use poly1305::poly1305;
+use poly1305::{poly1305, poly1305_behind};
 use xsalsa20::XSalsa20;
 
 /// Length of the MAC before every ciphertext.
@@ -61,6 +61,20 @@ pub fn open(key: &Secret<32>, row: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refused>
     let opened = decrypt(key, nonce, &mut plain, mac);
     wipe_stack();
     opened.map(|()| plain)
+}
+
+/// `Poly1305(key, first | message)` under a key that is used for this alone (RFC 8439 section 2.5).
+pub(crate) fn one_time_mac(key: &[u8; 32], first: &[u8; 16], message: &[u8]) -> [u8; MAC] {
+    let mut words: [u32; 8] =
+        std::array::from_fn(|word| u32::from_le_bytes(std::array::from_fn(|byte| key[4 * word + byte])));
+    let mac = poly1305_behind(&words, first, message);
+    words.zeroize();
+    mac
+}
+
+/// Adds the stream of a key and nonce to `bytes`, from its 33rd byte on as a box does.
+pub(crate) fn keystream(key: &Secret<32>, nonce: &[u8; NONCE], bytes: &mut [u8]) {
+    XSalsa20::new(key.expose(), nonce).apply(bytes);
 }
 
 /// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.

@@ -187,6 +187,47 @@ def check_pack(tally):
         tally.refused("identifier with a slip", lambda: second.parse_identifier(wrong))
 
 
+def check_pad(tally):
+    vectors = load("pad.json")
+    for size, (region, records, length) in zip((1 << 20, 10_000_000, 5 << 30), vectors["layouts"]):
+        made = second.PadLayout.of_size(size)
+        tally.same(f"pad of {size}", (made.region, made.records, made.file_bytes), (region, records, length))
+    case = vectors["header"]
+    fields = (raw(case["name"]), case["region"], case["records"], case["generation"], case["places"])
+    copy = second.pad_header(*fields)
+    tally.same("pad header", summary(copy), case["copy"])
+    tally.same("pad header read", second.open_pad_header(copy), fields)
+    tally.refused("pad header with a bit flipped", lambda: second.open_pad_header(flipped(copy, 500)))
+
+    layout = second.PadLayout.of_size(1 << 20)
+    blocks = (second.digest(struct.pack("<Q", block)) for block in range(layout.file_bytes // 32))
+    pad = second.Pad(b"".join(blocks), layout)
+    one, two, three = vectors["cell1"], vectors["cell2"], vectors["cell3"]
+    cell = pad.hello(one["record"], raw(one["nonce"]), second.PadFill(raw(one["fill_seed"])))
+    tally.same("pad cell 1", summary(cell), one["cell"])
+    tally.same("pad cell 1 found", pad.find("up", cell[:16]), one["record"])
+
+    lease = second.encode_lease(raw(one["nonce"]), two["lease"], two["floor"])
+    tally.same("lease read", second.decode_lease(lease), (raw(one["nonce"]), two["lease"], two["floor"]))
+    confirm = raw(three["token"]) + struct.pack("<Q", three["answered"])
+    down = [((second.LEASE, second.LAST, 0, lease), two["cell"])]
+    up = [((second.CONFIRM, second.LAST, 0, confirm), three["cell"])]
+    for cells, direction in ((down, "down"), (up, "up")):
+        for case in vectors[direction]:
+            cells.append(((case["type"], case["flags"], case["stream"], raw(case["data"])), case["cell"]))
+    check_pad_cells(tally, pad, "down", two["record"], two["offset"], second.PadFill(raw(two["fill_seed"])), down)
+    check_pad_cells(tally, pad, "up", *two["lease"][:2], second.PadFill(raw(three["fill_seed"])), up)
+
+
+def check_pad_cells(tally, pad, direction, number, offset, fill, cells):
+    for at, (frame, expected) in enumerate(cells):
+        cell, behind = pad.seal(direction, number, offset, frame, fill)
+        tally.same(f"pad {direction} cell {at}", summary(cell), expected)
+        tally.refused(f"pad {direction} cell {at} with a bit flipped", lambda: pad.open(direction, number, flipped(cell, 131_000)))
+        tally.same(f"pad {direction} cell {at} opened", pad.open(direction, number, cell), (offset, frame))
+        number, offset = number + 1, behind
+
+
 def serve_one_link(listener, step, static_secret, last):
     """A relay of one link, from the second implementation's other half: LINKED, one answer, CLOSE."""
     connection, _ = listener.accept()
@@ -230,7 +271,7 @@ def check_client(tally):
 
 def main():
     tally = Tally()
-    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack, check_client):
+    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack, check_pad, check_client):
         check(tally)
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0

@@ -440,6 +440,163 @@ def parse_identifier(text):
     return identifier
 
 
+# One-time pads.
+
+PAD_DATA_MAX = CELL - 48
+SEALED = 2
+LEASE, CONFIRM = 10, 11
+RECORD = 64
+
+
+def poly1305(key, message):
+    """RFC 8439 section 2.5."""
+    r = int.from_bytes(key[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+    total = 0
+    for at in range(0, len(message), 16):
+        block = message[at : at + 16] + b"\1"
+        total = (total + int.from_bytes(block, "little")) * r % ((1 << 130) - 5)
+    return ((total + int.from_bytes(key[16:32], "little")) % (1 << 128)).to_bytes(16, "little")
+
+
+class PadLayout:
+    """Where the bytes of a pad lie in its file."""
+
+    def __init__(self, region, records):
+        self.region, self.records = region, records
+
+    @classmethod
+    def of_size(cls, size):
+        region = (size - size % 32_768) // 2
+        return cls(region, region // 512)
+
+    @property
+    def file_bytes(self):
+        return 8_192 + 2 * self.region
+
+    def region_at(self, direction):
+        return 8_192 + (self.region if direction == "down" else 0)
+
+    def record_at(self, direction, record):
+        return self.region_at(direction) + RECORD * record
+
+    def body_at(self, direction, offset):
+        return self.record_at(direction, self.records) + offset
+
+
+def pad_header(name, region, records, generation, places):
+    """`places`: up, down, up erased, down erased, each record and offset."""
+    copy = b"POSTERNO" + struct.pack("<H6x16s3Q8Q", 1, name, region, records, generation, *places)
+    copy = copy.ljust(4_064, b"\0")
+    return copy + digest(copy)
+
+
+def open_pad_header(copy):
+    if len(copy) != 4_096 or digest(copy[:4_064]) != copy[4_064:] or copy[:10] != b"POSTERNO\1\0":
+        raise Refused
+    name, region, records, generation, *places = struct.unpack("<16s3Q8Q", copy[16:120])
+    return name, region, records, generation, places
+
+
+class PadFill:
+    """The random bytes behind the data, from a seed."""
+
+    def __init__(self, seed):
+        self.seed, self.count = seed, 0
+
+    def next(self, length):
+        nonce = bytes(16) + struct.pack("<Q", self.count)
+        self.count += 1
+        # A box of zeros is the stream from its 33rd byte on, behind the MAC.
+        return box(self.seed, nonce, bytes(length))[16:]
+
+
+def pad_masked(kind, flags, data):
+    """How many bytes of the data are masked."""
+    if not flags & SEALED:
+        return len(data)
+    if kind in (REQUEST, ANSWER) and len(data) >= 2:
+        return min(2 + struct.unpack("<H", data[:2])[0], len(data))
+    return 0
+
+
+def _xor(one, other):
+    return bytes(a ^ b for a, b in zip(one, other))
+
+
+class Pad:
+    """A known pad: `blob` is the whole file as it was before anything of it was erased."""
+
+    def __init__(self, blob, layout):
+        self.blob, self.layout = blob, layout
+
+    def record(self, direction, number):
+        at = self.layout.record_at(direction, number)
+        record = self.blob[at : at + RECORD]
+        return record[:16], record[16:48], record[48:]
+
+    def body(self, direction, offset, length):
+        at = self.layout.body_at(direction, offset)
+        return self.blob[at : at + length]
+
+    def find(self, direction, tag):
+        """Number of the record of a tag."""
+        for number in range(self.layout.records):
+            if self.record(direction, number)[0] == tag:
+                return number
+        raise Refused
+
+    def hello(self, record, nonce, fill):
+        head = self.record("up", record)[0] + nonce
+        return head + fill.next(CELL - len(head))
+
+    def seal(self, direction, number, offset, frame, fill):
+        """Returns the cell, and the offset behind what it masks. `frame`: type, flags, stream, data."""
+        kind, flags, stream, data = frame
+        cell = self._cell(direction, number, offset, frame, fill.next(PAD_DATA_MAX - len(data)))
+        return cell, offset + pad_masked(kind, flags, data)
+
+    def _cell(self, direction, number, offset, frame, fill):
+        kind, flags, stream, data = frame
+        tag, key, mask = self.record(direction, number)
+        count = pad_masked(kind, flags, data)
+        head = _xor(struct.pack("<BBHIQ", kind, flags, len(data), stream, offset), mask)
+        body = _xor(data[:count], self.body(direction, offset, count)) + data[count:]
+        return tag + poly1305(key, tag + head + body + fill) + head + body + fill
+
+    def open(self, direction, number, cell):
+        """Returns offset and frame, of a cell under this record, after making the same cell from them."""
+        tag, key, mask = self.record(direction, number)
+        if len(cell) != CELL or cell[:16] != tag or cell[16:32] != poly1305(key, tag + cell[32:]):
+            raise Refused
+        kind, flags, length, stream, offset = struct.unpack("<BBHIQ", _xor(cell[32:48], mask))
+        if flags & ~(LAST | SEALED) or length > PAD_DATA_MAX:
+            raise Refused
+        data = cell[48 : 48 + length]
+        if flags & SEALED:
+            first = 2 if kind in (REQUEST, ANSWER) and length >= 2 else 0
+            length_field = _xor(data[:first], self.body(direction, offset, first))
+            count = pad_masked(kind, flags, length_field + data[first:])
+        else:
+            count = length
+        data = _xor(data[:count], self.body(direction, offset, count)) + data[count:]
+        frame = (kind, flags, stream, data)
+        if self._cell(direction, number, offset, frame, cell[48 + length :]) != cell:
+            raise Refused
+        return offset, frame
+
+
+def encode_lease(nonce, lease, floor):
+    return nonce + struct.pack("<5Q", *lease, floor)
+
+
+def decode_lease(data):
+    """Returns Hn, [a, c, b, d] and p."""
+    if len(data) != 56:
+        raise Refused
+    *lease, floor = struct.unpack("<5Q", data[16:])
+    return data[:16], lease, floor
+
+
 # A holder's end over TCP.
 
 

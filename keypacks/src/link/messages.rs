@@ -12,16 +12,17 @@ pub struct Confirm {
 }
 
 impl Confirm {
-    pub(super) const BYTES: usize = 24;
+    /// Length of the layout.
+    pub(crate) const BYTES: usize = 24;
 
-    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..16].copy_from_slice(&self.token);
         bytes[16..].copy_from_slice(&self.answered.to_le_bytes());
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
         let (token, rest) = bytes.split_first_chunk::<16>().ok_or(Refused)?;
         let (answered, _) = rest.split_first_chunk::<8>().ok_or(Refused)?;
         Ok(Self {

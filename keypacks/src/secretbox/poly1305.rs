@@ -7,7 +7,18 @@ use zeroize::Zeroize;
 ///
 /// The key is for one message: two MACs under it give `r` away. It comes as the little-endian words of its 32 bytes.
 pub(super) fn poly1305(key: &[u32; 8], message: &[u8]) -> [u8; 16] {
+    finish(Sum::new(key), key, message)
+}
+
+/// `Poly1305(r | s, first | message)`, of two parts that do not lie side by side.
+pub(super) fn poly1305_behind(key: &[u32; 8], first: &[u8; 16], message: &[u8]) -> [u8; 16] {
     let mut sum = Sum::new(key);
+    sum.absorb(first, 1);
+    finish(sum, key, message)
+}
+
+#[inline(always)]
+fn finish(mut sum: Sum, key: &[u32; 8], message: &[u8]) -> [u8; 16] {
     let (blocks, rest) = message.as_chunks::<16>();
     for block in blocks {
         sum.absorb(block, 1);
@@ -156,6 +167,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_first_block_apart_changes_nothing(
+            key in prop::array::uniform32(any::<u8>()),
+            message in prop::collection::vec(any::<u8>(), 16..80),
+        ) {
+            let (words, _) = key.as_chunks();
+            let words = std::array::from_fn(|word| u32::from_le_bytes(words[word]));
+            let (first, rest) = message.split_first_chunk().expect("16 bytes at least");
+            prop_assert_eq!(poly1305_behind(&words, first, rest), poly1305(&words, &message));
+        }
+
         /// Bytes at the ends of their range make carries that random ones hardly ever do.
         #[test]
         fn every_mac_is_as_another_implementation_makes_it(
