@@ -102,11 +102,12 @@ class ForOperators(Hazard):
         # Keys before the first table.
         text = self.relay.config.read_text().replace(f'domain = "{DOMAIN}"', 'domain = "Relay.Test"')
         text = re.sub(r"(?m)^data = .*$", 'data = "/proc/version"\nmx_key = "none.pem"\nmemory_mib = 1', text)
+        text += '\n[peers."mx.test"]\ntls = "require"\nuser = "u"\npassword_file = "/proc/none"\n'
         broken.write_text(text)
         done = run(*check, broken, check=False)
         self.assertNotEqual(done.returncode, 0)
         named = set(re.findall(r"(?m)^error  (\w+):", done.stdout))
-        self.assertEqual(named, {"domain", "data", "mx", "link", "status", "mx_certificate", "memory_mib"})
+        self.assertEqual(named, {"domain", "data", "mx", "link", "status", "mx_certificate", "memory_mib", "peers"})
 
     def test_completions_and_manual_pages_are_made(self):
         for shell in ("bash", "zsh", "fish"):

@@ -14,6 +14,7 @@ use smtp_bridge::net::{Host, system};
 
 use super::CheckArgs;
 use crate::config::RelayConfig;
+use crate::exit::Securities;
 
 /// A clock before this has not been set: 2026-01-01.
 const CLOCK_LEAST: u64 = 1_767_225_600;
@@ -64,6 +65,9 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
     }
     settings(&config, &mut findings);
     certificate(&config, &host, &mut findings);
+    if let Err(error) = Securities::read(&config, &host) {
+        findings.serious("peers", format!("{error}: mend the file, or the key that names it"));
+    }
     folder(&config.data, &host, &mut findings);
     machine(&config, &host, &mut findings);
     // Beside the relay itself its ports are busy, as they should be.
