@@ -28,6 +28,8 @@ use crate::tables::Single;
 
 /// Bytes of a slot: two chain states and what sealing adds.
 const SLOT_BYTES: usize = 256;
+/// A folder is a store once it has a file of this name.
+pub(super) const HEADER_NAME: &str = "header";
 
 /// Why a pack did not become a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,7 +157,7 @@ pub(super) fn open_base(
 }
 
 pub(super) fn header_path(folder: &Path) -> PathBuf {
-    folder.join("header")
+    folder.join(HEADER_NAME)
 }
 
 pub(super) fn open_slots(

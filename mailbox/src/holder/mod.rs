@@ -21,6 +21,7 @@ mod header;
 mod link;
 mod message_id;
 mod messages;
+mod moving;
 mod outbox;
 mod rows;
 mod shelf;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use create::{InitError, Initialised, init_from_pack};
 pub use files::{HolderFiles, HolderOptions};
+pub use moving::{MoveError, move_store, wipe_store};
 
 /// Feeds hostile bytes to every parser of this module; must not panic.
 pub fn fuzz(bytes: &[u8]) {

@@ -8,6 +8,7 @@ mod keys;
 mod life;
 mod mail;
 mod model;
+mod moving;
 mod outbox;
 mod threads;
 
