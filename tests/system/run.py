@@ -32,6 +32,7 @@ ORDER = [
     "thunderbird",
     "money",
     "people",
+    "media",
     "operators",
     "at_rest",
     "erasure",

@@ -6,6 +6,7 @@
 mod beside;
 mod dirs;
 mod init;
+mod keypack;
 mod passphrase;
 pub mod process;
 mod sendmail;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -24,7 +26,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::bridge::{self, BridgeConfig, PageAt};
 use crate::holder::HolderConfig;
 use crate::message::Address;
+use crate::net::dns::ByServers;
 pub use init::{Init, init_with};
+pub use keypack::fuzz_elf;
 pub use passphrase::PassphraseArgs;
 use process::Failure;
 pub use sendmail::fuzz as fuzz_letter;
@@ -45,6 +49,7 @@ enum Command {
     /// On a terminal it asks for what is not given.
     Init(init::InitArgs),
     /// Run the bridge: SMTP and IMAP for your mail program, on this machine only.
+    #[command(visible_alias = "run")]
     Bridge(BridgeArgs),
     /// Show value, keys left, prices and the state of the link.
     Status(BesideArgs),
@@ -67,6 +72,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         words: Vec<OsString>,
     },
+    /// Move packs to portable media and back.
+    Keypack(keypack::KeypackArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -249,6 +256,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             Some(OutboxCommand::Cancel { row }) => beside::cancel(&beside, row).await,
         },
         Command::Alias(AliasArgs { beside, command }) => alias(&beside, command.unwrap_or(AliasCommand::List)).await,
+        Command::Keypack(args) => keypack::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "postern", &mut std::io::stdout());
             Ok(())
@@ -286,6 +294,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let socks = args.socks.or(settings.socks);
     // The way through Tor is a long one.
     let patience = args.dial_timeout.unwrap_or(if socks.is_some() { 60.0 } else { 15.0 });
+    let is_on_medium = dirs::is_on_medium(&args.dir);
     let config = BridgeConfig {
         passphrase: args.passphrase.read()?,
         dir: args.dir,
@@ -311,7 +320,10 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
         user: settings.user,
         keep_used_keys: args.keep_used_keys,
     };
-    let host = process::host(args.kill_at.as_deref())?;
+    let mut host = process::host(args.kill_at.as_deref())?;
+    if is_on_medium {
+        host.resolver = Arc::new(ByServers);
+    }
     let stop = process::stop_on_signals(args.stop_with_stdin);
     bridge::run(config, host, stop).await.map_err(Failure::from_error)
 }

@@ -51,9 +51,17 @@ impl PassphraseArgs {
 /// Opens the descriptor anew through the file system, since adopting a number would take it from whoever owns it.
 fn from_descriptor(number: i32) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let failed = |error| Failure(format!("cannot read the passphrase from descriptor {number}: {error}"));
-    let file = std::fs::File::open(format!("/proc/self/fd/{number}")).map_err(failed)?;
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    if number == 0 {
+        // Without the file system, which an empty root has not got.
+        std::io::stdin()
+            .take(BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+    } else {
+        let file = std::fs::File::open(format!("/proc/self/fd/{number}")).map_err(failed)?;
+        file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    }
     process::first_line(&bytes).ok_or_else(|| {
         Failure(format!(
             "descriptor {number} gave no passphrase: its first line is empty"

@@ -11,7 +11,8 @@ use super::process::Failure;
 use crate::bridge::{Hygiene, NoticeSettings};
 use crate::message::{Html, Traces};
 
-const FILE: &str = "bridge.toml";
+/// Name of the file.
+pub(super) const FILE: &str = "bridge.toml";
 
 /// Where mail programs send unless somebody says otherwise.
 pub(super) const SMTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1025);

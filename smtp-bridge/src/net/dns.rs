@@ -14,7 +14,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 
-use super::{Exchanger, Exchangers, Names, Promise};
+use super::{Exchanger, Exchangers, Names, Promise, Resolver};
 
 /// Longest wait for one answer of a server, and for all that a question takes.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
@@ -66,6 +66,25 @@ impl Dns {
             Err(error) if error.is_no_records_found() && has_answered(&error) => Ok(Answer::Records(Vec::new())),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+}
+
+/// The relay's address, asked of the servers in `/etc/resolv.conf` directly. A program that is linked statically does so: the C
+/// library would load parts of itself from the machine that it happens to run on.
+pub struct ByServers;
+
+impl Resolver for ByServers {
+    fn resolve<'a>(&'a self, target: &'a str) -> Promise<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(async move {
+            if let Ok(address) = target.parse() {
+                return Ok(vec![address]);
+            }
+            let (host, port) = target.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+            let port = port.parse().map_err(io::Error::other)?;
+            // Read anew each time: a machine that sleeps wakes up in another network.
+            let addresses = Dns::new(&[])?.addresses(host).await?;
+            Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+        })
     }
 }
 

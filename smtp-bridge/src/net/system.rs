@@ -7,15 +7,16 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mailbox::Entropy;
 use mailbox::commit::on_thread;
 use mailbox::disk::{Disk, SystemDisk};
-use rand::TryRng;
+use rustix::io::Errno;
 use rustix::net::sockopt;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::{BoxStream, Clock, Host, Listener, Net, NoNames, Promise, Resolver, Source, Workers};
@@ -89,7 +90,21 @@ impl Net for Sockets {
     }
 
     fn dial_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<BoxStream>> {
-        Box::pin(async move { Ok(Box::new(UnixStream::connect(path).await?) as BoxStream) })
+        Box::pin(async move {
+            let refused = match UnixStream::connect(path).await {
+                Ok(stream) => return Ok(Box::new(stream) as BoxStream),
+                Err(error) => error,
+            };
+            let Some(name) = named_in(path) else {
+                return Err(refused);
+            };
+            let stream = UnixStream::connect(name).await?;
+            // Whoever learns the name could take it once its owner is gone.
+            if !is_own(&stream) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            Ok(Box::new(stream) as BoxStream)
+        })
     }
 
     fn listen_local<'a>(&'a self, path: &'a Path) -> Promise<'a, io::Result<Box<dyn Listener>>> {
@@ -99,7 +114,14 @@ impl Net for Sockets {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let listener = UnixListener::bind(path)?;
+            let listener = match UnixListener::bind(path) {
+                Ok(listener) => listener,
+                // FAT and its like have no sockets.
+                Err(_) if path.parent().is_some_and(Path::is_dir) => {
+                    return Ok(Box::new(Nameless(listen_nameless(path)?)) as Box<dyn Listener>);
+                }
+                Err(error) => return Err(error),
+            };
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
             Ok(Box::new(listener) as Box<dyn Listener>)
         })
@@ -133,6 +155,66 @@ impl Listener for UnixListener {
     }
 }
 
+/// A local socket that no file system holds: its name is random, lies in a file where the socket would be, and says
+/// nothing to other users of the machine, who are turned away.
+struct Nameless(UnixListener);
+
+impl Listener for Nameless {
+    fn accept(&mut self) -> Promise<'_, io::Result<(BoxStream, Source)>> {
+        Box::pin(async move {
+            loop {
+                let (stream, _) = self.0.accept().await?;
+                if is_own(&stream) {
+                    return Ok((Box::new(stream) as BoxStream, Source::LOCAL));
+                }
+            }
+        })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+/// Digits of the name of a [`Nameless`] socket.
+const NAME_DIGITS: usize = 32;
+
+fn listen_nameless(path: &Path) -> io::Result<UnixListener> {
+    let mut random = [0; NAME_DIGITS / 2];
+    Generator.fill(&mut random);
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let listener = UnixListener::bind(abstract_name(&name))?;
+    // What a failed attempt to make a socket may have left.
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, name)?;
+    Ok(listener)
+}
+
+/// The name in the file at `path`, if it holds one.
+fn named_in(path: &Path) -> Option<PathBuf> {
+    let metadata = std::fs::metadata(path).ok()?;
+    if !metadata.is_file() || metadata.len() != NAME_DIGITS as u64 {
+        return None;
+    }
+    let name = std::fs::read_to_string(path).ok()?;
+    name.bytes()
+        .all(|byte| byte.is_ascii_hexdigit())
+        .then(|| abstract_name(&name))
+}
+
+/// Linux's abstract name space, as the runtime writes it.
+fn abstract_name(name: &str) -> PathBuf {
+    PathBuf::from(format!("\0postern-{name}"))
+}
+
+/// Whether the other end is this user, or the administrator.
+fn is_own(stream: &UnixStream) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
+}
+
 struct Addresses;
 
 impl Resolver for Addresses {
@@ -155,9 +237,15 @@ struct Generator;
 
 impl Entropy for Generator {
     fn fill(&self, bytes: &mut [u8]) {
-        // Without randomness nothing may be sealed: there is no safe way to go on.
-        rand::rngs::SysRng
-            .try_fill_bytes(bytes)
-            .expect("the operating system's generator works");
+        let mut filled = 0;
+        while filled < bytes.len() {
+            // The system call and not /dev/urandom, which an empty root has not got.
+            match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                // Without randomness nothing may be sealed: there is no safe way to go on.
+                Err(error) => panic!("the operating system's generator fails: {error}"),
+            }
+        }
     }
 }

@@ -57,6 +57,7 @@ parsers! {
     messages: "message", "smtp-bridge/src/message/mod.rs", smtp_bridge::message::fuzz;
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
     letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;
+    programs: "elf", "smtp-bridge/src/cli/keypack/elf.rs", smtp_bridge::cli::fuzz_elf;
     commands_of_a_bridge: "control-bridge", "", json_as::<smtp_bridge::bridge::commands::Command>;
     commands_of_a_relay: "control-relay", "", json_as::<relay::operator::Command>;
     settings: "settings", "", toml_as::<smtp_bridge::cli::Settings>;
