@@ -428,6 +428,10 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// here, or has no other name.
     fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError>;
 
+    /// The alias for which a message came, or under which it was sent, by the mail program's name for it. `None`: it is
+    /// not known, or came for several.
+    fn alias_of_message(&self, message_id: &str) -> Result<Option<String>, StoreError>;
+
     /// The aliases of the pack.
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError>;
 

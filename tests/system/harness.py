@@ -255,11 +255,12 @@ class Bridge(Holder):
         self.user, self.password = settings["user"], settings["password"]
         status = wait_until(self._first_status, 30, f"the first link of {self.name}")
         self.identifier = status["identifier"]
-        self.alias = status["aliases"][0] if status["aliases"] else self.new_alias()
+        self.alias = status["aliases"][0]
 
     def _first_status(self):
+        """The status once there is a link, and the alias that every bridge opens first."""
         status = self.status()
-        return status if status["linked"] else None
+        return status if status["linked"] and status["aliases"] else None
 
     @property
     def pid(self):

@@ -164,6 +164,23 @@ class Hygiene(Leaving):
         raw = wait_until(lambda: self.sink.with_word(second), 30, "the message outside")[0].content
         self.assertNotIn(b"References", raw)
 
+    def test_an_answer_leaves_under_the_alias_that_was_written_to(self):
+        other, asked = self.a.new_alias(), f"{word()}@out.test"
+        question = word()
+        content = message(OUTSIDE, other, question, headers=[f"Message-ID: <{asked}>"])
+        deliver(self.world.relay.mx, OUTSIDE, other, content)
+        Inbox(self.a).wait_for(question)
+        local = f"{self.a.user}@localhost"
+        for named, sender, expected in ((local, local, other), (self.a.alias, local, self.a.alias)):
+            with self.subTest(named=named):
+                token = word()
+                content = message(named, OUTSIDE, token, headers=[f"In-Reply-To: <{asked}>"])
+                submit(self.a, OUTSIDE, content, sender=sender)
+                outside = wait_until(lambda: self.sink.with_word(token), 30, "the answer")[0]
+                parsed = email.message_from_bytes(outside.content, policy=email.policy.default)
+                self.assertEqual((parsed["From"], outside.reverse_path), (expected, expected))
+                self.assertEqual(parsed["In-Reply-To"], f"<{asked}>" if expected == other else None)
+
     def test_blind_recipients_stay_blind(self):
         token = word()
         content = message(self.a.alias, OUTSIDE, token)

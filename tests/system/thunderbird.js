@@ -258,6 +258,7 @@ globalThis.tb = {
     await select(name, subject);
     await order("cmd_reply");
     const window = await composing();
+    await until(() => window.gMsgCompose.compFields.references, "what is answered");
     await write(window, { body });
     await send(window);
   },

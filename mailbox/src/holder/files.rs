@@ -477,6 +477,11 @@ impl HolderStore for HolderFiles {
         self.shelf.message_id_here(message_id)
     }
 
+    fn alias_of_message(&self, message_id: &str) -> Result<Option<String>, StoreError> {
+        let aliases = Arc::clone(&self.books().aliases);
+        self.shelf.alias_of_message(&aliases, message_id)
+    }
+
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError> {
         Ok(self.books().aliases.to_vec())
     }

@@ -17,7 +17,7 @@ use super::rows::{MESSAGE_IDS, SENT, SENT_BY_OUTSIDE, SENT_BY_OWN};
 use super::shelf::Shelf;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::SentNames;
+use crate::holder_store::{HolderAlias, SentNames};
 use crate::tables::Table;
 
 impl HolderStage {
@@ -96,6 +96,26 @@ impl Shelf {
     pub(super) fn message_id_here(&self, id: &str) -> Result<Option<String>, StoreError> {
         let names = sent(&self.base.view()?, &SENT_BY_OUTSIDE, self.outside_name(id))?;
         Ok(names.and_then(|names| names.own))
+    }
+
+    /// See [`crate::HolderStore::alias_of_message`].
+    pub(super) fn alias_of_message(&self, aliases: &[HolderAlias], id: &str) -> Result<Option<String>, StoreError> {
+        let view = self.base.view()?;
+        if let Some(names) = sent(&view, &SENT_BY_OWN, self.own_name(id))? {
+            return Ok(Some(names.alias));
+        }
+        let mut found = None;
+        for alias in aliases {
+            let name = self.collected_name(alias.number, id.as_bytes());
+            if MESSAGE_IDS.get(&view, name)?.is_some() && found.replace(alias).is_some() {
+                return Ok(None);
+            }
+        }
+        if let Some(alias) = found {
+            return Ok(Some(alias.address.clone()));
+        }
+        let names = sent(&view, &SENT_BY_OUTSIDE, self.outside_name(id))?;
+        Ok(names.map(|names| names.alias))
     }
 
     /// Identifiers are found by keyed hashes: the names of rows show no correspondent's host.

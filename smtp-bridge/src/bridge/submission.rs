@@ -60,7 +60,8 @@ impl<S: HolderStore> Bridge<S> {
         value.at > 0 && value.keys < KEYS_RESERVED
     }
 
-    /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one.
+    /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one. The alias that
+    /// an answer leaves under is known when its header is ([`Self::answering_alias`]).
     fn own_alias(&self, address: &str) -> Result<HolderAlias, Reply> {
         let aliases = self.store.aliases().map_err(|_| replies::TRY_LATER)?;
         let open = |alias: &&HolderAlias| alias.open;
@@ -76,6 +77,15 @@ impl<S: HolderStore> Bridge<S> {
                 .find(|alias| alias.address.eq_ignore_ascii_case(address))
         };
         found.cloned().ok_or(replies::SENDER_NOT_OWNED)
+    }
+
+    /// The alias that the message came for which `raw` answers, where the client named none: whoever wrote to one alias and
+    /// got the answer from another would know that both are one person's.
+    fn answering_alias(&self, raw: &[u8]) -> Option<HolderAlias> {
+        let local_address = Address::parse(&self.local_address()).ok()?;
+        let answered = message::answers(raw, &local_address)?;
+        let address = self.store.alias_of_message(&answered).ok()??;
+        self.own_alias(&address).ok()
     }
 
     fn is_local_address(&self, address: &str) -> bool {
@@ -150,6 +160,7 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
             return Err(replies::SENDER_NOT_OWNED);
         };
         let alias = self.0.own_alias(&sender.to_string())?;
+        let is_alias_named = !self.0.is_local_address(&sender.to_string());
         let mut forward = Vec::with_capacity(recipients.len());
         for recipient in recipients {
             let address = recipient.to_string();
@@ -166,6 +177,7 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         Ok(Submitted {
             bridge: self.0.clone(),
             alias,
+            is_alias_named,
             recipients: forward,
             raw: Zeroizing::default(),
             hops: LoopCounter::default(),
@@ -179,6 +191,8 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
 pub(super) struct Submitted<S> {
     bridge: Arc<Bridge<S>>,
     alias: HolderAlias,
+    /// The client named it as the sender.
+    is_alias_named: bool,
     recipients: Vec<String>,
     raw: Zeroizing<Vec<u8>>,
     hops: LoopCounter,
@@ -230,11 +244,14 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
         let Submitted {
             bridge,
             alias,
+            is_alias_named,
             recipients,
             raw,
             room,
             ..
         } = self;
+        let answering = (!is_alias_named).then(|| bridge.answering_alias(&raw)).flatten();
+        let alias = answering.unwrap_or(alias);
         let rebuilding = {
             let bridge = bridge.clone();
             let alias = alias.clone();

@@ -85,6 +85,24 @@ fn recipients(header: &Header<'_>, name: &str, policy: &Policy<'_>) -> Result<Ve
     Ok(recipients)
 }
 
+/// See [`super::answers`].
+pub(super) fn answers(header: &Header<'_>, local_address: &address::Address) -> Option<String> {
+    for name in ["From", "Sender", "Reply-To"] {
+        for text in header.all(name) {
+            let mailboxes = address::list(&text.ok()?).ok()?;
+            if !mailboxes.iter().all(|mailbox| mailbox.address.is_same(local_address)) {
+                return None;
+            }
+        }
+    }
+    ["In-Reply-To", "References"].into_iter().find_map(|name| {
+        let text = header.all(name).next()?.ok()?;
+        let (_, last) = text.rsplit_once('<')?;
+        let (id, _) = last.split_once('>')?;
+        is_message_id(id).then(|| id.to_owned())
+    })
+}
+
 /// The display name in From, as the exit finds it: the bridge wrote there what was set with the alias, and nothing else.
 pub(super) fn sender_name(header: &Header<'_>) -> Option<String> {
     let mailboxes = address::list(&header.one("From").ok()??).ok()?;

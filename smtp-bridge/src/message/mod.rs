@@ -101,6 +101,13 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
     })
 }
 
+/// What the client calls the message that this one answers, where the sender is named by `local_address` alone, so that
+/// any of its aliases may be meant. The last of In-Reply-To counts, or else of References.
+pub fn answers(raw: &[u8], local_address: &Address) -> Option<String> {
+    let (header, _) = header::split(raw, limits::HEADER_BYTES_MAX, Headless::AllBody).ok()?;
+    envelope::answers(&header, local_address)
+}
+
 /// The display name that the bridge put before the sender's alias; the relay knows aliases, but not their names.
 pub fn sender_name(rebuilt_by_bridge: &[u8]) -> Option<String> {
     let (header, _) = header::split(rebuilt_by_bridge, limits::HEADER_BYTES_MAX, Headless::AllBody).ok()?;
@@ -133,6 +140,7 @@ pub fn fuzz(bytes: &[u8]) {
     bytes.chunks(3).for_each(|chunk| counter.feed(chunk));
     assert_eq!(counter.count(), received_count(bytes));
     fuzz_report(bytes);
+    answers(bytes, &address("a@localhost"));
     thread::fuzz(bytes);
     openpgp::fuzz(bytes);
     for html in [Html::Drop, Html::Keep] {

@@ -85,6 +85,10 @@ fn what_came_in_keeps_its_name_and_what_a_mail_program_stored_has_none() {
             let tied = store.message_id_outside(stranger, "in@x");
             assert_eq!(tied, Ok(None), "it came for another alias");
         }
+        for known in ["in@x", "m@laptop", "m@relay.test"] {
+            assert_eq!(store.alias_of_message(known), Ok(Some(ALIAS.to_owned())), "{known}");
+        }
+        assert_eq!(store.alias_of_message("other@account"), Ok(None));
         assert_eq!(store.message_id_outside(ALIAS, "other@account"), Ok(None));
         assert_eq!(store.message_id_outside(ALIAS, "m@laptop"), here("m@relay.test"));
         assert_eq!(store.message_id_outside("second@relay.test", "m@laptop"), Ok(None));

@@ -9,7 +9,7 @@ mod refused;
 mod reports;
 mod traces;
 
-use super::{Address, Policy, Rebuilt, Refusal, Sender, Stage, rebuild};
+use super::{Address, Policy, Rebuilt, Refusal, Sender, Stage, answers, rebuild};
 
 fn address(text: &str) -> Address {
     Address::parse(text).expect("a valid address")
@@ -63,4 +63,25 @@ fn text(raw: impl AsRef<[u8]>) -> String {
 fn body(raw: impl AsRef<[u8]>) -> String {
     let text = text(raw);
     text.split_once("\r\n\r\n").expect("a header").1.to_owned()
+}
+
+#[test]
+fn an_answer_whose_sender_is_left_open_tells_what_it_answers() {
+    let local = address("a@localhost");
+    let answered = |header: &str| answers(format!("{header}\r\n\r\ntext\r\n").as_bytes(), &local);
+    for header in [
+        "From: Me <A@LOCALHOST>\r\nIn-Reply-To: <x@y>",
+        "In-Reply-To: some <w@y> <x@y>",
+        "From: a@localhost\r\nSender: a@localhost\r\nReferences: <v@y>\r\n <x@y>",
+    ] {
+        assert_eq!(answered(header).as_deref(), Some("x@y"), "{header}");
+    }
+    for header in [
+        "From: a@localhost",
+        "From: alias@relay.test\r\nIn-Reply-To: <x@y>",
+        "From: a@localhost\r\nReply-To: alias@relay.test\r\nIn-Reply-To: <x@y>",
+        "From: a@localhost\r\nIn-Reply-To: <no id>",
+    ] {
+        assert_eq!(answered(header), None, "{header}");
+    }
 }
