@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use keypacks::cell::{Frame, Kind, padding};
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 use keypacks::deposit::{self, BodySealer, Dek, WrapFields};
-use keypacks::link::{self, ClientEntropy, Confirm, Link, Linked, PersistedIndex, RelaySecret, floor_verdict};
+use keypacks::link::{self, ClientEntropy, Confirm, Link, Linked, PersistedIndex, RelaySecret, Rotate, floor_verdict};
 use keypacks::pack::{Header, Identifier, Issue, PassphraseCost};
 use keypacks::pad::{
     self, Direction, FileHeader, Fill, Layout, Lease, Made, Offer, PAD_MIN, PadError, PadSealer, Place,
 };
+use keypacks::rotation::Policy;
 use keypacks::{CELL, Secret, kdf};
 use serde_json::{Value, json};
 
@@ -143,7 +144,26 @@ fn link_vectors() -> Value {
         },
         "down": traffic(&mut relay, &linked_and_answer()),
         "up": traffic(&mut holder, &request_and_padding()),
+        "rotation": rotation(&root, &mut holder, &mut relay),
         "padding": (0..20).map(|cells| json!([cells, padding(cells)])).collect::<Vec<_>>(),
+    })
+}
+
+/// The same link goes on under the keys of index 6.
+fn rotation(root: &Secret<32>, holder: &mut Link, relay: &mut Link) -> Value {
+    let step = LinkChain::from_root(root).step_at(6).expect("within reach");
+    let rotate = Rotate {
+        index: 6,
+        random: pattern(0xf0),
+    };
+    let asked = traffic(holder, &[(Kind::Rotate, true, 0, rotate.encode().to_vec())]);
+    let answered = traffic(relay, &[(Kind::Rotated, true, 0, 6_u64.to_le_bytes().to_vec())]);
+    (holder.sealer, holder.opener) = holder.rekey.rotate(&rotate, &step, &Index(6)).expect("of this index");
+    (relay.sealer, relay.opener) = relay.rekey.rotated(&rotate, &step, &Index(6)).expect("of this index");
+    json!({
+        "index": 6, "random": hex(&rotate.random), "rotate": asked, "rotated": answered,
+        "up": traffic(holder, &request_and_padding()),
+        "down": traffic(relay, &linked_and_answer()[1..]),
     })
 }
 
@@ -264,6 +284,11 @@ fn pack_vectors() -> Value {
         relay_address: "relay.example:7025".into(),
         relay_domain: "relay.example".into(),
         aliases: vec!["heron@relay.example".into(), "w\u{e4}gen@relay.example".into()],
+        rotation: Policy {
+            bytes: Some(1 << 20),
+            seconds: Some(600),
+            interval: Some(86_400),
+        },
     };
     let block = issue.seal(&file_key, pattern(0x55)).expect("short names");
     let costs = [
@@ -301,7 +326,7 @@ fn pack_vectors() -> Value {
             "file_key": hex(file_key.expose()), "nonce": hex(&pattern::<24>(0x55)),
             "identifier": hex(&issue.identifier.0), "relay_public": hex(&issue.relay_public), "link_keys": issue.link_keys,
             "root": hex(issue.root.expose()), "day": issue.day, "relay_address": issue.relay_address,
-            "relay_domain": issue.relay_domain, "aliases": issue.aliases, "block": long(&block[..]),
+            "relay_domain": issue.relay_domain, "aliases": issue.aliases, "rotation": hex(&issue.rotation.encode()), "block": long(&block[..]),
         },
         "identifiers": identifiers,
     })

@@ -15,6 +15,7 @@ pub mod kdf;
 pub mod link;
 pub mod pack;
 pub mod pad;
+pub mod rotation;
 mod secret;
 pub mod secretbox;
 

@@ -16,11 +16,13 @@
 mod holder;
 mod messages;
 mod relay;
+mod rotate;
 mod transcript;
 
 pub use holder::{Answered, ClientEntropy, Dialling, FloorVerdict, connect, floor_verdict};
 pub use messages::{Confirm, Linked};
 pub use relay::{Accepting, Confirmed, RelaySecret, accept, peek_tag};
+pub use rotate::{Rekey, Rotate};
 
 use crate::cell::{Opener, Sealer};
 
@@ -40,6 +42,8 @@ pub struct Link {
     pub sealer: Sealer,
     /// Opens what comes.
     pub opener: Opener,
+    /// What both halves get their next keys from.
+    pub rekey: Rekey,
 }
 
 /// Feeds hostile bytes to every parser of the handshake; must not panic.
@@ -47,4 +51,5 @@ pub fn fuzz(bytes: &[u8]) {
     messages::fuzz(bytes);
     holder::fuzz(bytes);
     relay::fuzz(bytes);
+    rotate::fuzz(bytes);
 }

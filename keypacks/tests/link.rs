@@ -4,6 +4,7 @@ use keypacks::cell::{Frame, Kind};
 use keypacks::chain::{LinkChain, LinkStep};
 use keypacks::link::{
     self, Accepting, Answered, ClientEntropy, Confirm, Dialling, FloorVerdict, Link, PersistedIndex, RelaySecret,
+    Rotate,
 };
 use keypacks::secretbox::seal_in_place;
 use keypacks::{CELL, Refused, Secret, kdf};
@@ -271,4 +272,66 @@ proptest! {
         holder.sealer.seal(frame, &mut cell);
         prop_assert!(relay.opener.open(&mut cell) == Ok(frame));
     }
+}
+
+/// Sends one cell with these bytes from one end to the other.
+fn passes(sealer: &mut keypacks::cell::Sealer, opener: &mut keypacks::cell::Opener, data: &[u8]) -> bool {
+    let mut cell = [0; CELL];
+    let frame = Frame {
+        kind: Kind::Request,
+        last: true,
+        stream: 1,
+        data,
+    };
+    sealer.seal(frame, &mut cell);
+    opener.open(&mut cell).is_ok_and(|frame| frame.data == data)
+}
+
+#[test]
+fn a_link_goes_on_under_the_next_keys_and_the_old_ones_open_nothing_of_it() {
+    let (mut holder, mut relay) = link();
+    for index in 6..9 {
+        let rotate = Rotate {
+            index,
+            random: [index as u8; 32],
+        };
+        let (up, down) = holder
+            .rekey
+            .rotate(&rotate, &step(index), &Index(index))
+            .expect("its own");
+        let (their_down, their_up) = relay
+            .rekey
+            .rotated(&rotate, &step(index), &Index(index))
+            .expect("its own");
+        let (mut before, mut after) = (std::mem::replace(&mut relay.opener, their_up), up);
+        assert!(!passes(&mut after, &mut before, b"new under old"));
+        // The refused cell moved the sealer alone: both ends begin again from the next keys.
+        let again = Rotate {
+            random: [99; 32],
+            ..rotate
+        };
+        assert!(holder.rekey.rotate(&again, &step(index), &Index(index)).is_ok());
+        assert!(relay.rekey.rotated(&again, &step(index), &Index(index)).is_ok());
+        (holder.opener, relay.sealer) = (down, their_down);
+        assert!(passes(&mut relay.sealer, &mut holder.opener, b"down"));
+    }
+}
+
+#[test]
+fn the_next_keys_need_the_proof_the_step_and_the_randomness_of_their_own() {
+    let (mut holder, mut relay) = link();
+    let rotate = Rotate {
+        index: 6,
+        random: [1; 32],
+    };
+    assert!(holder.rekey.rotate(&rotate, &step(6), &Index(5)).is_err());
+    assert!(holder.rekey.rotate(&rotate, &step(5), &Index(6)).is_err());
+    assert!(relay.rekey.rotated(&rotate, &step(7), &Index(6)).is_err());
+    let (mut up, _) = holder.rekey.rotate(&rotate, &step(6), &Index(6)).expect("its own");
+    let other = Rotate {
+        random: [2; 32],
+        ..rotate
+    };
+    let (_, mut opener) = relay.rekey.rotated(&other, &step(6), &Index(6)).expect("its own");
+    assert!(!passes(&mut up, &mut opener, b"other randomness, other keys"));
 }

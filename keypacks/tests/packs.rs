@@ -22,6 +22,7 @@ fn issue() -> Issue {
         relay_address: "relay.example:7025".into(),
         relay_domain: "relay.example".into(),
         aliases: vec!["heron@relay.example".into(); ALIASES_MAX],
+        rotation: Default::default(),
     }
 }
 

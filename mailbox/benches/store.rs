@@ -49,6 +49,7 @@ impl Store {
             credit: u64::MAX >> 16,
             operator: false,
             day: DAY,
+            rotation: Default::default(),
         };
         let issue = async |_| {
             let root = store.issue(order()).await.expect("issued").root;

@@ -51,6 +51,7 @@ async fn main() {
             credit: u64::MAX >> 8,
             operator: false,
             day: DAY,
+            rotation: Default::default(),
         };
         accounts.push(store.issue(order).await.expect("issued").account);
     }

@@ -161,5 +161,6 @@ fn issue() -> Issue {
         relay_address: "relay.test:7025".to_owned(),
         relay_domain: "relay.test".to_owned(),
         aliases: vec!["first@relay.test".to_owned()],
+        rotation: Default::default(),
     }
 }

@@ -109,6 +109,7 @@ async fn issue(store: &RelayFiles, packs: u64) -> Vec<LinkStep> {
                 credit: 1_000_000,
                 operator: false,
                 day: DAY,
+                rotation: Default::default(),
             };
             orders.spawn(async move { store.issue(order).await.expect("issued").root });
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::deposit::Dek;
+use keypacks::rotation::Policy;
 use keypacks::{Secret, pack::Identifier};
 use ledger::PriceList;
 use zeroize::Zeroizing;
@@ -219,6 +220,8 @@ pub struct PackFacts {
     pub relay_domain: String,
     /// The relay's static X25519 key.
     pub relay_public: [u8; 32],
+    /// When a link goes on under a new key.
+    pub rotation: Policy,
 }
 
 /// The holder's durable state.
@@ -243,6 +246,10 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
 
     /// Records that the link of `index` was answered; older chain states are erased within a second.
     fn link_answered(&self, index: u64, token: [u8; 16]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// UTC second of the pack's first use, which is `now` if there was none: what its intervals count from. `NoRow`: the
+    /// pack's policy knows no time.
+    fn first_use(&self, now: u64) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Takes a message into the outbox and gives it the next change number. Returns its row.
     /// `Busy`: as many rows as may be are kept; `Invalid`: the order contradicts itself.

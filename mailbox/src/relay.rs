@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use keypacks::Tag;
+use keypacks::chain::LinkStep;
 use keypacks::pack::Identifier;
 use ledger::PriceList;
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
-    QueueRow, RelayStore, StatementRow, TagHit, Totals, Upkeep, Verified,
+    QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
 
@@ -180,6 +181,16 @@ impl RelayStore for RelayFiles {
 
     async fn burn(&self, order: BurnOrder) -> Result<Option<Burned>, StoreError> {
         self.committer.run(move |stage, write| stage.burn(write, &order)).await
+    }
+
+    fn link_step(&self, account: Account, index: u64) -> Option<LinkStep> {
+        self.live_step(account, index)
+    }
+
+    async fn rotate(&self, account: Account, index: u64, day: u32) -> Result<Option<Rotated>, StoreError> {
+        self.committer
+            .run(move |stage, write| stage.rotate(write, account.0, index, day))
+            .await
     }
 
     fn stored_answer(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer> {

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::path::Path;
 
+use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag, chain::LinkStep, deposit::Dek, pack::Identifier};
 use ledger::PriceList;
 
@@ -28,6 +29,8 @@ pub struct IssueOrder {
     pub operator: bool,
     /// UTC day of issue.
     pub day: u32,
+    /// When its links go on under a new key.
+    pub rotation: Policy,
 }
 
 /// An issued pack. `root` is handed out once and kept nowhere.
@@ -79,6 +82,23 @@ pub struct Burned {
     pub token_mismatch: bool,
     /// The holder acknowledges an answer that this relay never gave: the relay was restored.
     pub rolled_back: bool,
+    /// Link keys that are left behind this one.
+    pub keys_left: u64,
+    /// When the link goes on under a new key.
+    pub rotation: Policy,
+}
+
+/// Proof that the burn of a rotation's index is durable. Only a store can make one.
+pub struct Rotated {
+    pub(crate) index: u64,
+    /// Link keys that are left behind this one.
+    pub keys_left: u64,
+}
+
+impl keypacks::link::PersistedIndex for Rotated {
+    fn persisted_index(&self) -> u64 {
+        self.index
+    }
 }
 
 impl keypacks::link::PersistedIndex for Burned {
@@ -302,6 +322,18 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Burns all link indices up to the order's, debits the key, moves the link token.
     /// `None`: the index is burned already, which gets silence.
     fn burn(&self, order: BurnOrder) -> impl Future<Output = Result<Option<Burned>, StoreError>> + Send;
+
+    /// Keys of a live link index, computed ahead in memory. `None`: it is burned, or beyond the look-ahead.
+    fn link_step(&self, account: Account, index: u64) -> Option<LinkStep>;
+
+    /// Burns all link indices up to `index` and debits its price, for a link that goes on under its keys. The link token
+    /// stays. `None`: the index is burned already, or not live yet.
+    fn rotate(
+        &self,
+        account: Account,
+        index: u64,
+        day: u32,
+    ) -> impl Future<Output = Result<Option<Rotated>, StoreError>> + Send;
 
     /// The stored answer of a change, if it was executed: to be asked before a request is judged.
     /// `digest` is `SHA-256(blind | request)`. `None`: not executed yet.

@@ -172,6 +172,7 @@ async fn take_step(store: &RelayFiles, step: u64) {
                 credit: 1_000,
                 operator: false,
                 day: DAY,
+                rotation: Default::default(),
             };
             store.issue(order).await.expect("issued");
         }

@@ -23,6 +23,8 @@ impl Counter {
 pub(crate) struct Metrics {
     /// Links established.
     pub(crate) links: Counter,
+    /// Links that went on under a new key.
+    pub(crate) rotations: Counter,
     /// Changes carried out: submissions and aliases.
     pub(crate) changes: Counter,
     /// Messages taken in at the MX.
@@ -41,9 +43,14 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Name, help and value of each, in the order they are shown.
-    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 8] {
+    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 9] {
         [
             ("links", "Links established since start", self.links.value()),
+            (
+                "rotations",
+                "Links that went on under a new key since start",
+                self.rotations.value(),
+            ),
             (
                 "changes",
                 "Submissions and alias changes carried out since start",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use keypacks::pack::Identifier;
+use keypacks::rotation::{NoPolicy, Policy};
 use keypacks::{Secret, chain::LINK_KEYS_MIN};
 use mailbox::RelayStore;
 use mailbox::relay_store::{IssueOrder, Outcome};
@@ -30,6 +31,9 @@ pub enum Command {
         value: u64,
         /// Whether it receives postmaster's and abuse's mail.
         operator: bool,
+        /// When its links go on under a new key, as [`Policy`] is written; empty is with each connection.
+        #[serde(default)]
+        rotate: String,
     },
     /// Credits an account, once for each id.
     TopUp {
@@ -87,6 +91,8 @@ pub struct IssuedPack {
     pub relay_domain: String,
     /// UTC day of issue.
     pub day: u32,
+    /// When its links go on under a new key, as [`Policy`] is written.
+    pub rotate: String,
 }
 
 /// The commands of a running relay.
@@ -100,14 +106,20 @@ impl<S: RelayStore> Commands for Operator<S> {
     async fn command(&self, command: Command) -> Result<Value, String> {
         let store = &self.relay.store;
         match command {
-            Command::Issue { keys, value, operator } => self.issue(keys, value, operator).await,
+            Command::Issue {
+                keys,
+                value,
+                operator,
+                rotate,
+            } => self.issue(keys, value, operator, &rotate).await,
             Command::TopUp { account, amount, id } => {
                 let identifier = identifier(&account)?;
                 let id = hexadecimal::decode::<16>(&id).ok_or("the id is 32 hexadecimal digits")?;
-                let balance = store
-                    .top_up(&identifier, amount, id, self.relay.host.day())
-                    .await
-                    .map_err(sentence)?;
+                let credited = store.top_up(&identifier, amount, id, self.relay.host.day()).await;
+                let balance = credited.map_err(|error| match error {
+                    mailbox::StoreError::Invalid => "not credited: the pack's keys are used up, this id named another amount before, or the balance would be beyond all bounds".to_owned(),
+                    error => sentence(error),
+                })?;
                 balance
                     .map(|balance| json!({ "balance": balance }))
                     .ok_or_else(no_account)
@@ -179,12 +191,16 @@ impl<S: RelayStore> Commands for Operator<S> {
 }
 
 impl<S: RelayStore> Operator<S> {
-    async fn issue(&self, keys: u64, value: u64, operator: bool) -> Result<Value, String> {
+    async fn issue(&self, keys: u64, value: u64, operator: bool, rotate: &str) -> Result<Value, String> {
         if keys < LINK_KEYS_MIN {
             return Err(format!(
                 "a pack has at least {LINK_KEYS_MIN} link keys: the last 8 serve only balance, collection and confirmation"
             ));
         }
+        let rotation = match rotate {
+            "" => Policy::default(),
+            text => text.parse().map_err(|error: NoPolicy| error.to_string())?,
+        };
         let day = self.relay.host.day();
         let issued = self
             .relay
@@ -194,6 +210,7 @@ impl<S: RelayStore> Operator<S> {
                 credit: value,
                 operator,
                 day,
+                rotation,
             })
             .await
             .map_err(sentence)?;
@@ -205,6 +222,7 @@ impl<S: RelayStore> Operator<S> {
             relay_address: self.relay.config.public_link(),
             relay_domain: self.relay.config.domain.clone(),
             day,
+            rotate: rotation.to_string(),
         }))
     }
 }

@@ -81,5 +81,6 @@ fn issue(pack: &IssuedPack, link_keys: u64) -> Option<Issue> {
         relay_address: pack.relay_address.clone(),
         relay_domain: pack.relay_domain.clone(),
         aliases: Vec::new(),
+        rotation: pack.rotate.parse().ok()?,
     })
 }

@@ -257,6 +257,7 @@ impl Plan {
                 keys: KEYS,
                 value: VALUE,
                 operator,
+                rotate: String::new(),
             };
             let answer = ask_relay(host, self, &order).await?;
             let issued: IssuedPack =

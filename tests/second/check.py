@@ -117,10 +117,28 @@ def check_link(tally):
     tally.same("CONFIRM", relay.open_cell3(cell3), (raw(three["token"]), three["answered"]))
     tally.same("traffic keys", holder.traffic(), relay.traffic())
     check_traffic(tally, vectors, *holder.traffic())
+    check_rotation(tally, vectors, holder.traffic(), holder.ck0)
     for cells, expected in vectors["padding"]:
         tally.same(f"padding of {cells}", second.padding(cells), expected)
     for low_order in (bytes(32), bytes([1]) + bytes(31)):
         tally.refused("X25519 with a point of low order", lambda: second.x25519(holder_secret, low_order))
+
+
+def check_rotation(tally, vectors, keys, ck0):
+    """The same link goes on under the next keys; its last cells under the old ones come behind those of `check_traffic`."""
+    case = vectors["rotation"]
+    step = second.Chain.from_root("link", raw(vectors["root"])).step_at(case["index"])
+    data = second.rotate_data(case["index"], raw(case["random"]))
+    last = {"up": (second.ROTATE, data, "rotate"), "down": (second.ROTATED, struct.pack("<Q", case["index"]), "rotated")}
+    for key, (direction, (kind, content, name)) in zip(keys, last.items()):
+        ratchet = second.Ratchet(direction, key)
+        for _ in vectors[direction]:
+            ratchet.seal(second.PAD, second.LAST, 0, b"")
+        tally.same(name, summary(ratchet.seal(kind, second.LAST, 0, content)), case[name][0]["cell"])
+    k_up, k_down, following = second.rotated_traffic(ck0, step, data)
+    check_traffic(tally, case, k_up, k_down)
+    other = second.rotated_traffic(ck0, step, second.rotate_data(case["index"], bytes(32)))
+    tally.same("other randomness gives other keys", (k_up, k_down, following) == other, False)
 
 
 def check_traffic(tally, vectors, k_up, k_down):
@@ -174,6 +192,7 @@ def check_pack(tally):
         tally.refused("header under another passphrase", lambda: second.open_header(block, passphrase + b"."))
 
     issue = dict(vectors["issue"])
+    issue["rotation"] = struct.unpack("<QII", raw(issue["rotation"]))
     file_key, nonce, expected = raw(issue.pop("file_key")), raw(issue.pop("nonce")), issue.pop("block")
     for name in ("identifier", "relay_public", "root"):
         issue[name] = raw(issue[name])

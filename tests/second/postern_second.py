@@ -20,7 +20,7 @@ DATA_MAX = 16_360
 VERSION = 1
 STEPS_MAX = 2**20
 
-LINKED, REQUEST, DATA, ANSWER, NEW, CLOSE, PAD = range(1, 8)
+LINKED, REQUEST, DATA, ANSWER, NEW, CLOSE, PAD, ROTATE, ROTATED = range(1, 10)
 LAST = 1
 
 
@@ -185,9 +185,21 @@ class Handshake:
         return plain[:16], struct.unpack("<Q", plain[16:24])[0]
 
     def traffic(self):
-        """Returns (k_up, k_down)."""
+        """Returns (k_up, k_down); keeps ck0."""
         okm = he(self.ck, "traffic", digest(self.cells), 96)
+        self.ck0 = okm[64:]
         return okm[:32], okm[32:64]
+
+
+def rotate_data(index, random):
+    return struct.pack("<Q", index) + random
+
+
+def rotated_traffic(ck0, step, data):
+    """The keys behind ROTATE with these data: returns (k_up, k_down, ck0)."""
+    up, down, _ = step
+    okm = he(hxk(ck0, up + down), "traffic", digest(data), 96)
+    return okm[:32], okm[32:64], okm[64:]
 
 
 def encode_linked(token, highest, floor, flags):
@@ -225,7 +237,7 @@ class Ratchet:
         plain = unbox(box_key, nonce, cell)
         self.key, self.counter = following, self.counter + 1
         length, kind, flags, stream = struct.unpack("<HBBI", plain[:8])
-        if length > DATA_MAX or not LINKED <= kind <= PAD or flags & ~LAST:
+        if length > DATA_MAX or not LINKED <= kind <= ROTATED or flags & ~LAST:
             raise Refused
         return kind, flags, stream, plain[8 : 8 + length]
 
@@ -375,10 +387,13 @@ def _read_name(room):
     return room[1 : 1 + room[0]].decode("utf-8")
 
 
-def seal_issue(file_key, nonce, identifier, relay_public, link_keys, root, day, relay_address, relay_domain, aliases):
+def seal_issue(
+    file_key, nonce, identifier, relay_public, link_keys, root, day, relay_address, relay_domain, aliases, rotation
+):
     plain = bytes([1]) + identifier + relay_public + struct.pack("<Q", link_keys) + root + struct.pack("<I", day)
     plain += _name(relay_address) + _name(relay_domain) + bytes([len(aliases)])
     plain += b"".join(_name(alias) for alias in aliases)
+    plain = plain.ljust(2_654, b"\0") + struct.pack("<QII", *rotation)
     return nonce + box(he(file_key, "pack/issue"), nonce, plain.ljust(4_056, b"\0"))
 
 
@@ -396,6 +411,7 @@ def open_issue(file_key, block):
         "relay_address": _read_name(plain[93:349]),
         "relay_domain": _read_name(plain[349:605]),
         "aliases": [_read_name(plain[606 + 256 * at : 862 + 256 * at]) for at in range(plain[605])],
+        "rotation": struct.unpack("<QII", plain[2_654:2_670]),
     }
 
 
@@ -624,6 +640,7 @@ class Client:
         handshake.agree(x25519(secret, relay_ephemeral), x25519(secret, self.relay_public))
         self._send(handshake.seal_cell3(index, self.token, self.answered, self.local_secret, os.urandom(32)))
         k_up, k_down = handshake.traffic()
+        self.ck0 = handshake.ck0
         self.up, self.down = Ratchet("up", k_up), Ratchet("down", k_down)
         kind, _, _, data = self.down.open(self._receive())
         if kind != LINKED:
@@ -637,7 +654,7 @@ class Client:
         self._send(message_cells(self.up, REQUEST, stream, bytes([VERSION]) + request, body))
         content, done = b"", False
         while not done:
-            kind, flags, at, data = self.down.open(self._receive())
+            kind, flags, at, data = self._opened()
             if kind in (PAD, NEW):
                 continue
             if kind not in (ANSWER, DATA) or at != stream:
@@ -648,6 +665,26 @@ class Client:
         if header[:1] != bytes([VERSION]):
             raise Refused
         return header[1:], content[2 + length :]
+
+    def rotate(self, index=None):
+        """Goes on under the chain's next index, or another: the cell that asks for it is the return value."""
+        step = self.chain.advance() if index is None else self.chain.step_at(index)
+        index = self.chain.index - 1 if index is None else index
+        data = rotate_data(index, os.urandom(32))
+        cell = self.up.seal(ROTATE, LAST, 0, data)
+        k_up, k_down, self.ck0 = rotated_traffic(self.ck0, step, data)
+        self.up, self.next_down = Ratchet("up", k_up), (index, Ratchet("down", k_down))
+        return cell
+
+    def _opened(self):
+        """The next cell that is not the relay's last under a key."""
+        while True:
+            frame = self.down.open(self._receive())
+            if frame[0] != ROTATED:
+                return frame
+            index, self.down = self.next_down
+            if frame[3] != struct.pack("<Q", index):
+                raise Refused
 
     def balance(self):
         """Returns (balance, keys, credits, debits)."""

@@ -80,8 +80,8 @@ class Operator:
         extra = ["--id", reference] if reference else []
         self.command("topup", "--account", identifier, "--amount", amount, *extra)
 
-    def issue(self, out, passphrase, keys, value, operator=False):
-        extra = ["--operator"] if operator else []
+    def issue(self, out, passphrase, keys, value, operator=False, rotate=None):
+        extra = (["--operator"] if operator else []) + (["--rotate", rotate] if rotate else [])
         self.command(
             "pack", "issue", "--out", out, "--keys", keys, "--value", value, "--passphrase-file", passphrase, *extra
         )
@@ -289,12 +289,12 @@ class World:
     def prepare(self):
         """Called before anything is written to the folder; a subclass puts other disks there."""
 
-    def add(self, name, keys, value, operator=False):
+    def add(self, name, keys, value, operator=False, rotate=None):
         """Issues a pack and starts a bridge on it."""
         bridge = Bridge(self.folder.path, name, self.proxy.address)
         bridge.keys = keys
         pack = self.folder.path / f"{name}.pack"
-        self.relay.issue(pack, bridge.passphrase, keys, value, operator)
+        self.relay.issue(pack, bridge.passphrase, keys, value, operator, rotate)
         bridge.init(pack)
         self.bridges.append(bridge)
         return bridge.start()
@@ -307,12 +307,12 @@ class World:
         for bridge in self.bridges:
             bridge.settled()
 
-    def second_client(self, name, keys=5_000, value=100_000_000):
+    def second_client(self, name, keys=5_000, value=100_000_000, rotate=None):
         """A new pack in the hands of the second implementation, which makes links and keeps nothing."""
         second = second_implementation()
         passphrase, pack = self.folder.path / "second.passphrase", self.folder.path / f"{name}.pack"
         passphrase.write_text("second\n")
-        self.relay.issue(pack, passphrase, keys, value)
+        self.relay.issue(pack, passphrase, keys, value, rotate=rotate)
         issue = second.open_pack(pack.read_bytes(), b"second")
         chain = second.Chain.from_root("link", issue["root"])
         return second.Client(split_address(self.relay.link), issue["relay_public"], chain)

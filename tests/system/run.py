@@ -38,6 +38,7 @@ ORDER = [
     "erasure",
     "bad_input",
     "wire",
+    "rotation",
     "crash",
     "power_cuts",
     "bad_disk",

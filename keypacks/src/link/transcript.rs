@@ -5,10 +5,10 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::cell::Direction;
 use crate::chain::LinkStep;
-use crate::kdf::{he, hx, hx_keyed, wipe_stack};
+use crate::kdf::{hash, he, hx, hx_keyed, wipe_stack};
 use crate::{CELL, Refused, Secret};
 
-use super::Link;
+use super::{Link, Rekey};
 
 /// `psk = HX("link", U | D)`, and the hash of the cells so far.
 pub(super) struct Opening {
@@ -59,28 +59,40 @@ impl Agreed {
     }
 
     /// `k_up | k_down | ck0 = HE(ck, "traffic" | H(cell1 | cell2 | cell3), 96)`, `cell3` as it was on the wire.
-    /// `ck0` is for rotation, which version 1 does not have.
     pub(super) fn traffic(mut self, cell3: &[u8; CELL]) -> Traffic {
         self.cells.update(cell3);
-        let okm = he::<96>(&self.ck, "traffic", &self.cells.finalize());
-        Traffic {
-            up: okm.part(0),
-            down: okm.part(32),
-        }
+        Traffic::new(&self.ck, &self.cells.finalize())
     }
 }
 
-/// The first key of each direction.
+/// The first key of each direction, and what the next keys come from.
 pub(super) struct Traffic {
     up: Secret<32>,
     down: Secret<32>,
+    next: Secret<32>,
 }
 
 impl Traffic {
+    fn new(ck: &Secret<32>, digest: &[u8]) -> Self {
+        let okm = he::<96>(ck, "traffic", digest);
+        Self {
+            up: okm.part(0),
+            down: okm.part(32),
+            next: okm.part(64),
+        }
+    }
+
+    /// The traffic keys after a rotation: `ck' = HX(ck0, U[j] | D[j])`, bound to the data of ROTATE.
+    pub(super) fn rotated(ck0: &Secret<32>, step: &LinkStep, rotate: &[u8]) -> Self {
+        let ck = hx_keyed(ck0, &[step.up.expose(), step.down.expose()]);
+        Self::new(&ck, &hash(&[rotate]))
+    }
+
     pub(super) fn holder_link(self) -> Link {
         Link {
             sealer: Direction::Up.sealer(self.up),
             opener: Direction::Down.opener(self.down),
+            rekey: Rekey::new(self.next),
         }
     }
 
@@ -88,6 +100,7 @@ impl Traffic {
         Link {
             sealer: Direction::Down.sealer(self.down),
             opener: Direction::Up.opener(self.up),
+            rekey: Rekey::new(self.next),
         }
     }
 }

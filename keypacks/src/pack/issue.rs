@@ -13,7 +13,8 @@
 //! 349   domain         name
 //! 605   aliases        u8, at most 8
 //! 606   alias          name, 8 of them
-//! 2654  zeros          to 4,056
+//! 2654  rotation       16, as [`Policy::encode`]
+//! 2670  zeros          to 4,056
 //!
 //! name = u8 length | UTF-8 | zeros, 256 bytes in all
 //! ```
@@ -21,6 +22,7 @@
 use zeroize::Zeroize;
 
 use crate::kdf::he;
+use crate::rotation::Policy;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
 
@@ -37,9 +39,10 @@ const ADDRESS_AT: usize = 93;
 const DOMAIN_AT: usize = ADDRESS_AT + NAME;
 const ALIAS_COUNT_AT: usize = DOMAIN_AT + NAME;
 const ALIASES_AT: usize = ALIAS_COUNT_AT + 1;
+const ROTATION_AT: usize = ALIASES_AT + ALIASES_MAX * NAME;
 const PLAIN: usize = BLOCK - NONCE - MAC;
 
-const _: () = assert!(ALIASES_AT + ALIASES_MAX * NAME <= PLAIN);
+const _: () = assert!(ROTATION_AT + Policy::BYTES <= PLAIN);
 
 /// What a pack is, on the day of its issue.
 pub struct Issue {
@@ -59,6 +62,8 @@ pub struct Issue {
     pub relay_domain: String,
     /// Addresses that were opened with the pack, the default one first.
     pub aliases: Vec<String>,
+    /// When a link goes on under a new key.
+    pub rotation: Policy,
 }
 
 /// A name or the list of aliases is longer than the block holds.
@@ -107,6 +112,7 @@ impl Issue {
         for (alias, room) in self.aliases.iter().zip(plain[ALIASES_AT..].chunks_mut(NAME)) {
             write_name(room, alias);
         }
+        plain[ROTATION_AT..ROTATION_AT + Policy::BYTES].copy_from_slice(&self.rotation.encode());
     }
 
     fn read(plain: &[u8]) -> Result<Self, Refused> {
@@ -128,6 +134,7 @@ impl Issue {
                 .take(count)
                 .map(read_name)
                 .collect::<Result<_, _>>()?,
+            rotation: Policy::decode(&plain[ROTATION_AT..ROTATION_AT + Policy::BYTES])?,
         })
     }
 }

@@ -26,6 +26,7 @@ pub async fn every_case<B: Backend>(fresh: impl Fn() -> B) {
         value::value_counts_once_per_transfer,
         value::a_statement_sums_up_by_day_and_kind,
         value::a_tag_is_live_until_it_is_burned,
+        value::a_rotation_burns_and_debits_and_leaves_the_token,
         value::tokens_tell_a_second_holder,
         value::a_change_is_carried_out_once,
         value::a_number_is_refused_when_stale_or_taken,

@@ -4,6 +4,7 @@ use keypacks::Secret;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use keypacks::deposit::{BodySealer, Dek, WrapFields, open_body, open_wrap, wrap_digest};
 use keypacks::pack::Identifier;
+use keypacks::rotation::Policy;
 
 use crate::StoreError;
 use crate::relay_store::{Account, BurnOrder, DepositOrder, Effect, IssueOrder, Issued, RelayStore, Spooled};
@@ -31,11 +32,16 @@ impl Holder {
     }
 
     pub(super) async fn issue(store: &impl RelayStore, link_keys: u64, credit: u64) -> Self {
+        Self::issue_rotating(store, link_keys, credit, Policy::default()).await
+    }
+
+    pub(super) async fn issue_rotating(store: &impl RelayStore, link_keys: u64, credit: u64, rotation: Policy) -> Self {
         let order = IssueOrder {
             link_keys,
             credit,
             operator: false,
             day: DAY,
+            rotation,
         };
         Self::of(store.issue(order).await.expect("issued"))
     }

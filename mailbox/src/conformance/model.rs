@@ -104,7 +104,11 @@ impl Model {
         let live = index >= model.link_base && index < (model.link_base + 4).min(model.link_keys);
         if live {
             model.link_base = index + 1;
-            model.debits += price.min(balance);
+            model.debits += if model.link_base == model.link_keys {
+                balance
+            } else {
+                price.min(balance)
+            };
         }
         live
     }

@@ -122,6 +122,7 @@ impl Run {
             credit,
             operator: false,
             day: DAY,
+            rotation: Default::default(),
         };
         let account = AccountModel {
             credits: credit,
@@ -138,6 +139,15 @@ impl Run {
     async fn top_up(&mut self, store: &impl RelayStore, account: u64) -> Result<(), StoreError> {
         let (amount, id) = (self.below(200), random(&self.random as &dyn Entropy));
         let holder = &self.holders[&account];
+        let model = &self.model.accounts[&account];
+        if model.link_base == model.link_keys {
+            let refused = store.top_up(&holder.identifier, amount, id, DAY).await;
+            return match refused {
+                Err(StoreError::Invalid) => Ok(()),
+                Err(error) => Err(error),
+                Ok(_) => panic!("a pack without keys took value"),
+            };
+        }
         self.model.account(holder.account).credits += amount;
         let balance = store.top_up(&holder.identifier, amount, id, DAY).await?;
         assert_eq!(balance, Some(self.model.balance(holder.account)));

@@ -16,7 +16,7 @@ use keypacks::{Secret, kdf};
 
 use super::files::HolderOptions;
 use super::header::{self, HEADER, read_block};
-use super::rows::{FACTS, FactsRow, STATE, State, write_aliases};
+use super::rows::{FACTS, FactsRow, ROTATION, RotationRow, STATE, State, write_aliases};
 use super::stage;
 use crate::StoreError;
 use crate::base::{Base, Bounds};
@@ -201,6 +201,13 @@ fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
     base.commit_now(|write| {
         STATE.put(write, Single, &state)?;
         FACTS.put(write, Single, &facts)?;
+        if issue.rotation.rotates() {
+            let row = RotationRow {
+                policy: issue.rotation.encode(),
+                first_use: None,
+            };
+            ROTATION.put(write, Single, &row)?;
+        }
         write_aliases(write, &aliases)
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keypacks::Secret;
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
+use keypacks::rotation::Policy;
 use ledger::PriceList;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -14,7 +15,7 @@ use super::books::Books;
 use super::create;
 use super::folders;
 use super::messages::CHANGED_MAX;
-use super::rows::{FACTS, FactsRow, write_aliases};
+use super::rows::{FACTS, FactsRow, ROTATION, write_aliases};
 use super::shelf::{Shelf, body_key};
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
@@ -103,8 +104,7 @@ impl HolderFiles {
             books = load()?.0;
         }
         let commit = shelf.base.index.commit_number();
-        let facts = FACTS.get(&shelf.base.view()?, Single)?;
-        let facts = Arc::new(facts.ok_or(StoreError::Corrupt)?.into());
+        let facts = Arc::new(facts(&shelf)?);
         let used = match options.keep_used_keys {
             true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
             false => None,
@@ -186,21 +186,25 @@ fn parts(uids: Vec<u32>) -> Vec<Vec<u32>> {
     uids.chunks(CHANGED_MAX).map(<[u32]>::to_vec).collect()
 }
 
-impl From<FactsRow> for PackFacts {
-    fn from(row: FactsRow) -> Self {
-        let FactsRow {
-            identifier,
-            relay_address,
-            relay_domain,
-            relay_public,
-        } = row;
-        PackFacts {
-            identifier: Identifier(identifier),
-            relay_address,
-            relay_domain,
-            relay_public,
-        }
-    }
+fn facts(shelf: &Shelf) -> Result<PackFacts, StoreError> {
+    let view = shelf.base.view()?;
+    let FactsRow {
+        identifier,
+        relay_address,
+        relay_domain,
+        relay_public,
+    } = FACTS.get(&view, Single)?.ok_or(StoreError::Corrupt)?;
+    let rotation = match ROTATION.get(&view, Single)? {
+        Some(row) => Policy::decode(&row.policy).map_err(|_| StoreError::Corrupt)?,
+        None => Policy::default(),
+    };
+    Ok(PackFacts {
+        identifier: Identifier(identifier),
+        relay_address,
+        relay_domain,
+        relay_public,
+        rotation,
+    })
 }
 
 impl HolderStore for HolderFiles {
@@ -232,6 +236,15 @@ impl HolderStore for HolderFiles {
     async fn link_answered(&self, index: u64, token: [u8; 16]) -> Result<(), StoreError> {
         self.run(move |stage, write| stage.link_answered(write, index, token))
             .await
+    }
+
+    async fn first_use(&self, now: u64) -> Result<u64, StoreError> {
+        if let Some(row) = ROTATION.get(&self.shelf.base.view()?, Single)?
+            && let Some(first_use) = row.first_use
+        {
+            return Ok(first_use);
+        }
+        self.run(move |stage, write| stage.first_use(write, now)).await
     }
 
     async fn enqueue(&self, order: OutboxOrder) -> Result<u64, StoreError> {
@@ -505,6 +518,13 @@ impl HolderStore for HolderFiles {
 }
 
 impl HolderStage {
+    fn first_use(&mut self, write: &Write<'_>, now: u64) -> Result<u64, StoreError> {
+        let mut row = ROTATION.get(write, Single)?.ok_or(StoreError::NoRow)?;
+        let first_use = *row.first_use.get_or_insert(now);
+        ROTATION.put(write, Single, &row)?;
+        Ok(first_use)
+    }
+
     fn put_alias(&mut self, write: &Write<'_>, alias: &HolderAlias) -> Result<(), StoreError> {
         let mut aliases = self.books.aliases.to_vec();
         match aliases.iter().position(|known| known.address == alias.address) {

@@ -23,6 +23,8 @@ pub(super) const FACTS: Table<Single, FactsRow> = Table::new(2);
 pub(super) const ALIASES: Table<Single, Vec<AliasRow>> = Table::new(3);
 /// What the holder notes about aliases, as far as there is something. Apart from [`ALIASES`], which is older.
 pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
+/// The pack's rotation policy, if it has one beyond a key for each connection.
+pub(super) const ROTATION: Table<Single, RotationRow> = Table::new(60);
 /// By post index: stored, the relay not yet told.
 pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.
@@ -84,6 +86,15 @@ pub(super) struct FactsRow {
     pub(super) relay_address: String,
     pub(super) relay_domain: String,
     pub(super) relay_public: [u8; 32],
+}
+
+/// When links go on under a new key.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(super) struct RotationRow {
+    /// As [`keypacks::rotation::Policy::encode`].
+    pub(super) policy: [u8; 16],
+    /// UTC second of the pack's first use, which its intervals count from.
+    pub(super) first_use: Option<u64>,
 }
 
 /// An alias, without what is only noted about it.

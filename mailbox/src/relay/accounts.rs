@@ -4,21 +4,22 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::index::Write;
-use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD};
+use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD, LinkStep};
 use keypacks::pack::Identifier;
+use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag};
 use ledger::{AccountKey, Kind, LedgerError, PriceList, Services, StatementEntry, Transfer};
 
 use super::books::{balance, charge, store_error};
 use super::chains::Chains;
 use super::live::Effect;
-use super::rows::{ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, SETTINGS, all_of};
+use super::rows::{ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, ROTATIONS, SETTINGS, all_of};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
 use crate::entropy::random;
 use crate::index::Source;
-use crate::relay_store::{Account, BurnOrder, Burned, IssueOrder, Issued, StatementRow, TagHit};
+use crate::relay_store::{Account, BurnOrder, Burned, IssueOrder, Issued, Rotated, StatementRow, TagHit};
 use crate::request::{Answer, POSTINGS_MAX, SERVICES_MAX};
 use crate::slots::SlotUpdate;
 use crate::tables::Single;
@@ -54,6 +55,9 @@ impl RelayStage {
             let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
             ledger::post(&mut self.books(write, account), transfer).map_err(store_error)?;
         }
+        if order.rotation.rotates() {
+            ROTATIONS.put(write, account, &order.rotation.encode())?;
+        }
         let (link_keys, operator) = (order.link_keys, order.operator);
         self.batch.effects.push(Effect::Issued {
             account,
@@ -81,8 +85,16 @@ impl RelayStage {
             return Ok(None);
         };
         let mut books = self.books(write, account);
+        let before = ledger::Accounts::seen(&books, &id)?;
+        if before.is_none() {
+            let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::Corrupt)?;
+            if row.keys_left() == 0 {
+                // Nothing could ever spend it: keys and value end together.
+                return Err(StoreError::Invalid);
+            }
+        }
         // A repetition on another day is still the same transfer.
-        let day = ledger::Accounts::seen(&books, &id)?.map_or(day, |before| before.day);
+        let day = before.map_or(day, |before| before.day);
         ledger::post(&mut books, Transfer::top_up(id, account, amount, day)).map_err(|error| match error {
             LedgerError::Conflict | LedgerError::Overflow => StoreError::Invalid,
             error => store_error(error),
@@ -91,33 +103,13 @@ impl RelayStage {
     }
 
     pub(super) fn burn(&mut self, write: &Write<'_>, order: &BurnOrder) -> Result<Option<Burned>, StoreError> {
-        let mut row = self.account(write, order.account.0)?;
-        // The tag table reaches no further than the look-ahead: an index beyond it was not found there.
-        let live = row.link_base..row.link_base.saturating_add(LINK_LOOK_AHEAD).min(row.link_keys);
-        if !live.contains(&order.index) {
+        let account = order.account.0;
+        let mut row = self.account(write, account)?;
+        if !row.is_live(order.index) {
             return Ok(None);
         }
-        row.link_base = order.index + 1;
         let token_mismatch = !row.show_token(order.token, order.fresh);
-        self.put_account(write, order.account.0, &row)?;
-
-        let shared = Arc::clone(&self.shared);
-        let value = balance(write, AccountKey::Holder(order.account.0))?.available();
-        let price = shared.live().prices.key.min(value);
-        if price > 0 {
-            let entry = (order.account.0, price);
-            charge(
-                &mut self.books(write, order.account.0),
-                &*shared.base.entropy,
-                entry,
-                Kind::Key,
-                order.day,
-            )?;
-        }
-        self.batch.effects.push(Effect::Burned {
-            account: order.account.0,
-            base: row.link_base,
-        });
+        self.spend_key(write, account, &mut row, order.index, order.day)?;
         Ok(Some(Burned {
             index: order.index,
             token: order.fresh,
@@ -125,7 +117,60 @@ impl RelayStage {
             floor: row.seq_floor,
             token_mismatch,
             rolled_back: order.answered > row.seq_highest,
+            keys_left: row.keys_left(),
+            rotation: rotation(write, account)?,
         }))
+    }
+
+    pub(super) fn rotate(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        index: u64,
+        day: u32,
+    ) -> Result<Option<Rotated>, StoreError> {
+        let mut row = self.account(write, account)?;
+        if !row.is_live(index) {
+            return Ok(None);
+        }
+        self.spend_key(write, account, &mut row, index, day)?;
+        Ok(Some(Rotated {
+            index,
+            keys_left: row.keys_left(),
+        }))
+    }
+
+    /// Burns the indices up to one and debits its price. The last key costs whatever is left: keys and value end together.
+    fn spend_key(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        row: &mut AccountRow,
+        index: u64,
+        day: u32,
+    ) -> Result<(), StoreError> {
+        row.link_base = index + 1;
+        self.put_account(write, account, row)?;
+        let shared = Arc::clone(&self.shared);
+        let value = balance(write, AccountKey::Holder(account))?.available();
+        let price = match row.keys_left() {
+            0 => value,
+            _ => shared.live().prices.key.min(value),
+        };
+        if price > 0 {
+            charge(
+                &mut self.books(write, account),
+                &*shared.base.entropy,
+                (account, price),
+                Kind::Key,
+                day,
+            )?;
+        }
+        self.batch.effects.push(Effect::Burned {
+            account,
+            base: row.link_base,
+        });
+        Ok(())
     }
 
     /// Puts a price list in force, unless it is already.
@@ -151,6 +196,17 @@ impl RelayStage {
 }
 
 impl AccountRow {
+    /// Whether a link may be made or go on under this index. The tag table reaches no further than the look-ahead: an
+    /// index beyond it was not found there.
+    fn is_live(&self, index: u64) -> bool {
+        let live = self.link_base..self.link_base.saturating_add(LINK_LOOK_AHEAD).min(self.link_keys);
+        live.contains(&index)
+    }
+
+    fn keys_left(&self) -> u64 {
+        self.link_keys - self.link_base
+    }
+
     /// Takes the token shown and hands out a fresh one. `false`: neither the acknowledged nor the pending was shown.
     fn show_token(&mut self, shown: [u8; 16], fresh: [u8; 16]) -> bool {
         let known = self.token == shown || self.token_pending == Some(shown);
@@ -182,6 +238,13 @@ fn new_account(identifier: &Identifier, order: &IssueOrder) -> AccountRow {
     }
 }
 
+fn rotation(source: &impl Source, account: u64) -> Result<Policy, StoreError> {
+    match ROTATIONS.get(source, account)? {
+        Some(bytes) => Policy::decode(&bytes).map_err(|_| StoreError::Corrupt),
+        None => Ok(Policy::default()),
+    }
+}
+
 fn account_of(source: &impl Source, shared: &Shared, identifier: &Identifier) -> Result<Option<u64>, StoreError> {
     let vault = &shared.base.vault;
     IDENTIFIERS.get(source, vault.name("identifier", &identifier.0))
@@ -200,6 +263,17 @@ impl RelayFiles {
         })
     }
 
+    pub(super) fn live_step(&self, account: Account, index: u64) -> Option<LinkStep> {
+        let live = self.shared.live();
+        let live = live.accounts.get(&account.0)?;
+        let chains = live.chains.as_ref()?;
+        let end = chains.link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
+        (chains.link.index()..end)
+            .contains(&index)
+            .then(|| chains.link.step_at(index))
+            .flatten()
+    }
+
     pub(super) fn read_balance(&self, account: Account) -> Result<Answer, StoreError> {
         let base = &self.shared.base;
         let read = &base.view()?;
@@ -207,7 +281,7 @@ impl RelayFiles {
         let value = balance(read, AccountKey::Holder(account.0))?;
         Ok(Answer::Balance {
             balance: value.available(),
-            keys: row.link_keys - row.link_base,
+            keys: row.keys_left(),
             credits: value.credits,
             debits: value.debits,
         })

@@ -33,6 +33,9 @@ pub(super) const DEPOSITS: Table<(u64, u64), DepositRow> = Table::new(9);
 pub(super) const WAITING: Table<(u64, u64), u64> = Table::new(10);
 /// Deliveries by their random name.
 pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new(11);
+/// Rotation policy by account, as [`keypacks::rotation::Policy::encode`]; one key for each connection has no row.
+pub(super) const ROTATIONS: Table<u64, [u8; 16]> = Table::new(12);
+
 /// All rows of one account in a table under `(account, n)`.
 pub(super) fn all_of(account: u64) -> ((u64, u64), (u64, u64)) {
     ((account, 0), (account, u64::MAX))

@@ -192,6 +192,7 @@ async fn issue(store: &RelayFiles) -> Issued {
         credit: 1_000_000,
         operator: false,
         day: DAY,
+        rotation: Default::default(),
     };
     store.issue(order).await.expect("issued")
 }

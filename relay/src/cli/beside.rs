@@ -22,6 +22,7 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
         keys: args.keys,
         value: args.value,
         operator: args.operator,
+        rotate: args.rotate.to_string(),
     };
     let answer = match control::ask(&host, &args.beside.data, &order).await {
         Ok(answer) => answer,
@@ -35,13 +36,16 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
     draft.finish(&host, &issued, args.keys, &passphrase).map_err(failed)?;
     let (out, identifier) = (args.out.display(), &issued.identifier);
     if args.beside.json {
-        let shown = json!({ "pack": args.out, "identifier": identifier, "keys": args.keys, "value": args.value });
+        let shown = json!({ "pack": args.out, "identifier": identifier, "keys": args.keys, "value": args.value, "rotate": args.rotate.to_string() });
         println!("{shown}");
     } else {
         println!(
             "{out} holds {} keys and {} µtok; its identifier is {identifier}",
             args.keys, args.value
         );
+        if args.rotate.rotates() {
+            println!("Its links go on under a new key by: {}", args.rotate);
+        }
         println!("Its holder runs: postern init --pack {out} --dir DIR --passphrase-file FILE");
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use keypacks::rotation::Policy;
 use smtp_bridge::cli::process::{self, Failure};
 use smtp_bridge::cli::{self, BridgeArgs};
 use smtp_bridge::net::dns::Dns;
@@ -194,6 +195,10 @@ struct IssueArgs {
     /// File with the passphrase for the pack in its first line.
     #[arg(long, value_name = "FILE")]
     passphrase_file: PathBuf,
+    /// When a link goes on under a new key, besides with every connection: 'time=SECONDS' of connection time,
+    /// 'interval=SECONDS' from the pack's first use, 'bytes=N' in either direction, or several with commas between.
+    #[arg(long, value_name = "POLICY", default_value = "connection")]
+    rotate: Policy,
     /// This pack receives the mail for postmaster and abuse.
     #[arg(long)]
     operator: bool,

@@ -1,6 +1,7 @@
 //! Protocol section 3 from the relay's side: what does not open gets silence.
 
 use keypacks::link::{self, Linked};
+use keypacks::rotation::Policy;
 use keypacks::{CELL, kdf};
 use mailbox::RelayStore;
 use mailbox::relay_store::{Account, BurnOrder};
@@ -16,6 +17,9 @@ pub(super) struct Confirmed {
     pub(super) account: Account,
     pub(super) link: link::Link,
     pub(super) linked: Linked,
+    /// Link keys left behind this one.
+    pub(super) keys_left: u64,
+    pub(super) rotation: Policy,
 }
 
 /// The same cell 1 gets at most this many answers.
@@ -72,7 +76,13 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
         relay.metrics.rollbacks.count();
     }
     let link = confirmed.burned(&burned).ok()?;
-    Some(Confirmed { account, link, linked })
+    Some(Confirmed {
+        account,
+        link,
+        linked,
+        keys_left: burned.keys_left,
+        rotation: burned.rotation,
+    })
 }
 
 /// Reads on and drops; a half-closed stream is waited out as well.

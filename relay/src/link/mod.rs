@@ -4,6 +4,7 @@
 //! [`session`] answers requests on it, [`register`] knows which links there are and when each is told of mail.
 
 mod handshake;
+mod next_keys;
 mod register;
 mod session;
 

@@ -1,6 +1,10 @@
 //! An established link: requests in, answers out, news on the relay's own tick.
 
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keypacks::cell::Kind;
 use keypacks::chain::KEYS_RESERVED;
@@ -8,6 +12,7 @@ use keypacks::deposit;
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
 use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, Operation, Refusal, Request};
+use smtp_bridge::link::rotation::Answering;
 use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
 use smtp_bridge::net::BoxStream;
 use tokio::io::{ReadHalf, WriteHalf};
@@ -15,6 +20,7 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::handshake::Confirmed;
+use super::next_keys::NextKeys;
 use super::over;
 use super::register::Line;
 use crate::budget::Room;
@@ -36,16 +42,22 @@ pub(super) async fn serve<S: RelayStore>(
         account: confirmed.account,
         reader: LinkReader::new(read, confirmed.link.opener).paced(),
         writer: LinkWriter::new(write, confirmed.link.sealer).paced(),
-        on_reserved_keys: on_reserved_keys(relay, confirmed.account),
+        keys_left: Arc::new(AtomicU64::new(confirmed.keys_left)),
+        waiting: VecDeque::new(),
+        is_turning: confirmed.rotation.rotates(),
         announced: false,
     };
+    if session.is_turning {
+        let (answering, turns) = Answering::new(&confirmed.rotation);
+        let keys_left = Arc::clone(&session.keys_left);
+        let next = (&confirmed.rotation, confirmed.link.rekey);
+        let turn = NextKeys::new(relay, confirmed.account, next, keys_left, turns);
+        session.reader = session.reader.turning(Box::new(turn));
+        session.writer = session.writer.answering(answering);
+    }
     // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
     let _ = session.run(&confirmed.linked.encode(), line, serving).await;
     relay.links.leave(session.account, name);
-}
-
-fn on_reserved_keys<S: RelayStore>(relay: &Relay<S>, account: Account) -> bool {
-    matches!(relay.store.balance(account), Ok(Answer::Balance { keys, .. }) if keys < KEYS_RESERVED)
 }
 
 struct Session<'a, S> {
@@ -53,8 +65,12 @@ struct Session<'a, S> {
     account: Account,
     reader: LinkReader<ReadHalf<BoxStream>>,
     writer: LinkWriter<WriteHalf<BoxStream>>,
-    /// Whether this link's key is one of the last, which serve everything but submissions.
-    on_reserved_keys: bool,
+    /// Link keys left behind the one in use.
+    keys_left: Arc<AtomicU64>,
+    /// Requests that came while an answer was under way.
+    waiting: VecDeque<Head>,
+    /// Whether the link goes on under new keys.
+    is_turning: bool,
     /// Whether the holder was told of what waits since it last collected.
     announced: bool,
 }
@@ -64,6 +80,14 @@ impl<S: RelayStore> Session<'_, S> {
         let Line { mut superseded, bell } = line;
         self.writer.send_bare(Kind::Linked, linked).await?;
         loop {
+            if let Some(head) = self.waiting.pop_front() {
+                tokio::select! {
+                    biased;
+                    _ = &mut superseded => return Err(LinkError::Closed),
+                    handled = self.handle(head) => handled?,
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 _ = &mut superseded => return self.writer.close().await,
@@ -74,6 +98,7 @@ impl<S: RelayStore> Session<'_, S> {
                         self.announced = true;
                     }
                 }
+                turned = self.writer.next_turn() => self.writer.send_turn(turned).await?,
                 head = self.reader.next() => {
                     let head = head?;
                     tokio::select! {
@@ -119,7 +144,7 @@ impl<S: RelayStore> Session<'_, S> {
             }
             Request::Fetch { index } => {
                 let fetched;
-                (fetched, body, room) = self.fetch(index).await;
+                (fetched, body, room) = fetch(self.relay, self.account, index).await;
                 fetched
             }
             Request::Confirm { deposits } if deposits.len() <= usize::from(COLLECT_MAX) => {
@@ -132,35 +157,56 @@ impl<S: RelayStore> Session<'_, S> {
             Request::Change(change) => self.change(head, change).await?,
         };
         let header = Zeroizing::new(request::encode(&answer));
-        self.writer
-            .send(&Outgoing {
-                kind: Kind::Answer,
-                stream,
-                header: &header,
-                body: &body,
-            })
-            .await?;
+        let answer = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &body,
+        };
+        let sent = self.answer(&answer).await;
         drop(room);
-        Ok(())
+        sent
     }
 
-    /// The answer to a fetch, its body, and the room that the body takes in memory until it has left.
-    async fn fetch(&self, index: u64) -> (Answer, Vec<u8>, Option<Room>) {
-        let store = &self.relay.store;
-        let kilobytes = match store.deposit_kilobytes(self.account, index) {
-            Ok(Some(kilobytes)) => kilobytes,
-            Ok(None) => {
-                let refusal = Refusal::NoDeposit;
-                return (Answer::Refused { seq: 0, refusal }, Vec::new(), None);
-            }
-            Err(_) => return (BUSY, Vec::new(), None),
-        };
-        let room = self.relay.budget.take(deposit::class_bytes(kilobytes)).await;
-        match store.fetch(self.account, index, self.relay.host.day()).await {
-            Ok(Ok((kilobytes, sealed))) => (Answer::Body { kilobytes }, sealed, Some(room)),
-            Ok(Err(refusal)) => (Answer::Refused { seq: 0, refusal }, Vec::new(), None),
-            Err(_) => (BUSY, Vec::new(), None),
+    /// Sends an answer. Where it may have to wait for the next key, reads on meanwhile.
+    async fn answer(&mut self, answer: &Outgoing<'_>) -> Result<(), LinkError> {
+        if !self.is_turning {
+            return self.writer.send(answer).await;
         }
+        let mut sending = pin!(self.writer.send(answer));
+        let mut over = None;
+        loop {
+            // Behind a body that is under way nothing else can be read.
+            let may_read = over.is_none() && self.waiting.len() < WAITING_MAX && self.waiting.iter().all(Head::is_bare);
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.and(over.map_or(Ok(()), Err)),
+                head = self.reader.next(), if may_read => match head {
+                    Ok(head) => self.waiting.push_back(head),
+                    // The answer is finished in any case.
+                    Err(error) => over = Some(error),
+                },
+            }
+        }
+    }
+
+    /// Does what reads a body, and meanwhile goes on under the keys that it turns to.
+    async fn turning<T>(
+        writer: &mut LinkWriter<WriteHalf<BoxStream>>,
+        reading: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        let mut reading = pin!(reading);
+        loop {
+            tokio::select! {
+                biased;
+                turned = writer.next_turn() => writer.send_turn(turned).await?,
+                read = &mut reading => return read,
+            }
+        }
+    }
+
+    fn on_reserved_keys(&self) -> bool {
+        self.keys_left.load(Ordering::Relaxed) < KEYS_RESERVED
     }
 
     async fn change(&mut self, head: Head, change: Change) -> Result<Answer, LinkError> {
@@ -174,19 +220,45 @@ impl<S: RelayStore> Session<'_, S> {
         // Taking room before reading on is what pushes back when memory is short.
         let room = self.relay.budget.take(2 * expected).await;
         if let Some(stored) = accept::answered_before(self.relay, self.account, &change) {
-            self.reader.discard(head, expected).await?;
+            Self::turning(&mut self.writer, self.reader.discard(head, expected)).await?;
             return Ok(stored);
         }
-        if self.on_reserved_keys {
-            self.reader.discard(head, expected).await?;
+        if self.on_reserved_keys() {
+            Self::turning(&mut self.writer, self.reader.discard(head, expected)).await?;
             return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
         }
-        let body = self.reader.body(head, expected).await?;
+        let body = Self::turning(&mut self.writer, self.reader.body(head, expected)).await?;
+        if self.on_reserved_keys() {
+            // The link came to its last keys on the way.
+            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
+        }
         let answer = accept::submission(self.relay, self.account, change, body).await;
         drop(room);
         Ok(answer)
     }
 }
+
+/// The answer to a fetch, its body, and the room that the body takes in memory until it has left.
+async fn fetch<S: RelayStore>(relay: &Relay<S>, account: Account, index: u64) -> (Answer, Vec<u8>, Option<Room>) {
+    let store = &relay.store;
+    let kilobytes = match store.deposit_kilobytes(account, index) {
+        Ok(Some(kilobytes)) => kilobytes,
+        Ok(None) => {
+            let refusal = Refusal::NoDeposit;
+            return (Answer::Refused { seq: 0, refusal }, Vec::new(), None);
+        }
+        Err(_) => return (BUSY, Vec::new(), None),
+    };
+    let room = relay.budget.take(deposit::class_bytes(kilobytes)).await;
+    match store.fetch(account, index, relay.host.day()).await {
+        Ok(Ok((kilobytes, sealed))) => (Answer::Body { kilobytes }, sealed, Some(room)),
+        Ok(Err(refusal)) => (Answer::Refused { seq: 0, refusal }, Vec::new(), None),
+        Err(_) => (BUSY, Vec::new(), None),
+    }
+}
+
+/// Most requests that are read while an answer is under way: what a holder has under way at one time.
+const WAITING_MAX: usize = 80;
 
 /// The store could not say: the holder asks again.
 const BUSY: Answer = Answer::Refused {

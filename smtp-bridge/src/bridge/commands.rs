@@ -155,6 +155,7 @@ impl<S: HolderStore> Bridge<S> {
             "debits": value.debits,
             "reserved": self.store.reserved().map_err(|error| error.to_string())?,
             "keys": value.keys,
+            "rotation": self.store.facts().rotation.to_string(),
             "heard": value.at,
             "prices": self.store.prices(),
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),

@@ -187,6 +187,7 @@ pub(super) mod tests {
             relay_address: "127.0.0.1:9".to_owned(),
             relay_domain: "relay.test".to_owned(),
             aliases: vec!["first@relay.test".to_owned()],
+            rotation: Default::default(),
         };
         HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
         let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");

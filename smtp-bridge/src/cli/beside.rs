@@ -47,17 +47,35 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             .map(|warning| format!("\n{warning}"))
             .collect();
         format!(
-            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{warnings}",
+            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             status["balance"],
             status["reserved"],
             status["keys"],
+            rotation(&status["rotation"]),
             status["outbox"],
             aliases.join("\n          "),
             status["identifier"].as_str().unwrap_or_default(),
         )
     });
     Ok(())
+}
+
+/// A rotation policy in words.
+fn rotation(policy: &Value) -> String {
+    let limit = |limit: &str| match limit.split_once('=') {
+        Some(("time", seconds)) => format!("{seconds} s of connection time"),
+        Some(("interval", seconds)) => format!("{seconds} s since first use"),
+        Some((_, bytes)) => format!("{bytes} bytes in one direction"),
+        None => String::new(),
+    };
+    match policy.as_str() {
+        Some(policy) if policy.contains('=') => {
+            let limits: Vec<String> = policy.split(',').map(limit).collect();
+            format!("connection and each {}", limits.join(", or "))
+        }
+        _ => "connection".to_owned(),
+    }
 }
 
 pub(super) async fn statement(args: &BesideArgs) -> Result<(), Failure> {

@@ -47,7 +47,7 @@ pub(super) async fn collect<S: HolderStore>(
 ) -> Result<(), Ended> {
     link.news = false;
     let (line, sending) = link.several();
-    let collecting = Collecting {
+    let mut collecting = Collecting {
         host,
         store,
         config,
@@ -64,17 +64,16 @@ pub(super) async fn collect<S: HolderStore>(
         is_confirming: false,
         failed: None,
     };
-    let mut work = pin!(collecting.run());
     let mut sending = pin!(sending);
     let done = tokio::select! {
         biased;
-        done = &mut work => done,
+        done = collecting.run() => done,
         Err(error) = &mut sending => Err(error.into()),
     };
     match done {
         Err(Ended::Link(_) | Ended::Nonsense) => {}
         // What fills the last burst up belongs to it.
-        _ => sending.await?,
+        _ => collecting.line.end(sending).await?,
     }
     done
 }
@@ -168,7 +167,7 @@ struct Collecting<'a, S> {
 }
 
 impl<'a, S: HolderStore> Collecting<'a, S> {
-    async fn run(mut self) -> Result<(), Ended> {
+    async fn run(&mut self) -> Result<(), Ended> {
         let mut commit: Option<Promise<'a, Result<Batch, StoreError>>> = None;
         loop {
             self.ask();
@@ -177,7 +176,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
                 commit = Some(Box::pin(batch.commit(self.store, self.host.clock.unix_seconds())));
             }
             if commit.is_none() && self.asked.is_empty() {
-                return self.failed.map_or(Ok(()), Err);
+                return self.failed.take().map_or(Ok(()), Err);
             }
             tokio::select! {
                 biased;

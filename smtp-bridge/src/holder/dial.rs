@@ -3,12 +3,12 @@
 use keypacks::CELL;
 use keypacks::cell::Kind;
 use keypacks::chain::LINK_LOOK_AHEAD;
-use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked};
+use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked, Rekey};
 use mailbox::{HolderStore, StoreError};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::HolderConfig;
+use super::{HolderConfig, next_keys};
 use crate::link::{LinkError, LinkReader, LinkWriter, read_cell};
 use crate::names;
 use crate::net::socks::{self, Credentials};
@@ -114,12 +114,19 @@ async fn attempt<S: HolderStore>(
         .confirm(&proof, confirm, &store.derive("hedge"), host.random())
         .map_err(|_| DialError::Silent)?;
     let established = tokio::time::timeout(config.flight_timeout, establish(stream, &cell3, link)).await;
-    let (established, linked) = established
+    let (established, linked, rekey) = established
         .unwrap_or(Err(LinkError::Timeout))
         .map_err(|_| DialError::Unanswered)?;
     store.link_answered(index, linked.token).await?;
     store.raise_seq(linked.highest).await?;
-    Ok(established)
+    let Established { reader, writer, .. } = established;
+    let (reader, writer) = next_keys::prepare(host, store, reader, writer, rekey).await?;
+    Ok(Established {
+        reader,
+        writer,
+        token_mismatch: established.token_mismatch,
+        rolled_back: established.rolled_back,
+    })
 }
 
 /// Opens the stream: straight, or through the proxy, which resolves the relay's name in our place.
@@ -148,7 +155,7 @@ async fn establish(
     mut stream: BoxStream,
     cell3: &[u8; CELL],
     link: link::Link,
-) -> Result<(Established, Linked), LinkError> {
+) -> Result<(Established, Linked, Rekey), LinkError> {
     stream.write_all(cell3).await?;
     stream.flush().await?;
     let (read, write) = tokio::io::split(stream);
@@ -166,5 +173,5 @@ async fn establish(
         token_mismatch: flag(Linked::TOKEN_MISMATCH),
         rolled_back: flag(Linked::ROLLED_BACK),
     };
-    Ok((established, linked))
+    Ok((established, linked, link.rekey))
 }

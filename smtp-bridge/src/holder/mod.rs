@@ -6,6 +6,7 @@
 mod collecting;
 mod courier;
 mod dial;
+mod next_keys;
 mod requests;
 
 pub(crate) use courier::refusal_reason;

@@ -1,6 +1,7 @@
 //! Requests and their answers: one at a time, or several under way.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use keypacks::cell::Kind;
@@ -37,12 +38,48 @@ impl Requests {
 
     /// Asks, and waits for the answer. `body` is empty for requests that have none.
     pub(super) async fn ask(&mut self, request: &Request, body: &[u8]) -> Result<Answer, LinkError> {
-        let (answer, head) = self.ask_for_head(request, body).await?;
-        if head.is_bare() {
-            Ok(answer)
-        } else {
-            Err(LinkError::Broken)
-        }
+        let stream = take_stream(&mut self.next_stream);
+        let header = Zeroizing::new(request::encode(request));
+        let message = Outgoing {
+            kind: Kind::Request,
+            stream,
+            header: &header,
+            body,
+        };
+        let Requests {
+            reader,
+            writer,
+            timeout,
+            news,
+            ..
+        } = self;
+        let exchange = async {
+            let mut answer = None;
+            {
+                // The relay's consent to a next key may be what the sending waits for.
+                let mut sending = pin!(writer.send(&message));
+                loop {
+                    tokio::select! {
+                        biased;
+                        sent = &mut sending => break sent?,
+                        head = reader.next() => take(&head?, stream, &mut answer, news)?,
+                    }
+                }
+            }
+            loop {
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+                tokio::select! {
+                    biased;
+                    head = reader.next() => take(&head?, stream, &mut answer, news)?,
+                    () = writer.turn_wanted() => writer.turn_now().await?,
+                }
+            }
+        };
+        tokio::time::timeout(*timeout + transfer_time_max(body.len()), exchange)
+            .await
+            .map_err(|_| LinkError::Timeout)?
     }
 
     /// The same link with several requests under way at once, and what sends them, which ends when the line is dropped.
@@ -59,7 +96,16 @@ impl Requests {
         let writer = &mut self.writer;
         // Beside the reading: the relay reads nothing while it answers.
         let sending = async move {
-            while let Some(requests) = orders.recv().await {
+            loop {
+                let requests = tokio::select! {
+                    biased;
+                    requests = orders.recv() => requests,
+                    () = writer.turn_wanted() => {
+                        writer.turn_now().await?;
+                        continue;
+                    }
+                };
+                let Some(requests) = requests else { return Ok(()) };
                 let outgoing = requests.iter().map(|(stream, header)| Outgoing {
                     kind: Kind::Request,
                     stream: *stream,
@@ -69,7 +115,6 @@ impl Requests {
                 let burst: Vec<_> = outgoing.collect();
                 writer.send_burst(&burst).await?;
             }
-            Ok(())
         };
         (line, sending)
     }
@@ -83,35 +128,6 @@ impl Requests {
     /// Says goodbye; whether it arrives does not matter.
     pub(super) async fn close(&mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.writer.close()).await;
-    }
-
-    async fn ask_for_head(&mut self, request: &Request, body: &[u8]) -> Result<(Answer, Head), LinkError> {
-        let stream = take_stream(&mut self.next_stream);
-        let header = Zeroizing::new(request::encode(request));
-        let exchange = async {
-            self.writer
-                .send(&Outgoing {
-                    kind: Kind::Request,
-                    stream,
-                    header: &header,
-                    body,
-                })
-                .await?;
-            loop {
-                let head = self.reader.next().await?;
-                if head.kind == Kind::Answer && head.stream == stream {
-                    let answer = request::decode(&head.header).map_err(|_| LinkError::Broken)?;
-                    return Ok((answer, head));
-                }
-                if head.kind != Kind::New {
-                    return Err(LinkError::Broken);
-                }
-                self.news = true;
-            }
-        };
-        tokio::time::timeout(self.timeout + transfer_time_max(body.len()), exchange)
-            .await
-            .map_err(|_| LinkError::Timeout)?
     }
 
     fn note(&mut self, head: &Head) -> Result<(), LinkError> {
@@ -172,6 +188,26 @@ impl Line<'_> {
         }
     }
 
+    /// Sends nothing more, and reads on while what was ordered before still leaves.
+    pub(super) async fn end(
+        &mut self,
+        mut sending: Pin<&mut impl Future<Output = Result<(), LinkError>>>,
+    ) -> Result<(), LinkError> {
+        // Without anyone to order, the sending ends.
+        self.bursts = mpsc::unbounded_channel().0;
+        loop {
+            let head = tokio::select! {
+                biased;
+                sent = &mut sending => return sent,
+                head = self.reader.next() => head?,
+            };
+            if head.kind != Kind::New || !head.is_bare() {
+                return Err(LinkError::Broken);
+            }
+            *self.news = true;
+        }
+    }
+
     /// Reads the rest of an answer whose body is so long. To be awaited to its end.
     pub(super) async fn body(&mut self, head: Head, expected: usize) -> Result<Zeroizing<Vec<u8>>, LinkError> {
         let time = self.timeout + transfer_time_max(expected);
@@ -180,6 +216,18 @@ impl Line<'_> {
         self.deadline = Instant::now() + self.timeout;
         Ok(body)
     }
+}
+
+/// Takes what comes while the answer on a stream is waited for.
+fn take(head: &Head, stream: u32, answer: &mut Option<Answer>, news: &mut bool) -> Result<(), LinkError> {
+    match head.kind {
+        Kind::Answer if head.stream == stream && head.is_bare() && answer.is_none() => {
+            *answer = Some(request::decode(&head.header).map_err(|_| LinkError::Broken)?);
+        }
+        Kind::New if head.is_bare() => *news = true,
+        _ => return Err(LinkError::Broken),
+    }
+    Ok(())
 }
 
 /// Stream numbers count up, and 0 is the link's own.

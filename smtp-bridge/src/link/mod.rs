@@ -5,6 +5,7 @@
 
 mod pace;
 mod reader;
+pub mod rotation;
 mod writer;
 
 pub use pace::STILL_MAX;
@@ -23,6 +24,9 @@ pub enum LinkError {
     /// The stream ended or failed.
     #[error("the connection ended: {0}")]
     Stream(#[from] std::io::Error),
+    /// There is no next key to go on under, or it cannot be taken now.
+    #[error("the link's next key cannot be taken")]
+    NoKey,
     /// The peer took too long.
     #[error("the peer did not answer in time")]
     Timeout,

@@ -7,6 +7,8 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::LinkError;
 use super::pace::Pace;
+use super::rotation::Turn;
+use crate::net::Promise;
 
 /// Reads one whole cell; used for the handshake's flights, before there is an [`Opener`].
 pub async fn read_cell<R: AsyncRead + Unpin>(stream: &mut R, cell: &mut [u8; CELL]) -> Result<(), LinkError> {
@@ -40,6 +42,9 @@ pub struct LinkReader<R> {
     cell: Box<[u8; CELL]>,
     filled: usize,
     is_paced: bool,
+    turn: Option<Box<dyn Turn>>,
+    /// The next key is being taken: kept here, since whoever waits for a message may stop waiting.
+    turning: Option<Promise<'static, Result<Opener, LinkError>>>,
 }
 
 impl<R: AsyncRead + Unpin> LinkReader<R> {
@@ -51,6 +56,8 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
             cell: Box::new([0; CELL]),
             filled: 0,
             is_paced: false,
+            turn: None,
+            turning: None,
         }
     }
 
@@ -60,16 +67,27 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         LinkReader { is_paced: true, ..self }
     }
 
+    /// The same, for a link that goes on under new keys.
+    #[must_use]
+    pub fn turning(self, turn: Box<dyn Turn>) -> Self {
+        LinkReader {
+            turn: Some(turn),
+            ..self
+        }
+    }
+
     /// Waits for the next message. May be dropped and called again without losing anything.
     pub async fn next(&mut self) -> Result<Head, LinkError> {
         loop {
+            self.finish_turn().await?;
             self.fill().await?;
             let frame = self.opener.open(&mut self.cell)?;
+            self.turning = turning(&mut self.turn, &frame)?;
             let head = match frame.kind {
-                Kind::Pad => None,
+                Kind::Pad | Kind::Rotate | Kind::Rotated => None,
                 Kind::Close => return Err(LinkError::Closed),
                 Kind::Request | Kind::Answer | Kind::New | Kind::Linked => Some(begin(&frame)?),
-                _ => return Err(LinkError::Broken),
+                Kind::Data => return Err(LinkError::Broken),
             };
             // The opened cell is somebody's mail: nothing of it stays in an idle link's buffer.
             self.cell.zeroize();
@@ -133,15 +151,32 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         stream: u32,
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, LinkError> {
-        pace.wait(self.fill()).await?;
-        pace.passed(1);
-        let frame = self.opener.open(&mut self.cell)?;
+        let frame = loop {
+            self.finish_turn().await?;
+            pace.wait(self.fill()).await?;
+            pace.passed(1);
+            let frame = self.opener.open(&mut self.cell)?;
+            self.turning = turning(&mut self.turn, &frame)?;
+            if self.turning.is_none() {
+                break frame;
+            }
+        };
         if frame.kind != Kind::Data || frame.stream != stream || frame.data.is_empty() || !take(frame.data) {
             return Err(LinkError::Broken);
         }
         let last = frame.last;
         self.cell.zeroize();
         Ok(last)
+    }
+
+    /// Waits until the cells that follow can be opened. May be dropped and called again.
+    async fn finish_turn(&mut self) -> Result<(), LinkError> {
+        if let Some(turning) = &mut self.turning {
+            let opener = turning.await;
+            self.turning = None;
+            self.opener = opener?;
+        }
+        Ok(())
     }
 
     async fn fill(&mut self) -> Result<(), LinkError> {
@@ -155,6 +190,20 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         }
         self.filled = 0;
         Ok(())
+    }
+}
+
+/// Counts a cell; gives what leads to the next key if it was the last under this one.
+fn turning(
+    turn: &mut Option<Box<dyn Turn>>,
+    frame: &keypacks::cell::Frame<'_>,
+) -> Result<Option<Promise<'static, Result<Opener, LinkError>>>, LinkError> {
+    let is_turn = matches!(frame.kind, Kind::Rotate | Kind::Rotated);
+    match turn {
+        Some(turn) if is_turn && turn.kind() == frame.kind => Ok(Some(turn.turn(frame.data))),
+        _ if is_turn => Err(LinkError::Broken),
+        Some(turn) => turn.opened(frame.kind, frame.last).map(|()| None),
+        None => Ok(None),
     }
 }
 

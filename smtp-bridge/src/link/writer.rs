@@ -1,12 +1,13 @@
 //! Messages to cells.
 
 use keypacks::CELL;
-use keypacks::cell::{DATA_MAX, Frame, Kind, Sealer, padding};
+use keypacks::cell::{DATA_MAX, Frame, Kind, Sealer};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use super::LinkError;
 use super::pace::Pace;
+use super::rotation::{Answering, Asking, Turned};
 
 /// Cells gathered before they are handed to the socket: a system call each would cost more than the seal.
 const GATHERED_CELLS_MAX: usize = 16;
@@ -23,12 +24,6 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
 }
 
-impl Outgoing<'_> {
-    fn cells(&self) -> usize {
-        (2 + self.header.len() + self.body.len()).div_ceil(DATA_MAX)
-    }
-}
-
 /// The sending half of a link.
 pub struct LinkWriter<W> {
     sink: W,
@@ -36,6 +31,19 @@ pub struct LinkWriter<W> {
     gathered: Vec<u8>,
     is_paced: bool,
     pace: Pace,
+    keys: Keys,
+    /// Cells of the burst so far, without those that are the last under a key.
+    burst: usize,
+}
+
+/// How the link comes to its next keys.
+enum Keys {
+    /// There is one for the whole connection.
+    One,
+    /// The holder's end.
+    Asking(Box<Asking>),
+    /// The relay's end.
+    Answering(Box<Answering>),
 }
 
 impl<W: AsyncWrite + Unpin> LinkWriter<W> {
@@ -47,6 +55,26 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             gathered: Vec::new(),
             is_paced: false,
             pace: Pace::begin(false),
+            keys: Keys::One,
+            burst: 0,
+        }
+    }
+
+    /// The same, for a holder's link that goes on under new keys.
+    #[must_use]
+    pub fn asking(self, asking: Asking) -> Self {
+        LinkWriter {
+            keys: Keys::Asking(Box::new(asking)),
+            ..self
+        }
+    }
+
+    /// The same, for a relay's link that goes on under new keys.
+    #[must_use]
+    pub fn answering(self, answering: Answering) -> Self {
+        LinkWriter {
+            keys: Keys::Answering(Box::new(answering)),
+            ..self
         }
     }
 
@@ -63,20 +91,52 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Sends messages as one burst, padded to a power of two of cells. To be awaited to its end.
     pub async fn send_burst(&mut self, messages: &[Outgoing<'_>]) -> Result<(), LinkError> {
-        self.pace = Pace::begin(self.is_paced);
+        self.begin_burst();
         for message in messages {
             self.seal_message(message).await?;
         }
-        for _ in 0..padding(messages.iter().map(Outgoing::cells).sum()) {
-            self.seal(Frame {
-                kind: Kind::Pad,
-                last: true,
-                stream: 0,
-                data: &[],
-            })
-            .await?;
+        while !self.burst.is_power_of_two() {
+            self.seal(Frame::bare(Kind::Pad)).await?;
         }
         self.flush().await
+    }
+
+    /// For a holder: ends when the relay may be holding an answer back until it is asked for the next keys. Ends never
+    /// where there are none.
+    pub async fn turn_wanted(&self) {
+        match &self.keys {
+            Keys::Asking(asking) => asking.wanted().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// For a holder: asks for the next keys now, in a burst of its own. To be awaited to its end.
+    pub async fn turn_now(&mut self) -> Result<(), LinkError> {
+        self.begin_burst();
+        self.rotate().await?;
+        self.flush().await
+    }
+
+    /// For a relay: the keys that its reader turned to. Ends never where there are none. May be dropped and called again.
+    pub async fn next_turn(&mut self) -> Turned {
+        if let Keys::Answering(answering) = &mut self.keys
+            && let Some(turned) = answering.next().await
+        {
+            return turned;
+        }
+        std::future::pending().await
+    }
+
+    /// For a relay: says that it goes on under these. To be awaited to its end.
+    pub async fn send_turn(&mut self, turned: Turned) -> Result<(), LinkError> {
+        self.begin_burst();
+        self.put_rotated(turned);
+        self.flush().await
+    }
+
+    fn begin_burst(&mut self) {
+        self.pace = Pace::begin(self.is_paced);
+        self.burst = 0;
     }
 
     async fn seal_message(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
@@ -110,7 +170,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Sends one of the link's own cells, Linked or New.
     pub async fn send_bare(&mut self, kind: Kind, data: &[u8]) -> Result<(), LinkError> {
-        self.pace = Pace::begin(self.is_paced);
+        self.begin_burst();
         self.seal(Frame {
             kind,
             last: true,
@@ -123,7 +183,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Says that nothing follows in this direction, and ends the stream.
     pub async fn close(&mut self) -> Result<(), LinkError> {
-        self.pace = Pace::begin(self.is_paced);
+        self.begin_burst();
         self.seal(Frame {
             kind: Kind::Close,
             last: true,
@@ -137,17 +197,87 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     }
 
     async fn seal(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
+        self.turn(frame.kind).await?;
+        self.put(frame).await
+    }
+
+    /// What comes before a cell of this kind: the last cell under the key in use, if it is over.
+    async fn turn(&mut self, kind: Kind) -> Result<(), LinkError> {
+        match &mut self.keys {
+            Keys::One => Ok(()),
+            Keys::Asking(asking) if kind != Kind::Close && asking.is_due() => self.rotate().await,
+            Keys::Asking(_) => Ok(()),
+            Keys::Answering(answering) => {
+                if let Some(turned) = answering.waiting() {
+                    self.put_rotated(turned);
+                    return Ok(());
+                }
+                if !matches!(kind, Kind::Answer | Kind::Data) || !answering.must_wait()? {
+                    return Ok(());
+                }
+                self.flush().await?;
+                let Keys::Answering(answering) = &mut self.keys else {
+                    return Ok(());
+                };
+                let next = async { answering.next().await.ok_or(LinkError::Closed) };
+                let turned = self.pace.wait(next).await?;
+                self.put_rotated(turned);
+                Ok(())
+            }
+        }
+    }
+
+    /// The holder's last cell under the key in use.
+    async fn rotate(&mut self) -> Result<(), LinkError> {
+        // What waits leaves first: the relay turns when it comes to the ROTATE before.
+        self.flush().await?;
+        let Keys::Asking(asking) = &mut self.keys else {
+            return Ok(());
+        };
+        self.pace.wait(asking.settled()).await?;
+        let (data, sealer) = asking.take().await?;
+        self.append(Frame {
+            data: &data,
+            ..Frame::bare(Kind::Rotate)
+        });
+        self.sealer = sealer;
+        Ok(())
+    }
+
+    /// The relay's last cell under the key in use.
+    fn put_rotated(&mut self, turned: Turned) {
+        self.append(Frame {
+            data: &turned.index.to_le_bytes(),
+            ..Frame::bare(Kind::Rotated)
+        });
+        self.sealer = turned.sealer;
+        if let Keys::Answering(answering) = &mut self.keys {
+            answering.turned();
+        }
+    }
+
+    async fn put(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
+        self.append(frame);
+        if self.gathered.len() >= GATHERED_CELLS_MAX * CELL {
+            self.flush().await
+        } else {
+            Ok(())
+        }
+    }
+
+    fn append(&mut self, frame: Frame<'_>) {
+        match &mut self.keys {
+            Keys::One => {}
+            Keys::Asking(asking) => asking.sealed(frame.kind),
+            Keys::Answering(answering) => answering.sealed(),
+        }
+        self.burst += usize::from(!matches!(frame.kind, Kind::Rotate | Kind::Rotated));
         let at = self.gathered.len();
         self.gathered.resize(at + CELL, 0);
         let cell = self.gathered[at..]
             .first_chunk_mut::<CELL>()
             .expect("a cell was just added");
         self.sealer.seal(frame, cell);
-        if self.gathered.len() >= GATHERED_CELLS_MAX * CELL {
-            self.flush().await
-        } else {
-            Ok(())
-        }
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {

@@ -43,6 +43,7 @@ parsers! {
     deposits: "deposit", "keypacks/src/deposit.rs", keypacks::deposit::fuzz;
     packs: "pack", "keypacks/src/pack.rs", keypacks::pack::fuzz;
     pads: "pad", "keypacks/src/pad.rs", keypacks::pad::fuzz;
+    rotations: "rotation", "keypacks/src/rotation.rs", keypacks::rotation::fuzz;
     logs: "log", "mailbox/src/log/record.rs", mailbox::log::fuzz;
     requests: "request", "mailbox/src/request.rs", mailbox::request::fuzz;
     message_ids: "message-id", "mailbox/src/holder/mod.rs", mailbox::holder::fuzz;

@@ -376,6 +376,7 @@ async fn provide(relay: &mut Machine, person: &mut Machine) -> Result<String, St
         keys: KEYS,
         value: VALUE,
         operator: false,
+        rotate: String::new(),
     };
     let issued = ask(relay, &relay_dir(), &order).await?;
     let pack: IssuedPack = serde_json::from_value(issued).map_err(|error| error.to_string())?;
@@ -389,6 +390,7 @@ async fn provide(relay: &mut Machine, person: &mut Machine) -> Result<String, St
         relay_address: pack.relay_address.clone(),
         relay_domain: pack.relay_domain.clone(),
         aliases: Vec::new(),
+        rotation: Default::default(),
     };
     let (host, _crew) = person.host();
     let options = HolderOptions {

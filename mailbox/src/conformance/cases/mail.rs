@@ -63,6 +63,7 @@ pub(super) async fn reserved_addresses_lead_to_the_operator(store: &impl RelaySt
         credit: 0,
         operator: true,
         day: DAY,
+        rotation: Default::default(),
     };
     let operator = store.issue(order).await.expect("issued").account;
     let (postmaster, abuse) = (store.alias("Postmaster@relay.test"), store.alias("abuse@relay.test"));
@@ -330,6 +331,7 @@ pub(super) async fn contradictory_orders_are_refused(store: &impl RelayStore) {
         credit: 0,
         operator: false,
         day: DAY,
+        rotation: Default::default(),
     };
     assert_eq!(store.issue(few).await.err(), Some(StoreError::Invalid));
     let mut wrong = deposit(&[(holder.account, 0)], 1, b"x", DAY);

@@ -108,12 +108,43 @@ pub(super) async fn a_tag_is_live_until_it_is_burned(store: &impl RelayStore) {
         store.find_tag(&holder.link(6).tag).expect("the window has moved").floor,
         3
     );
-    for index in [6, 9, 12, 15] {
+    for index in [6, 9] {
         assert!(burn(index).await.expect("readable").is_some());
     }
-    assert_eq!(holder.balance(store), (0, 0), "the last price is what was left");
+    assert_eq!(holder.balance(store), (10, 6));
+    assert!(burn(12).await.expect("readable").is_some());
+    assert_eq!(holder.balance(store), (0, 3), "at most what was left");
+    let top_up = |id| store.top_up(&holder.identifier, 100, [id; 16], DAY);
+    assert_eq!(top_up(8).await, Ok(Some(100)));
+    assert!(burn(15).await.expect("readable").is_some());
+    assert_eq!(holder.balance(store), (0, 0), "the last key costs whatever is left");
+    assert_eq!(top_up(8).await, Ok(Some(0)), "credited before");
+    assert_eq!(top_up(9).await, Err(StoreError::Invalid), "nothing could spend it");
     assert!(burn(16).await.expect("readable").is_none());
     assert_eq!(other.balance(store), (0, 16));
+}
+
+pub(super) async fn a_rotation_burns_and_debits_and_leaves_the_token(store: &impl RelayStore) {
+    store.set_prices(0, 0, 30, 0, 0).await.expect("set");
+    let policy = "time=5,bytes=70000".parse().expect("a policy");
+    let holder = Holder::issue_rotating(store, 16, 100, policy).await;
+    let first = store.burn(holder.burn_order(0, [0; 16], [1; 16], 0)).await;
+    let first = first.expect("readable").expect("live");
+    assert_eq!((first.rotation, first.keys_left), (policy, 15));
+    let step = |index| store.link_step(holder.account, index);
+    assert!(step(0).is_none() && step(5).is_none() && step(4).is_some());
+    assert!(step(1).is_some_and(|step| step.up == holder.link(1).up && step.index == 1));
+    let rotate = |index| store.rotate(holder.account, index, DAY);
+    assert_eq!(
+        rotate(1).await.expect("readable").map(|rotated| rotated.keys_left),
+        Some(14)
+    );
+    assert!(rotate(1).await.expect("readable").is_none(), "burned");
+    assert!(rotate(6).await.expect("readable").is_none(), "beyond the look-ahead");
+    assert_eq!(holder.balance(store), (40, 14));
+    assert!(store.find_tag(&holder.link(1).tag).is_none() && store.find_tag(&holder.link(2).tag).is_some());
+    let next = store.burn(holder.burn_order(2, [1; 16], [2; 16], 0)).await;
+    assert!(!next.expect("readable").expect("live").token_mismatch);
 }
 
 pub(super) async fn tokens_tell_a_second_holder(store: &impl RelayStore) {

@@ -143,6 +143,7 @@ fn issue() -> Issue {
         relay_address: "relay.test:7025".to_owned(),
         relay_domain: "relay.test".to_owned(),
         aliases: Vec::new(),
+        rotation: Default::default(),
     }
 }
 
