@@ -14,7 +14,7 @@ mod header;
 mod identifier;
 mod issue;
 
-pub use header::{Header, PassphraseCost};
+pub use header::{Header, HeaderFault, PassphraseCost};
 pub use identifier::Identifier;
 pub use issue::{ALIASES_MAX, DoesNotFit, Issue, NAME_BYTES_MAX};
 

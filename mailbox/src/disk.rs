@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 mod kill;
 mod memory;
+mod mounts;
 mod system;
 
 pub use kill::{KillDisk, KillPoint, KillPointInvalid};
@@ -38,6 +39,13 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Bytes that can still be written below this folder.
     fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
+
+    /// What is to be said of the file system of a folder, as far as it keeps what was overwritten: a sentence that goes on from
+    /// the folder's name.
+    fn caveat(&self, folder: &Path) -> Option<String> {
+        let _ = folder;
+        None
+    }
 
     /// Takes a lock file for this process until the guard is dropped; `WouldBlock` if another holder has it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;

@@ -118,6 +118,9 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     host.disk
         .create_dir_all(&config.data)
         .map_err(|error| data_error(error.into()))?;
+    if let Some(caveat) = host.disk.caveat(&config.data) {
+        tracing::warn!("the data folder: {caveat}");
+    }
     let store = once_unlocked(|| open(&config, &host)).await.map_err(data_error)?;
     let fresh = store.totals().map_err(data_error)?.accounts == 0;
     let secret = identity::load(&host, &config.data, fresh).map_err(|error| RelayError::Key {

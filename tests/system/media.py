@@ -4,7 +4,9 @@ What a person carries on a stick is money, keys and mail in one. It has to work 
 still works would spend the same value twice and seal two messages under one key.
 """
 
+import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -12,7 +14,7 @@ import unittest
 from pathlib import Path
 
 from clients import Inbox, curl, deliver, message, submit, swaks
-from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, by_extent, word
+from harness import BINARIES, DOMAIN, OUTSIDE, Bridge, Hazard, World, by_extent, second_implementation, word
 from processes import Folder, Process, run, wait_for_port, wait_until
 
 STATIC = BINARIES / "postern-static"
@@ -308,3 +310,176 @@ class PulledOut(Media):
             if medium.process:
                 medium.process.kill()
             self.pull(medium, device)
+
+
+class Managed(unittest.TestCase):
+    """What is done with packs beside using them."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.world = World(holders=(), keys=KEYS, value=VALUE, prices=PRICES)
+        cls.addClassCleanup(cls.world.close)
+
+    def pack(self, name):
+        bridge = Bridge(self.world.folder.path, name, self.world.relay.link)
+        pack = self.world.folder.path / f"{name}.pack"
+        self.world.relay.issue(pack, bridge.passphrase, KEYS, VALUE)
+        return bridge, pack
+
+    @staticmethod
+    def keypack(*words, check=True):
+        return run(BINARIES / "postern", "keypack", *words, check=check)
+
+    def inspect(self, pack, passphrase, check=True):
+        return self.keypack("inspect", pack, "--passphrase-file", passphrase, "--json", check=check)
+
+    def test_a_pack_is_looked_at_without_a_change_or_a_secret(self):
+        bridge, pack = self.pack("seen")
+        before = pack.read_bytes()
+        seen = json.loads(self.inspect(pack, bridge.passphrase).stdout)
+        self.assertEqual((seen["keys"], seen["domain"], seen["damaged"]), (KEYS, DOMAIN, []))
+        self.assertEqual(seen["relay"], self.world.relay.link)
+        root = second_implementation().open_pack(before, bridge.passphrase.read_text().strip().encode())["root"]
+        self.assertNotIn(root.hex(), json.dumps(seen))
+        self.assertEqual(pack.read_bytes(), before)
+        self.keypack("inspect", pack, "--sealed")
+
+    def test_bad_packs_are_refused_with_a_sentence_each_and_not_changed(self):
+        bridge, pack = self.pack("bad")
+        whole = pack.read_bytes()
+        damages = {
+            "no pack": b"x" * len(whole),
+            "cut off": whole[:9000],
+            "newer": whole[:8] + b"\x09" + whole[9:4104] + b"\x09" + whole[4105:],
+            "forged": whole[:8292] + b"forged" + whole[8298:12388] + b"forged" + whole[12394:],
+            "does not open": whole[:70] + b"forged" + whole[76:4166] + b"forged" + whole[4172:],
+        }
+        for words, content in damages.items():
+            with self.subTest(words):
+                pack.write_bytes(content)
+                refused = self.inspect(pack, bridge.passphrase, check=False)
+                self.assertEqual(refused.returncode, 1)
+                self.assertIn(words, refused.stderr)
+                self.assertEqual(len(refused.stderr.strip().splitlines()), 1)
+                self.assertEqual(pack.read_bytes(), content)
+        pack.write_bytes(whole[:8202] + b"damage" + whole[8208:])
+        self.assertEqual(json.loads(self.inspect(pack, bridge.passphrase).stdout)["damaged"], ["first issue"])
+
+    def test_a_passphrase_is_changed_before_and_after_a_pack_is_taken_in(self):
+        bridge, pack = self.pack("renamed")
+        old, new = bridge.passphrase, bridge.passphrase.with_suffix(".new")
+        new.write_text("another\n")
+
+        def change(place, now, then):
+            return self.keypack("passphrase", place, "--passphrase-file", now, "--new-passphrase-file", then)
+
+        change(pack, old, new)
+        self.assertIn("does not open", self.inspect(pack, old, check=False).stderr)
+        self.inspect(pack, new)
+        bridge.passphrase = new
+        bridge.init(pack)
+        change(bridge.data, new, old)
+        bridge.passphrase = old
+        bridge.start()
+        bridge.settled()
+        bridge.stop()
+        listed = json.loads(self.keypack("list", bridge.data, "--passphrase-file", old, "--json").stdout)["packs"][0]
+        self.assertEqual((listed["relay"], listed["identifier"]), (DOMAIN, bridge.identifier))
+        self.assertLess(listed["balance"], VALUE)
+        self.assertIn("another passphrase", self.keypack("list", bridge.data, "--passphrase-file", new).stdout)
+
+    def test_a_wiped_store_is_gone_though_its_bridge_runs(self):
+        bridge, pack = self.pack("wiped")
+        bridge.init(pack)
+        bridge.start()
+        slots = (bridge.data / "slots").read_bytes()
+        self.assertEqual(self.keypack("panic-wipe", bridge.data, check=False).returncode, 1, "nobody agreed")
+        done = self.keypack("panic-wipe", "--yes", bridge.data, pack)
+        self.assertIn("Not reached", done.stdout)
+        self.assertFalse(pack.exists())
+        self.assertLessEqual({path.name for path in bridge.data.iterdir()}, {"lock", "control.sock"})
+        self.assertEqual(bridge.process.wait(), 0)
+        self.assertTrue(any(slots))
+        letter = self.world.folder.path / "photograph"
+        letter.write_bytes(b"x" * 9000)
+        self.assertIn("no pack", self.keypack("panic-wipe", "--yes", letter, check=False).stderr)
+        self.assertTrue(letter.exists())
+
+    @unittest.skipUnless(has("zbarimg"), "zbar-tools is not installed")
+    def test_a_printed_pack_is_scanned_and_used(self):
+        bridge, pack = self.pack("printed")
+        shown = self.keypack("print", pack, "--passphrase-file", bridge.passphrase).stdout
+        page = self.world.folder.path / "page.html"
+        self.keypack("print", pack, "--passphrase-file", bridge.passphrase, "--html", page)
+        self.assertEqual(page.read_text().count("<svg"), 8)
+        pictures = [picture(code) for code in re.split(r"\d of \d\n", shown)[1:]]
+        scanned = self.world.folder.path / "scanned.txt"
+        lines = []
+        for number, content in enumerate(pictures):
+            path = self.world.folder.path / f"code{number}.pgm"
+            path.write_bytes(content)
+            lines.append(run("zbarimg", "--quiet", "--raw", path).stdout)
+        copy = self.world.folder.path / "copy.pack"
+        scanned.write_text("".join(lines[1:]))
+        refused = self.keypack("read", scanned, "--out", copy, check=False)
+        self.assertIn("missing: 1", refused.stderr)
+        scanned.write_text("".join(reversed(lines)))
+        self.keypack("read", scanned, "--out", copy)
+        self.assertEqual(copy.read_bytes()[:12288], pack.read_bytes()[:12288])
+        pack.unlink()
+        bridge.init(copy)
+        bridge.start()
+        bridge.settled()
+        bridge.stop()
+        again = self.keypack("print", copy, "--passphrase-file", bridge.passphrase, check=False)
+        self.assertIn("taken in", again.stderr)
+
+
+def picture(code):
+    """A code of half blocks, light on a dark ground, as a grey picture."""
+    rows = []
+    for line in code.strip("\n").splitlines():
+        rows.append([character in "█▀" for character in line])
+        rows.append([character in "█▄" for character in line])
+    width = max(map(len, rows))
+    scale, edge = 4, 6
+    white = [255] * ((width + 2 * edge) * scale)
+    lines = [white] * (edge * scale)
+    for row in rows:
+        row = [True] * edge + row + [True] * (width - len(row)) + [True] * edge
+        lines += [[255 if light else 0 for light in row for _ in range(scale)]] * scale
+    lines += [white] * (edge * scale)
+    head = f"P5 {len(white)} {len(lines)} 255\n".encode()
+    return head + b"".join(bytes(line) for line in lines)
+
+
+@unittest.skipUnless(os.geteuid() == 0 and has("mkfs.btrfs", "mount"), "only root can mount, and btrfs-progs are needed")
+class Disks(unittest.TestCase):
+    def test_a_file_system_that_keeps_what_was_overwritten_is_named_at_the_start_and_in_the_status(self):
+        folder = Folder()
+        image, mounted = folder.path / "image", folder.path / "mounted"
+        mounted.mkdir()
+        with image.open("wb") as file:
+            file.truncate(512 << 20)
+        run("mkfs.btrfs", "-q", image)
+        if run("mount", "-o", "loop", image, mounted, check=False).returncode:
+            self.skipTest("this kernel mounts no btrfs from a file")
+        self.addCleanup(lambda: run("umount", "-l", mounted))
+
+        class Elsewhere(World):
+            def prepare(self):
+                (mounted / "relay").mkdir(mode=0o700)
+                (mounted / "a").mkdir(mode=0o700)
+                (self.folder.path / "relay").symlink_to(mounted / "relay")
+                (self.folder.path / "a").symlink_to(mounted / "a")
+
+        world = Elsewhere(holders=("a",), keys=KEYS, value=VALUE)
+        self.addCleanup(world.close)
+        self.assertIn("btrfs", world.a.status()["disk"])
+        self.assertIn("btrfs", world.a.command("status").stdout)
+        for process in (world.a.process, world.relay.process):
+            self.assertEqual(process.log.read_text().count("btrfs"), 1)
+        checked = run(BINARIES / "posternd", "check", "--config", world.relay.config, check=False)
+        self.assertIn("btrfs", checked.stdout)
+        world.a.kill()
+        world.relay.kill()

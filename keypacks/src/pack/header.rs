@@ -22,7 +22,6 @@ use crate::{Refused, Secret};
 
 use super::BLOCK;
 
-const MAGIC: &[u8; 8] = b"POSTERNP";
 const VERSION: u16 = 1;
 const ARGON2ID: u16 = 1;
 const SALT_AT: usize = 24;
@@ -68,7 +67,21 @@ pub struct Header {
     sealed: [u8; END - NONCE_AT],
 }
 
+/// Why a block is no header that can be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderFault {
+    /// It does not begin as a pack.
+    NoPack,
+    /// It is of another version.
+    Version(u16),
+    /// Derivation or cost is one that no pack has.
+    Derivation,
+}
+
 impl Header {
+    /// What a pack begins with.
+    pub const MAGIC: &[u8; 8] = b"POSTERNP";
+
     /// Makes a header block. `salt` and `nonce` are fresh randomness, also when only the passphrase changes.
     ///
     /// # Panics
@@ -82,7 +95,7 @@ impl Header {
     ) -> [u8; BLOCK] {
         assert!(cost.in_bounds(), "the caller chooses a cost that can be read back");
         let mut block = [0; BLOCK];
-        block[..8].copy_from_slice(MAGIC);
+        block[..8].copy_from_slice(Self::MAGIC);
         block[8..10].copy_from_slice(&VERSION.to_le_bytes());
         block[10..12].copy_from_slice(&ARGON2ID.to_le_bytes());
         block[12..16].copy_from_slice(&cost.memory_kib.to_le_bytes());
@@ -99,23 +112,36 @@ impl Header {
 
     /// Reads a block. Refused: it is no header of this version, or asks for a cost out of bounds.
     pub fn parse(block: &[u8; BLOCK]) -> Result<Self, Refused> {
+        Self::read(block).map_err(|_| Refused)
+    }
+
+    /// [`Header::parse`] that says what is wrong.
+    pub fn read(block: &[u8; BLOCK]) -> Result<Self, HeaderFault> {
         let number = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
         let cost = PassphraseCost {
             memory_kib: number(12),
             passes: number(16),
         };
-        let known = block.starts_with(MAGIC)
-            && block[8..10] == VERSION.to_le_bytes()
-            && block[10..12] == ARGON2ID.to_le_bytes()
-            && number(20) == 1;
-        if !known || !cost.in_bounds() {
-            return Err(Refused);
+        if !block.starts_with(Self::MAGIC) {
+            return Err(HeaderFault::NoPack);
+        }
+        let version = u16::from_le_bytes([block[8], block[9]]);
+        if version != VERSION {
+            return Err(HeaderFault::Version(version));
+        }
+        if block[10..12] != ARGON2ID.to_le_bytes() || number(20) != 1 || !cost.in_bounds() {
+            return Err(HeaderFault::Derivation);
         }
         Ok(Self {
             cost,
-            salt: *block[SALT_AT..].first_chunk().ok_or(Refused)?,
-            sealed: *block[NONCE_AT..].first_chunk().ok_or(Refused)?,
+            salt: *block[SALT_AT..].first_chunk().ok_or(HeaderFault::NoPack)?,
+            sealed: *block[NONCE_AT..].first_chunk().ok_or(HeaderFault::NoPack)?,
         })
+    }
+
+    /// What a guess at the passphrase costs.
+    pub fn cost(&self) -> PassphraseCost {
+        self.cost
     }
 
     /// The file key. Refused: the passphrase is another.

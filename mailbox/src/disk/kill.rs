@@ -114,6 +114,10 @@ impl<D: Disk> Disk for KillDisk<D> {
         self.inner.free_bytes(folder)
     }
 
+    fn caveat(&self, folder: &Path) -> Option<String> {
+        self.inner.caveat(folder)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         self.inner.lock(path)
     }

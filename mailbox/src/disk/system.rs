@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Disk, DiskFile, LockGuard};
+use super::{Disk, DiskFile, LockGuard, mounts};
 
 /// Files and folders of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +53,10 @@ impl Disk for SystemDisk {
     fn free_bytes(&self, folder: &Path) -> io::Result<u64> {
         let space = rustix::fs::statvfs(folder)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn caveat(&self, folder: &Path) -> Option<String> {
+        mounts::caveat(folder)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {

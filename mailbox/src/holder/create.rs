@@ -232,7 +232,7 @@ fn overwrite_issue(pack: &dyn DiskFile) -> Result<(), StoreError> {
     Ok(pack.sync()?)
 }
 
-fn issue_offsets() -> [u64; 2] {
+pub(super) fn issue_offsets() -> [u64; 2] {
     [HEADER, HEADER + BLOCK as u64]
 }
 

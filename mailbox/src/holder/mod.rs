@@ -18,6 +18,7 @@ mod create;
 mod files;
 mod folders;
 mod header;
+mod inspect;
 mod link;
 mod message_id;
 mod messages;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use create::{InitError, Initialised, init_from_pack};
 pub use files::{HolderFiles, HolderOptions};
+pub use inspect::{Glance, Outside, PackFault, change_passphrase, glance, inspect, inspect_outside};
 pub use moving::{MoveError, move_store, wipe_store};
 
 /// Feeds hostile bytes to every parser of this module; must not panic.

@@ -4,6 +4,7 @@ mod durability;
 mod folders;
 mod inbox;
 mod init;
+mod inspect;
 mod keys;
 mod life;
 mod mail;

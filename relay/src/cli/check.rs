@@ -200,7 +200,7 @@ fn folder(data: &Path, host: &Host, findings: &mut Findings) {
         Ok(_) => {}
         Err(error) => findings.note("data", format!("its free space cannot be asked for: {error}")),
     }
-    if let Some(words) = mount_of(data).as_ref().and_then(does_not_erase) {
+    if let Some(words) = host.disk.caveat(data) {
         findings.note("data", words);
     }
 }
@@ -213,59 +213,6 @@ fn owned_by_others(data: &Path, folder: &Metadata) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .take(3)
         .collect()
-}
-
-/// A line of `/proc/self/mounts`.
-struct Mount {
-    point: PathBuf,
-    kind: String,
-    options: String,
-}
-
-fn mount_of(data: &Path) -> Option<Mount> {
-    let data = fs::canonicalize(data).ok()?;
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    deepest(&mounts, &data)
-}
-
-/// The mount that a folder is in: the longest point above it, and of two at one point the later.
-fn deepest(mounts: &str, folder: &Path) -> Option<Mount> {
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        Some(Mount {
-            point: PathBuf::from(words.next()?.replace("\\040", " ")),
-            kind: words.next()?.to_owned(),
-            options: words.next()?.to_owned(),
-        })
-    });
-    mounts
-        .filter(|mount| folder.starts_with(&mount.point))
-        .max_by_key(|mount| mount.point.components().count())
-}
-
-/// What is to be said of a file system where writing to a file again does not erase what was there.
-fn does_not_erase(mount: &Mount) -> Option<String> {
-    let why = match &mount.kind[..] {
-        "ext4" if mount.options.split(',').any(|option| option == "data=journal") => {
-            "keeps what is written in its journal"
-        }
-        "ext2" | "ext3" | "ext4" | "xfs" => return None,
-        "btrfs" | "zfs" | "bcachefs" => "writes to another place instead of over what is there",
-        "f2fs" | "nilfs2" => "writes everything behind what is there",
-        "tmpfs" | "ramfs" => return Some("lies in memory: everything is lost when this machine stops".to_owned()),
-        "overlay" => "lies over another, of which nothing is known here",
-        kind if kind.starts_with("nfs")
-            || kind.starts_with("fuse")
-            || matches!(kind, "cifs" | "smb3" | "9p" | "ceph") =>
-        {
-            "lies on another machine"
-        }
-        _ => "is not one that is known to erase",
-    };
-    Some(format!(
-        "its file system ({}) {why}: what is forgotten may be read from it later; use ext4 or XFS, or an encrypted volume whose key is kept elsewhere",
-        mount.kind
-    ))
 }
 
 fn machine(config: &RelayConfig, host: &Host, findings: &mut Findings) {
@@ -351,32 +298,6 @@ async fn resolved(host: &Host, target: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn words(mounts: &str, folder: &str) -> Option<String> {
-        deepest(mounts, Path::new(folder)).as_ref().and_then(does_not_erase)
-    }
-
-    #[test]
-    fn a_file_system_that_does_not_erase_is_named() {
-        let mounts = "/dev/vda / ext4 rw,relatime 0 0\n\
-            /dev/vdb /srv btrfs rw 0 0\n\
-            tmpfs /tmp tmpfs rw 0 0\n\
-            /dev/vdc /srv/a\\040b xfs rw 0 0\n\
-            /dev/vdd /log ext4 rw,data=journal 0 0\n\
-            far:/x /far nfs4 rw 0 0\n";
-        assert!(words(mounts, "/var/lib/postern").is_none());
-        assert!(words(mounts, "/srv/a b/data").is_none());
-        for (folder, expected) in [
-            ("/srv/data", "btrfs"),
-            ("/tmp/x", "memory"),
-            ("/log", "journal"),
-            ("/far/data", "another machine"),
-        ] {
-            let said = words(mounts, folder).unwrap_or_default();
-            assert!(said.contains(expected), "{folder}: {said}");
-        }
-        assert!(words("", "/x").is_none());
-    }
 
     #[test]
     fn the_kernels_words_are_read() {

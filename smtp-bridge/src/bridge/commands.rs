@@ -150,6 +150,7 @@ impl<S: HolderStore> Bridge<S> {
             .count();
         Ok(json!({
             "identifier": self.store.facts().identifier.to_text(),
+            "relay": self.store.facts().relay_domain,
             "balance": value.balance,
             "credits": value.credits,
             "debits": value.debits,
@@ -163,6 +164,7 @@ impl<S: HolderStore> Bridge<S> {
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
+            "disk": self.caveat,
         }))
     }
 

@@ -124,6 +124,8 @@ struct Bridge<S> {
     recent: crate::imap::Recent,
     hygiene: Hygiene,
     warned: warned::Warned,
+    /// What is to be said of the disk.
+    caveat: Option<String>,
     stop: watch::Sender<bool>,
 }
 
@@ -166,6 +168,10 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
 
     let recent = crate::imap::Recent::new(&store.folders(), store.inbox().uid_next);
     prepare(&store, &host).await.map_err(store_error)?;
+    let caveat = host.disk.caveat(&config.dir);
+    if let Some(caveat) = &caveat {
+        tracing::warn!("the data folder: {caveat}");
+    }
     let files = store.clone();
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
     let (handle, link) = holder::new(host.clone(), store.clone(), config.holder, stop.subscribe());
@@ -189,6 +195,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         recent,
         hygiene: config.hygiene,
         warned: warned::Warned::default(),
+        caveat,
         stop: stop.clone(),
     });
 

@@ -218,6 +218,7 @@ pub(super) mod tests {
             spending: tokio::sync::Mutex::default(),
             recent: imap::Recent::default(),
             hygiene: super::super::Hygiene::default(),
+            caveat: None,
             warned: super::super::warned::Warned::default(),
             stop,
         })

@@ -46,8 +46,12 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             .filter_map(Value::as_str)
             .map(|warning| format!("\n{warning}"))
             .collect();
+        let disk = status["disk"]
+            .as_str()
+            .map(|caveat| format!("\ndisk      {caveat}"))
+            .unwrap_or_default();
         format!(
-            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{warnings}",
+            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{disk}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             status["balance"],
             status["reserved"],

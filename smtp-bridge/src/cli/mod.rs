@@ -28,7 +28,7 @@ use crate::holder::HolderConfig;
 use crate::message::Address;
 use crate::net::dns::ByServers;
 pub use init::{Init, init_with};
-pub use keypack::fuzz_elf;
+pub use keypack::{fuzz_elf, fuzz_paper};
 pub use passphrase::PassphraseArgs;
 use process::Failure;
 pub use sendmail::fuzz as fuzz_letter;
@@ -72,7 +72,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         words: Vec<OsString>,
     },
-    /// Move packs to portable media and back.
+    /// List, look at, move, re-encrypt and destroy packs.
     Keypack(keypack::KeypackArgs),
     /// Print completions for a shell.
     Completions {

@@ -192,6 +192,16 @@ fn change_place(host: &Host, from: &Path, to: &Path) -> Result<(), Failure> {
     })
 }
 
+/// A new file that its owner alone may read, durable.
+pub(super) fn put_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// A file, durable; the mode counts where the file system has one.
 fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
