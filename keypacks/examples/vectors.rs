@@ -11,7 +11,7 @@ use keypacks::cell::{Frame, Kind, padding};
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 use keypacks::deposit::{self, BodySealer, Dek, WrapFields};
 use keypacks::link::{self, ClientEntropy, Confirm, Link, Linked, PersistedIndex, RelaySecret, Rotate, floor_verdict};
-use keypacks::pack::{Header, Identifier, Issue, PassphraseCost};
+use keypacks::pack::{Header, Identifier, Issue, PassphraseCost, paper_parts};
 use keypacks::pad::{
     self, Direction, FileHeader, Fill, Layout, Lease, Made, Offer, PAD_MIN, PadError, PadSealer, Place,
 };
@@ -322,6 +322,7 @@ fn pack_vectors() -> Value {
         .collect();
     json!({
         "headers": headers,
+        "paper": paper_parts(&Header::create(b"paper", &file_key, pattern(0x66), pattern(0x77), PassphraseCost::LEAST), &block),
         "issue": {
             "file_key": hex(file_key.expose()), "nonce": hex(&pattern::<24>(0x55)),
             "identifier": hex(&issue.identifier.0), "relay_public": hex(&issue.relay_public), "link_keys": issue.link_keys,

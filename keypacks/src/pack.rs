@@ -13,10 +13,12 @@
 mod header;
 mod identifier;
 mod issue;
+mod paper;
 
 pub use header::{Header, HeaderFault, PassphraseCost};
 pub use identifier::Identifier;
 pub use issue::{ALIASES_MAX, DoesNotFit, Issue, NAME_BYTES_MAX};
+pub use paper::{PaperFault, paper_parts, read_paper};
 
 /// Length of every block of a pack file.
 pub const BLOCK: usize = 4_096;
@@ -26,4 +28,5 @@ pub fn fuzz(bytes: &[u8]) {
     header::fuzz(bytes);
     identifier::fuzz(bytes);
     issue::fuzz(bytes);
+    paper::fuzz(bytes);
 }

@@ -199,6 +199,12 @@ def check_pack(tally):
     block = second.seal_issue(file_key, nonce, **issue)
     tally.same("issue block", summary(block), expected)
     tally.same("issue block opened", second.open_issue(file_key, block), issue)
+    header = second.seal_header(b"paper", file_key, raw(vectors["headers"][0]["salt"]), raw(vectors["headers"][0]["nonce"]), 8, 1)
+    parts = vectors["paper"]
+    tally.same("paper", second.paper_parts(header, block), parts)
+    tally.same("paper read", second.read_paper(reversed(parts)), (header, block))
+    tally.refused("paper without a part", lambda: second.read_paper(parts[1:]))
+    tally.refused("paper with a slip", lambda: second.read_paper([parts[0].replace("0", "1", 1), *parts[1:]]))
     for case in vectors["identifiers"]:
         tally.same("identifier", second.identifier_text(raw(case["bytes"])), case["text"])
         tally.same("identifier read", second.parse_identifier(case["text"].lower()), raw(case["bytes"]))

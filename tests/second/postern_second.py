@@ -422,6 +422,42 @@ def open_pack(blob, passphrase):
     return _first(lambda block: open_issue(file_key, block), blocks[2:])
 
 
+PAPER = "POSTERN:1:"
+PAPER_STEP = 530
+
+
+def _spelled(content):
+    bits = "".join(f"{byte:08b}" for byte in content)
+    bits += "0" * (-len(bits) % 5)
+    return "".join(ALPHABET[int(bits[at : at + 5], 2)] for at in range(0, len(bits), 5))
+
+
+def paper_parts(header, issue):
+    """The texts of a pack's codes."""
+    content = header[:112] + issue
+    pieces = [content[at : at + PAPER_STEP] for at in range(0, len(content), PAPER_STEP)]
+    name = _spelled(digest(content)[:5])
+    heads = [f"{PAPER}{name}:{number}/{len(pieces)}:{_spelled(piece)}:" for number, piece in enumerate(pieces, 1)]
+    return [head + _spelled(digest(head.encode())[:5]) for head in heads]
+
+
+def read_paper(lines):
+    """Header and issue block from the texts of codes, in any order."""
+    names, pieces = set(), {}
+    for line in lines:
+        head, check = line[: line.rindex(":") + 1], line[line.rindex(":") + 1 :]
+        if not head.startswith(PAPER) or _spelled(digest(head.encode())[:5]) != check:
+            raise Refused
+        name, place, data = head[len(PAPER) : -1].split(":")
+        bits = "".join(f"{ALPHABET.index(character):05b}" for character in data)
+        names.add(name)
+        pieces[int(place.split("/")[0])] = bytes(int(bits[at : at + 8], 2) for at in range(0, len(bits) - 7, 8))
+    content = b"".join(piece for _, piece in sorted(pieces.items()))
+    if names != {_spelled(digest(content)[:5])} or len(content) != 112 + BLOCK:
+        raise Refused
+    return content[:112].ljust(BLOCK, b"\0"), content[112:]
+
+
 def _first(opening, blocks):
     for block in blocks:
         try:

@@ -27,7 +27,7 @@ use crate::holder_store::{
     Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder,
     OutboxRow, OutboxState, PackFacts, PendingDeposit, Reserved, Snapshot, SpecialUse, StoreFlags, ValueMirror,
 };
-use crate::index::Write;
+use crate::index::{View, Write};
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
 use crate::used::UsedKeys;
@@ -104,7 +104,7 @@ impl HolderFiles {
             books = load()?.0;
         }
         let commit = shelf.base.index.commit_number();
-        let facts = Arc::new(facts(&shelf)?);
+        let facts = Arc::new(facts(&shelf.base.view()?)?);
         let used = match options.keep_used_keys {
             true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
             false => None,
@@ -186,15 +186,14 @@ fn parts(uids: Vec<u32>) -> Vec<Vec<u32>> {
     uids.chunks(CHANGED_MAX).map(<[u32]>::to_vec).collect()
 }
 
-fn facts(shelf: &Shelf) -> Result<PackFacts, StoreError> {
-    let view = shelf.base.view()?;
+pub(super) fn facts(view: &View<'_>) -> Result<PackFacts, StoreError> {
     let FactsRow {
         identifier,
         relay_address,
         relay_domain,
         relay_public,
-    } = FACTS.get(&view, Single)?.ok_or(StoreError::Corrupt)?;
-    let rotation = match ROTATION.get(&view, Single)? {
+    } = FACTS.get(view, Single)?.ok_or(StoreError::Corrupt)?;
+    let rotation = match ROTATION.get(view, Single)? {
         Some(row) => Policy::decode(&row.policy).map_err(|_| StoreError::Corrupt)?,
         None => Policy::default(),
     };

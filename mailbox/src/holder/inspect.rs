@@ -7,8 +7,9 @@ use keypacks::pack::{BLOCK, Header, HeaderFault, Issue, PassphraseCost};
 use zeroize::Zeroize;
 
 use super::create::{issue_offsets, open_base};
+use super::files::facts;
 use super::header::{HEADER, read_block};
-use super::rows::{FACTS, STATE};
+use super::rows::STATE;
 use crate::StoreError;
 use crate::base::Bounds;
 use crate::disk::{Disk, DiskFile};
@@ -171,12 +172,12 @@ pub fn glance(
 ) -> Result<Glance, StoreError> {
     let (base, _) = open_base(disk, folder, passphrase, Bounds::SMALL, entropy)?;
     let view = base.view()?;
-    let facts = FACTS.get(&view, Single)?.ok_or(StoreError::Corrupt)?;
+    let facts = facts(&view)?;
     let state = STATE.get(&view, Single)?.ok_or(StoreError::Corrupt)?;
     drop(view);
     base.close();
     Ok(Glance {
-        facts: facts.into(),
+        facts,
         value: state.value,
         link: state.link,
     })

@@ -66,7 +66,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
 }
 
 /// A rotation policy in words.
-fn rotation(policy: &Value) -> String {
+pub(super) fn rotation(policy: &Value) -> String {
     let limit = |limit: &str| match limit.split_once('=') {
         Some(("time", seconds)) => format!("{seconds} s of connection time"),
         Some(("interval", seconds)) => format!("{seconds} s since first use"),

@@ -28,7 +28,7 @@ use crate::holder::HolderConfig;
 use crate::message::Address;
 use crate::net::dns::ByServers;
 pub use init::{Init, init_with};
-pub use keypack::{fuzz_elf, fuzz_paper};
+pub use keypack::fuzz_elf;
 pub use passphrase::PassphraseArgs;
 use process::Failure;
 pub use sendmail::fuzz as fuzz_letter;

@@ -59,7 +59,6 @@ parsers! {
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
     letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;
     programs: "elf", "smtp-bridge/src/cli/keypack/elf.rs", smtp_bridge::cli::fuzz_elf;
-    papers: "paper", "smtp-bridge/src/cli/keypack/paper.rs", smtp_bridge::cli::fuzz_paper;
     commands_of_a_bridge: "control-bridge", "", json_as::<smtp_bridge::bridge::commands::Command>;
     commands_of_a_relay: "control-relay", "", json_as::<relay::operator::Command>;
     settings: "settings", "", toml_as::<smtp_bridge::cli::Settings>;

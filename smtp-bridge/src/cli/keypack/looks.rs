@@ -9,6 +9,7 @@ use mailbox::holder::{PackFault, change_passphrase, glance, inspect, inspect_out
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::super::beside::rotation;
 use super::super::dirs;
 use super::super::passphrase::PassphraseArgs;
 use super::super::process::{self, Failure};
@@ -163,6 +164,7 @@ pub(super) fn look(args: &InspectArgs) -> Result<(), Failure> {
         answer["relay"] = issue.relay_address.clone().into();
         answer["domain"] = issue.relay_domain.clone().into();
         answer["keys"] = issue.link_keys.into();
+        answer["rotation"] = issue.rotation.to_string().into();
         answer["day"] = issue.day.into();
         answer["aliases"] = issue.aliases.clone().into();
     }
@@ -174,8 +176,9 @@ pub(super) fn look(args: &InspectArgs) -> Result<(), Failure> {
         println!("pack      {}", issue.identifier.to_text());
         println!("relay     {} for {}", issue.relay_address, issue.relay_domain);
         println!(
-            "mode      keys, {} of them, one for each connection",
-            grouped(issue.link_keys)
+            "mode      keys, {} of them, one for each {}",
+            grouped(issue.link_keys),
+            rotation(&answer["rotation"])
         );
         println!("issued    {}", date(issue.day));
         println!("state     not taken in yet");

@@ -11,7 +11,6 @@ use clap::{Args, Subcommand};
 
 use super::process::Failure;
 pub use elf::fuzz as fuzz_elf;
-pub use paper::fuzz as fuzz_paper;
 
 /// Arguments of `postern keypack`.
 #[derive(Args)]
