@@ -6,6 +6,7 @@ use keypacks::cell::{Frame, Kind};
 use keypacks::chain::{BoxChain, BoxKind, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::deposit::{BodySealer, Dek, WrapFields, open_body, open_wrap, seal_wrap};
 use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
+use keypacks::parcel::{self, HEAD, HOP, Header, LayerOpener, LayerSealer};
 use keypacks::secretbox::{MAC, open_in_place, seal_in_place};
 use keypacks::{CELL, Secret};
 
@@ -78,6 +79,53 @@ fn open_sealed_body(bencher: Bencher<'_, '_>, length: usize) {
         .counter(BytesCount::new(length))
         .with_inputs(|| sealed.body.clone())
         .bench_local_values(|body| open_body(&sealed.dek, body, sealed.length).expect("as sealed"));
+}
+
+/// A message of 25 MiB, as it leaves in a parcel.
+const LARGE: usize = 25 << 20;
+
+fn sealed_parcel(payload: &[u8]) -> Vec<u8> {
+    let class = parcel::class_for(payload.len()).expect("below the largest class");
+    let header = Header {
+        kind: parcel::Kind::Deliver,
+        class,
+        length: u32::try_from(payload.len()).expect("below the largest class"),
+        hop: [0; HOP],
+    };
+    let step = BoxChain::from_root(BoxKind::Parcel, &key()).advance();
+    let mut out = Vec::with_capacity(parcel::class_bytes(class));
+    let mut sealer = LayerSealer::new(step, [5; 16], &header, &mut out).expect("a class that holds it");
+    for piece in payload.chunks(65_536) {
+        sealer.push(piece, &mut out).expect("as long as the header says");
+    }
+    sealer.finish(|_| (), &mut out);
+    out
+}
+
+#[divan::bench]
+fn seal_parcel_25_mib(bencher: Bencher<'_, '_>) {
+    let payload = vec![1; LARGE];
+    bencher
+        .counter(BytesCount::new(LARGE))
+        .bench_local(|| sealed_parcel(&payload));
+}
+
+#[divan::bench]
+fn open_parcel_25_mib(bencher: Bencher<'_, '_>) {
+    let sealed = sealed_parcel(&vec![1; LARGE]);
+    let step = BoxChain::from_root(BoxKind::Parcel, &key()).advance();
+    let (head, rest) = sealed.split_first_chunk::<HEAD>().expect("a whole parcel");
+    let mut opened = Vec::with_capacity(LARGE);
+    bencher.counter(BytesCount::new(LARGE)).bench_local(|| {
+        opened.clear();
+        let mut opener = LayerOpener::new(&step, head).expect("as sealed");
+        for piece in rest.chunks(65_536) {
+            opener
+                .push(piece, |plain| opened.extend_from_slice(plain))
+                .expect("as sealed");
+        }
+        opener.finish().map(|header| header.length).expect("as sealed")
+    });
 }
 
 fn wrap_fields() -> WrapFields {

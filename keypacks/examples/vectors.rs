@@ -15,6 +15,7 @@ use keypacks::pack::{Header, Identifier, Issue, PassphraseCost, paper_parts};
 use keypacks::pad::{
     self, Direction, FileHeader, Fill, Layout, Lease, Made, Offer, PAD_MIN, PadError, PadSealer, Place,
 };
+use keypacks::parcel::{self, LayerSealer};
 use keypacks::rotation::Policy;
 use keypacks::{CELL, Secret, kdf};
 use serde_json::{Value, json};
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("floor.json", floor_vectors()),
         ("pack.json", pack_vectors()),
         ("pad.json", pad_vectors()),
+        ("parcels.json", parcel_vectors()),
     ]
 }
 
@@ -253,6 +255,45 @@ fn deposit_vector(step: &BoxStep, length: usize) -> Value {
         "day": fields.day, "alias": fields.alias, "nonce": hex(&nonce),
         "wrap": hex(&wrap), "wrap_digest": hex(&deposit::wrap_digest(&wrap)),
     })
+}
+
+/// Parcels at the first indices of a pack, at the edges of chunks and classes.
+fn parcel_vectors() -> Value {
+    let root = secret(0x01);
+    let mut chain = BoxChain::from_root(BoxKind::Parcel, &root);
+    let lengths = [0, 1, 12_880, 12_881, 15_984, 15_985, 40_000];
+    let parcels: Vec<Value> = lengths
+        .into_iter()
+        .enumerate()
+        .map(|(at, length): (usize, usize)| {
+            let step = chain.advance();
+            let prefix = pattern::<16>(at as u8);
+            let header = parcel::Header {
+                kind: if at % 2 == 0 {
+                    parcel::Kind::Deliver
+                } else {
+                    parcel::Kind::Control
+                },
+                class: parcel::class_for(length).expect("below the largest class"),
+                length: u32::try_from(length).expect("small"),
+                hop: pattern(0x40),
+            };
+            let payload: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let mut sealed = Vec::new();
+            let mut sealer = LayerSealer::new(step, prefix, &header, &mut sealed).expect("a class that holds it");
+            sealer.push(&payload, &mut sealed).expect("as long as the header says");
+            sealer.finish(|fill| fill.fill(0xa5), &mut sealed);
+            json!({
+                "index": at, "prefix": hex(&prefix), "type": header.kind as u8, "class": header.class,
+                "hop": hex(&header.hop), "payload_length": length, "fill": "a5", "parcel": long(&sealed),
+            })
+        })
+        .collect();
+    let classes: Vec<Value> = [0, 12_880, 12_881, 28_800, 28_801, 65_205_280, 65_205_281]
+        .into_iter()
+        .map(|length| json!([length, parcel::class_for(length)]))
+        .collect();
+    json!({ "root": hex(root.expose()), "classes": classes, "parcels": parcels })
 }
 
 fn floor_vectors() -> Value {

@@ -1,4 +1,4 @@
-//! Key sequences and everything sealed with them: chains, the link handshake, cells, deposits, the pack file.
+//! Key sequences and everything sealed with them: chains, the link handshake, cells, deposits, parcels, the pack file.
 //!
 //! Turns bytes into bytes: reads no clock, no file, no socket and draws no randomness; knows no mail and no money.
 //! `docs/PROTOCOL.md` says what every byte is, `vectors/` holds known answers. Start at [`chain::LinkChain`], which
@@ -15,6 +15,7 @@ pub mod kdf;
 pub mod link;
 pub mod pack;
 pub mod pad;
+pub mod parcel;
 pub mod rotation;
 mod secret;
 pub mod secretbox;

@@ -1,6 +1,6 @@
 //! Every parser under bytes from outside: none may panic. The checks are inside the `fuzz` functions.
 
-use keypacks::{CELL, cell, deposit, link, pack};
+use keypacks::{CELL, cell, deposit, link, pack, parcel};
 use proptest::prelude::*;
 
 fn every_parser(bytes: &[u8]) {
@@ -8,6 +8,7 @@ fn every_parser(bytes: &[u8]) {
     link::fuzz(bytes);
     deposit::fuzz(bytes);
     pack::fuzz(bytes);
+    parcel::fuzz(bytes);
 }
 
 #[test]
@@ -23,6 +24,8 @@ fn plain_patterns_panic_nothing() {
         40,
         80,
         136,
+        512,
+        560,
         1_000,
         2_000,
         4_056,

@@ -174,6 +174,24 @@ def check_deposits(tally):
         tally.refused(name + " wrap with a bit flipped", lambda: second.open_wrap(step, flipped(wrap, 500)))
 
 
+def check_parcels(tally):
+    vectors = load("parcels.json")
+    for length, n in vectors["classes"]:
+        tally.same(f"parcel class of {length}", second.parcel_class_for(length), n)
+    chain = second.Chain.from_root("parcel", raw(vectors["root"]))
+    for case in vectors["parcels"]:
+        step, name = chain.advance(), f"parcel of {case['payload_length']}"
+        payload, prefix, hop = pattern(case["payload_length"]), raw(case["prefix"]), raw(case["hop"])
+        sealed = second.seal_parcel(
+            step, prefix, case["type"], case["class"], hop, payload, lambda length: raw(case["fill"]) * length
+        )
+        tally.same(name, summary(sealed), case["parcel"])
+        tally.same(name + " opened", second.open_parcel(step, sealed), (case["type"], case["class"], hop, payload))
+        tally.refused(name + " with a bit flipped", lambda: second.open_parcel(step, flipped(sealed, 8 * 570)))
+        tally.refused(name + " cut", lambda: second.open_parcel(step, sealed[:-16_000]))
+        tally.refused(name + " of another index", lambda: second.open_parcel(chain.step_at(chain.index), sealed))
+
+
 def check_floor(tally):
     for case in load("floor.json"):
         made = second.floor_verdict(case["answered"], case["held"], case["p"])
@@ -296,7 +314,8 @@ def check_client(tally):
 
 def main():
     tally = Tally()
-    for check in (check_kdf, check_chains, check_link, check_deposits, check_floor, check_pack, check_pad, check_client):
+    checks = (check_kdf, check_chains, check_link, check_deposits, check_parcels, check_floor, check_pack, check_pad)
+    for check in (*checks, check_client):
         check(tally)
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 1 if tally.failed else 0

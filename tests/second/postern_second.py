@@ -342,6 +342,53 @@ def open_wrap(step, wrap):
     return plain[:32], plain[32:64], length, kilobytes, day, alias
 
 
+# Section 7: parcels.
+
+DELIVER, CONTROL = 1, 2
+PARCEL_CLASSES = [1 << power for power in range(13)]
+
+
+def parcel_capacity(n):
+    return 15_920 * n - 3_040
+
+
+def parcel_class_for(length):
+    return next((n for n in PARCEL_CLASSES if parcel_capacity(n) >= length), None)
+
+
+def seal_parcel(step, prefix, kind, n, hop, payload, fill):
+    """Returns a parcel; `fill` makes so many bytes."""
+    key, tag = step
+    layer_key = he(key, "parcel", tag)
+    header = (struct.pack("<BBHII", 1, kind, 0, n, len(payload)) + hop).ljust(512, b"\0")
+    out = tag + prefix + box(layer_key, _chunk_nonce(prefix, 0, False), header)
+    chunks = [payload[at : at + 15_984] for at in range(0, len(payload), 15_984)] or [b""]
+    for at, chunk in enumerate(chunks, 1):
+        out += box(layer_key, _chunk_nonce(prefix, at, at == len(chunks)), chunk)
+    return out + fill(16_000 * n - len(out))
+
+
+def open_parcel(step, parcel):
+    """Returns (type, class, hop data, payload)."""
+    key, tag = step
+    if len(parcel) < 560 or parcel[:16] != tag:
+        raise Refused
+    layer_key, prefix = he(key, "parcel", tag), parcel[16:32]
+    header = unbox(layer_key, _chunk_nonce(prefix, 0, False), parcel[32:560])
+    version, kind, zeros, n, length = struct.unpack("<BBHII", header[:12])
+    coherent = version == 1 and kind in (DELIVER, CONTROL) and zeros == 0 and n in PARCEL_CLASSES
+    if not coherent or length > parcel_capacity(n) or len(parcel) != 16_000 * n:
+        raise Refused
+    payload, at, counter = b"", 560, 1
+    while True:
+        size = min(15_984, length - len(payload))
+        final = len(payload) + size == length
+        payload += unbox(layer_key, _chunk_nonce(prefix, counter, final), parcel[at : at + 16 + size])
+        if final:
+            return kind, n, header[12:], payload
+        at, counter = at + 16 + size, counter + 1
+
+
 # Section 8: windows.
 
 
