@@ -13,6 +13,7 @@ use ledger::PriceList;
 use zeroize::Zeroizing;
 
 use crate::StoreError;
+use crate::parcel::Receipt;
 use crate::request::{Answer, Change, Refusal};
 
 mod entries;
@@ -191,6 +192,52 @@ impl PendingDeposit {
     }
 }
 
+/// A sealed parcel that is to be kept until its receipt comes.
+pub struct ParcelOrder {
+    /// Index that it was sealed under: that of [`HolderStore::parcel_step`].
+    pub index: u64,
+    /// The parcel, exactly one class long.
+    pub parcel: Vec<u8>,
+    /// Number of recipients.
+    pub recipients: u16,
+    /// Most that it may cost, in µtok: reserved from the mirrored balance.
+    pub price: u64,
+    /// What lists of parcels show: the subject, for instance.
+    pub label: String,
+    /// By which names the message is known, here and outside.
+    pub sent: SentNames,
+    /// UTC second.
+    pub now: u64,
+}
+
+/// A parcel without a receipt.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct KeptParcel {
+    /// Its index.
+    pub index: u64,
+    /// Its class, in units of 16,000 bytes.
+    pub class: u32,
+    /// Number of recipients.
+    pub recipients: u16,
+    /// Price reserved, in µtok.
+    pub price: u64,
+    /// What is shown of it.
+    pub label: String,
+    /// UTC second at which it was sealed.
+    pub sealed: u64,
+}
+
+/// Why no parcel can be sealed now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SealError {
+    /// The store was made before there were parcels: their chain was not kept.
+    #[error("this folder was made by an older version and has no keys for parcels: they need a pack initialised anew")]
+    NoKeys,
+    /// As many parcels as the relay looks ahead have no receipt.
+    #[error("the last 8 parcels have no receipt yet: send them again as they are, and collect their receipts")]
+    WindowFull,
+}
+
 /// A deposit whose body was opened.
 pub struct OpenedDeposit {
     /// Post index.
@@ -297,7 +344,7 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// `false`: there is no such row, or it may have been sent.
     fn cancel(&self, row: u64) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// µtok reserved by queued and held rows.
+    /// µtok reserved by queued and held rows and by parcels without a receipt.
     fn reserved(&self) -> Result<u64, StoreError>;
 
     /// The highest change number up to which all answers are held.
@@ -311,6 +358,29 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
 
     /// Keys of the post indices from [`Self::collect_from`] on, so many: [`Self::post_step`] of each in one pass.
     fn post_steps(&self, count: u64) -> Vec<BoxStep>;
+
+    /// The key that the next parcel is to be sealed under; it is taken by [`Self::keep_parcel`].
+    fn parcel_step(&self) -> Result<BoxStep, SealError>;
+
+    /// Keeps a sealed parcel, and moves the chain behind its key, which is erased within a second. The parcel may leave
+    /// when this has returned, and not before. `false`: its index is not, or no longer, the next.
+    fn keep_parcel(&self, order: ParcelOrder) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Parcels without a receipt, in order of their indices.
+    fn parcels(&self) -> Vec<KeptParcel>;
+
+    /// The bytes of such a parcel, the same each time.
+    fn parcel(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Takes the receipts that a deposit held, with notices for INBOX: their parcels end, and the deposit moves to the
+    /// unconfirmed. Told again, it changes nothing. `NoRow`: it is neither pending nor unconfirmed.
+    fn take_receipts(
+        &self,
+        index: u64,
+        receipts: Vec<Receipt>,
+        notices: Vec<Vec<u8>>,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records opened wraps in index order and the next index to collect; keys of those behind are erased after.
     fn collected(

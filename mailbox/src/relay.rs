@@ -31,7 +31,7 @@ use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
-    QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
+    ParcelHit, QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
 
@@ -45,6 +45,7 @@ mod deposits;
 mod epochs;
 mod live;
 mod load;
+mod parcels;
 mod rows;
 mod spool;
 mod stage;
@@ -58,6 +59,7 @@ pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
 use changes::Execution;
 use deposits::{Deposit, Quota};
 use live::Live;
+use parcels::Arrival;
 use spool::Ending;
 use stage::RelayStage;
 
@@ -71,6 +73,8 @@ pub struct RelayConfig {
     pub deposits_max: u64,
     /// Most deliveries in the spool; more submissions are answered [`Refusal::Busy`].
     pub spool_max: usize,
+    /// Whether parcels are taken. Their tags take some hundred octets of memory for every pack.
+    pub parcels: bool,
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
     /// keys can be shown to find them.
     pub keep_used_keys: bool,
@@ -82,6 +86,7 @@ impl Default for RelayConfig {
             bounds: Bounds::LARGE,
             deposits_max: 10_000,
             spool_max: 100_000,
+            parcels: false,
             keep_used_keys: false,
         }
     }
@@ -218,6 +223,34 @@ impl RelayStore for RelayFiles {
         self.committer
             .run(move |stage, write| stage.execute(write, &order))
             .await
+    }
+
+    fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit> {
+        self.parcel_hit(tag)
+    }
+
+    async fn carry_out_parcel(
+        &self,
+        account: Account,
+        index: u64,
+        effect: Effect,
+        day: u32,
+        now: u64,
+    ) -> Result<bool, StoreError> {
+        let arrival = Arrival {
+            account: account.0,
+            index,
+            action: self.prepare(effect)?,
+            day,
+            now,
+        };
+        self.committer
+            .run(move |stage, write| stage.arrive(write, &arrival))
+            .await
+    }
+
+    async fn pass_parcel(&self) -> Result<(), StoreError> {
+        self.committer.run(|stage, write| stage.pass_parcel(write)).await
     }
 
     fn balance(&self, account: Account) -> Result<Answer, StoreError> {

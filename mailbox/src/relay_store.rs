@@ -7,8 +7,9 @@
 use std::future::Future;
 use std::path::Path;
 
+use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::rotation::Policy;
-use keypacks::{Secret, Tag, chain::LinkStep, deposit::Dek, pack::Identifier};
+use keypacks::{Secret, Tag, deposit::Dek, pack::Identifier};
 use ledger::PriceList;
 
 use crate::StoreError;
@@ -51,6 +52,14 @@ pub struct TagHit {
     pub step: LinkStep,
     /// `p`: the lowest live link index of the account.
     pub floor: u64,
+}
+
+/// A parcel tag that was found: one of the look-ahead, or of an index that was passed over.
+pub struct ParcelHit {
+    /// The account.
+    pub account: Account,
+    /// Its key, computed ahead in memory; nothing is burned by looking.
+    pub step: BoxStep,
 }
 
 /// The commit of cell 3.
@@ -350,6 +359,23 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         day: u32,
         now: u64,
     ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
+
+    /// Finds a live parcel tag in memory.
+    fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit>;
+
+    /// Carries out what a parcel says that opened whole, and stores its sealed receipt in the same commit. `false`: its
+    /// index has had its end before, and nothing happened. `Busy`: the spool is full, as [`Self::pass_parcel`] would say.
+    fn carry_out_parcel(
+        &self,
+        account: Account,
+        index: u64,
+        effect: Effect,
+        day: u32,
+        now: u64,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Counts a parcel that is nobody's or does not open: from outside its commit is like that of any other.
+    fn pass_parcel(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The answer to [`crate::request::Request::Balance`].
     fn balance(&self, account: Account) -> Result<Answer, StoreError>;

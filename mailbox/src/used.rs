@@ -1,7 +1,7 @@
 //! Used chain states, kept on purpose: the positive control of tests that search disk and memory for them.
 
 use keypacks::Secret;
-use keypacks::chain::{BoxChain, BoxKind, LinkChain};
+use keypacks::chain::{BoxChain, LinkChain};
 
 use crate::StoreError;
 use crate::disk::DiskFile;
@@ -32,8 +32,8 @@ impl UsedKeys {
     }
 
     /// As [`Self::note_link`].
-    pub(crate) fn note_post(&mut self, chain: &BoxChain, end: u64) {
-        let mut chain = BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate());
+    pub(crate) fn note_boxes(&mut self, chain: &BoxChain, end: u64) {
+        let mut chain = chain.duplicate();
         while chain.index() < end {
             self.states.push(chain.state().duplicate());
             chain.advance();

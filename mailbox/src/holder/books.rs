@@ -10,10 +10,13 @@ use keypacks::Tag;
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 
 use super::folders;
+use super::parcels::{Parcel, moved};
 use super::rows::{
-    DEPOSITS, DepositRow, GAPS, GapRow, OUTBOX, OutboxEntry, STATE, State, UNCONFIRMED, UnconfirmedRow, read_aliases,
+    DEPOSITS, DepositRow, GAPS, GapRow, OUTBOX, OutboxEntry, PARCEL_POSITION, PARCELS, ParcelEntry, ParcelPosition,
+    STATE, State, UNCONFIRMED, UnconfirmedRow, read_aliases,
 };
 use super::shelf::Shelf;
+use super::stage::Chains;
 use crate::StoreError;
 use crate::holder_store::{FolderId, Folders, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
 use crate::slab::RecordNumber;
@@ -39,6 +42,11 @@ pub(super) struct Books {
     pub(super) link: Arc<LinkChain>,
     /// Stands at `state.collect_from`.
     pub(super) post: Arc<BoxChain>,
+    /// Stands at `parcel_position.next`. A store of before there were parcels has none.
+    pub(super) parcel: Option<Arc<BoxChain>>,
+    pub(super) parcel_position: ParcelPosition,
+    /// Without a receipt, by index.
+    pub(super) parcels: Arc<BTreeMap<u64, Arc<Parcel>>>,
 }
 
 /// A row of the outbox and the record of its key.
@@ -122,8 +130,7 @@ impl Books {
     pub(super) fn load(
         shelf: &Shelf,
         read: &View<'_>,
-        link: &LinkChain,
-        post: &BoxChain,
+        Chains { link, post, parcel }: &Chains,
         versions: (u64, u64),
     ) -> Result<(Self, BTreeSet<RecordNumber>), StoreError> {
         let state = STATE.get(read, Single)?.ok_or(StoreError::Corrupt)?;
@@ -151,10 +158,22 @@ impl Books {
             used.insert(record);
             gaps.insert(index, Arc::new(Gap { record, row }));
         }
+        let mut parcels = BTreeMap::new();
+        for (index, record, entry) in shelf.all::<ParcelEntry>(read, &PARCELS)? {
+            used.insert(record);
+            parcels.insert(index, Arc::new(Parcel { record, entry }));
+        }
+        let parcel_position = PARCEL_POSITION.get(read, Single)?.unwrap_or_default();
+        let parcel = parcel
+            .as_ref()
+            .map(|chain| moved(chain.duplicate(), parcel_position.next));
         let (folders, boxes) = folders::load(shelf, read, &state, versions.1, &mut used)?;
         let books = Books {
             link: Arc::new(link_at(link, state.link.base)?),
             post: Arc::new(post_at(post, state.collect_from)?),
+            parcel: parcel.transpose()?.map(Arc::new),
+            parcel_position,
+            parcels: Arc::new(parcels),
             outbox: Arc::new(outbox),
             outbox_version: versions.0,
             deposits: Arc::new(deposits),

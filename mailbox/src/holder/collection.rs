@@ -257,7 +257,7 @@ impl HolderStage {
         Ok(())
     }
 
-    fn drop_deposit(&mut self, write: &Write<'_>, index: u64, deposit: &Deposit) -> Result<(), StoreError> {
+    pub(super) fn drop_deposit(&mut self, write: &Write<'_>, index: u64, deposit: &Deposit) -> Result<(), StoreError> {
         self.shelf.remove(write, &DEPOSITS, index, deposit.record)?;
         Arc::make_mut(&mut self.books.deposits).remove(&index);
         Ok(())

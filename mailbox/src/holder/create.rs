@@ -26,7 +26,7 @@ use crate::holder_store::{HolderAlias, LinkPosition, ValueMirror};
 use crate::slots::SlotFile;
 use crate::tables::Single;
 
-/// Bytes of a slot: two chain states and what sealing adds.
+/// Bytes of a slot: three chain states and what sealing adds.
 const SLOT_BYTES: usize = 256;
 /// A folder is a store once it has a file of this name.
 pub(super) const HEADER_NAME: &str = "header";

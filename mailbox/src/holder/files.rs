@@ -24,10 +24,12 @@ use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{
-    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, LinkPosition, OpenedDeposit, OutboxOrder,
-    OutboxRow, OutboxState, PackFacts, PendingDeposit, Reserved, Snapshot, SpecialUse, StoreFlags, ValueMirror,
+    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, KeptParcel, LinkPosition, OpenedDeposit,
+    OutboxOrder, OutboxRow, OutboxState, PackFacts, ParcelOrder, PendingDeposit, Reserved, SealError, Snapshot,
+    SpecialUse, StoreFlags, ValueMirror,
 };
 use crate::index::{View, Write};
+use crate::parcel::Receipt;
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
 use crate::used::UsedKeys;
@@ -96,8 +98,8 @@ impl HolderFiles {
         let (base, slots_key) = create::open_base(disk, folder, passphrase, options.bounds, entropy)?;
         let shelf = Arc::new(Shelf::new(base));
         let mut slots = create::open_slots(&**disk, folder, slots_key, entropy)?;
-        let (link, post) = stage::read_slot(&mut slots, shelf.base.index.commit_number())?;
-        let load = || Books::load(&shelf, &shelf.base.view()?, &link, &post, (1, 1));
+        let chains = stage::read_slot(&mut slots, shelf.base.index.commit_number())?;
+        let load = || Books::load(&shelf, &shelf.base.view()?, &chains, (1, 1));
         let (mut books, used) = load()?;
         shelf.base.slab.set_used(&used)?;
         if folders::found(&shelf)? {
@@ -331,6 +333,39 @@ impl HolderStore for HolderFiles {
 
     fn post_steps(&self, count: u64) -> Vec<BoxStep> {
         self.books().post_steps(count)
+    }
+
+    fn parcel_step(&self) -> Result<BoxStep, SealError> {
+        self.books().parcel_step()
+    }
+
+    async fn keep_parcel(&self, order: ParcelOrder) -> Result<bool, StoreError> {
+        self.run(move |stage, write| stage.keep_parcel(write, &order)).await
+    }
+
+    fn parcels(&self) -> Vec<KeptParcel> {
+        self.books().kept_parcels()
+    }
+
+    fn parcel(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let books = self.books();
+        let Some(parcel) = books.parcels.get(&index) else {
+            return Ok(None);
+        };
+        let key = body_key(&self.shelf.key(parcel.record)?);
+        let mut sealed = self.shelf.body(&key, parcel.entry.body)?;
+        Ok(Some(std::mem::take(&mut *sealed)))
+    }
+
+    async fn take_receipts(
+        &self,
+        index: u64,
+        receipts: Vec<Receipt>,
+        notices: Vec<Vec<u8>>,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.take_receipts(write, index, &receipts, &notices, now))
+            .await
     }
 
     async fn collected(&self, deposits: Vec<PendingDeposit>, next: u64) -> Result<(), StoreError> {

@@ -24,6 +24,7 @@ mod message_id;
 mod messages;
 mod moving;
 mod outbox;
+mod parcels;
 mod rows;
 mod shelf;
 mod stage;

@@ -39,13 +39,15 @@ impl Books {
         rows
     }
 
-    /// µtok that queued and held rows will cost.
+    /// µtok that queued and held rows will cost, and parcels without a receipt.
     pub(super) fn reserved(&self) -> u64 {
         let live = |row: &&Arc<Row>| matches!(row.entry.state, OutboxState::Queued | OutboxState::Held(_));
         self.outbox
             .values()
             .filter(live)
-            .fold(0, |sum: u64, row| sum.saturating_add(row.entry.price))
+            .fold(self.parcels_reserved(), |sum: u64, row| {
+                sum.saturating_add(row.entry.price)
+            })
     }
 }
 
@@ -279,9 +281,15 @@ impl HolderStage {
     /// Lets the mirror of the value follow a debit that joins on to it. One that does not (an answer that is shown
     /// again, a top-up in between) is left to the next look at the balance.
     fn follow_value(&mut self, answer: &Answer, now: u64) {
+        if let Answer::Done { debited, balance, .. } = *answer {
+            self.follow_debit(debited, balance, now);
+        }
+    }
+
+    /// As [`Self::follow_value`].
+    pub(super) fn follow_debit(&mut self, debited: u64, balance: u64, now: u64) {
         let value = &mut self.books.state.value;
-        if let Answer::Done { debited, balance, .. } = *answer
-            && value.balance.checked_sub(debited) == Some(balance)
+        if value.balance.checked_sub(debited) == Some(balance)
             && let Some(debits) = value.debits.checked_add(debited)
         {
             (value.balance, value.debits, value.at) = (balance, debits, now);

@@ -37,6 +37,11 @@ pub(super) const SENT_BY_OWN: Table<[u8; 32], u64> = Table::new(51);
 /// Number of a row in [`SENT`], by the keyed hash of what the relay calls the message.
 pub(super) const SENT_BY_OUTSIDE: Table<[u8; 32], u64> = Table::new(52);
 
+/// Sealed under the store key alone; a store that sealed no parcel has none.
+pub(super) const PARCEL_POSITION: Table<Single, ParcelPosition> = Table::new(61);
+/// [`ParcelEntry`] by parcel index: no receipt yet.
+pub(super) const PARCELS: Rows = Table::new(62);
+
 /// [`OutboxEntry`] by row number.
 pub(super) const OUTBOX: Rows = Table::new(5);
 /// [`DepositRow`] by post index: collected, body still to come.
@@ -175,6 +180,29 @@ pub(super) struct OutboxEntry {
     pub(super) taken: u64,
     /// The padded payload, of mail that may still be sent.
     pub(super) body: Option<BodyName>,
+}
+
+/// Where the parcel sequence stands.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct ParcelPosition {
+    /// Next index to seal under.
+    pub(super) next: u64,
+    /// Highest index that has a receipt.
+    pub(super) answered: Option<u64>,
+}
+
+/// A parcel that was sealed.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct ParcelEntry {
+    pub(super) class: u32,
+    pub(super) recipients: u16,
+    /// Most that it may cost, in µtok: reserved until its receipt comes.
+    pub(super) price: u64,
+    pub(super) label: String,
+    /// UTC second.
+    pub(super) sealed: u64,
+    /// The parcel as it leaves.
+    pub(super) body: BodyName,
 }
 
 /// A collected deposit.

@@ -18,7 +18,7 @@ use crate::slots::{SlotFile, SlotUpdate};
 use crate::tables::Single;
 use crate::used::UsedKeys;
 
-/// The one slot of a holder: the states of its two chains.
+/// The one slot of a holder: the states of its chains.
 const SLOT: u64 = 0;
 
 /// What readers see: the books of the last durable commit, and who waits for new ones.
@@ -66,8 +66,8 @@ pub(super) struct HolderStage {
     pub(super) books: Books,
     shown: Arc<Shown>,
     slots: SlotFile,
-    /// Link and post index that the slot stands at.
-    settled: (u64, u64),
+    /// Link, post and parcel index that the slot stands at.
+    settled: (u64, u64, Option<u64>),
     commit: u64,
     used: Option<UsedKeys>,
 }
@@ -87,7 +87,7 @@ impl HolderStage {
             books,
             shown,
             slots,
-            settled: (0, 0),
+            settled: (0, 0, None),
             commit,
             used,
         };
@@ -105,13 +105,14 @@ impl HolderStage {
         self.books.state.now = self.books.state.now.max(now);
     }
 
-    fn positions(books: &Books) -> (u64, u64) {
-        (books.link.index(), books.post.index())
+    fn positions(books: &Books) -> (u64, u64, Option<u64>) {
+        let parcel = books.parcel.as_deref().map(BoxChain::index);
+        (books.link.index(), books.post.index(), parcel)
     }
 
     fn write_slot(&mut self) -> Result<(), StoreError> {
         let books = self.shown.books();
-        let state = encode_chains(&books.link, &books.post);
+        let state = encode_chains(&books.link, &books.post, books.parcel.as_deref());
         self.slots.write(&[SlotUpdate {
             slot: SLOT,
             commit: self.commit,
@@ -132,7 +133,10 @@ impl Stage for HolderStage {
         if let Some(used) = &mut self.used {
             let before = self.shown.books();
             used.note_link(&before.link, self.books.link.index());
-            used.note_post(&before.post, self.books.post.index());
+            used.note_boxes(&before.post, self.books.post.index());
+            if let (Some(before), Some(now)) = (&before.parcel, &self.books.parcel) {
+                used.note_boxes(before, now.index());
+            }
         }
         self.shown.replace(Arc::new(self.books.clone()));
     }
@@ -156,9 +160,19 @@ impl Stage for HolderStage {
     }
 }
 
-/// Writes the first states of both chains.
+/// The chains as the slot has them.
+pub(super) struct Chains {
+    pub(super) link: LinkChain,
+    pub(super) post: BoxChain,
+    /// A store of before there were parcels has none.
+    pub(super) parcel: Option<BoxChain>,
+}
+
+/// Writes the first states of all chains.
 pub(super) fn first_slot(slots: &mut SlotFile, root: &Secret<32>, commit: u64) -> Result<(), StoreError> {
-    let state = encode_chains(&LinkChain::from_root(root), &BoxChain::from_root(BoxKind::Post, root));
+    let boxed = |kind| BoxChain::from_root(kind, root);
+    let parcel = boxed(BoxKind::Parcel);
+    let state = encode_chains(&LinkChain::from_root(root), &boxed(BoxKind::Post), Some(&parcel));
     slots.write(&[SlotUpdate {
         slot: SLOT,
         commit,
@@ -167,7 +181,7 @@ pub(super) fn first_slot(slots: &mut SlotFile, root: &Secret<32>, commit: u64) -
 }
 
 /// Reads the chains. They may lag behind the index; an index that lags behind them was restored from a copy.
-pub(super) fn read_slot(slots: &mut SlotFile, commit: u64) -> Result<(LinkChain, BoxChain), StoreError> {
+pub(super) fn read_slot(slots: &mut SlotFile, commit: u64) -> Result<Chains, StoreError> {
     let slot = slots.read(SLOT)?.ok_or(StoreError::Corrupt)?;
     if slot.commit > commit {
         return Err(StoreError::RestoredDatabase);
@@ -175,22 +189,32 @@ pub(super) fn read_slot(slots: &mut SlotFile, commit: u64) -> Result<(LinkChain,
     decode_chains(&slot.state).ok_or(StoreError::Corrupt)
 }
 
-/// `u64 link index | link state 32 | u64 post index | post state 32`.
-fn encode_chains(link: &LinkChain, post: &BoxChain) -> Zeroizing<Vec<u8>> {
-    let mut state = Zeroizing::new(Vec::with_capacity(80));
+/// `{ u64 index | state 32 }` for link, post and, if there is one, parcel.
+fn encode_chains(link: &LinkChain, post: &BoxChain, parcel: Option<&BoxChain>) -> Zeroizing<Vec<u8>> {
+    let mut state = Zeroizing::new(Vec::with_capacity(120));
     state.extend_from_slice(&link.index().to_le_bytes());
     state.extend_from_slice(link.state().expose());
-    state.extend_from_slice(&post.index().to_le_bytes());
-    state.extend_from_slice(post.state().expose());
+    for chain in [Some(post), parcel].into_iter().flatten() {
+        state.extend_from_slice(&chain.index().to_le_bytes());
+        state.extend_from_slice(chain.state().expose());
+    }
     state
 }
 
-pub(super) fn decode_chains(state: &[u8]) -> Option<(LinkChain, BoxChain)> {
-    let (link, post) = state.split_first_chunk::<40>()?;
+pub(super) fn decode_chains(state: &[u8]) -> Option<Chains> {
+    let (link, rest) = state.split_first_chunk::<40>()?;
+    let (post, parcel) = rest.split_first_chunk::<40>()?;
+    let boxed = |kind, bytes| decode_chain(bytes).map(|(index, state)| BoxChain::from_state(kind, index, state));
     let (link_index, link_state) = decode_chain(link)?;
-    let (post_index, post_state) = decode_chain(post)?;
-    let post = BoxChain::from_state(BoxKind::Post, post_index, post_state);
-    Some((LinkChain::from_state(link_index, link_state), post))
+    let parcel = match parcel {
+        [] => None,
+        parcel => Some(boxed(BoxKind::Parcel, parcel)?),
+    };
+    Some(Chains {
+        link: LinkChain::from_state(link_index, link_state),
+        post: boxed(BoxKind::Post, post)?,
+        parcel,
+    })
 }
 
 fn decode_chain(bytes: &[u8]) -> Option<(u64, Secret<32>)> {

@@ -11,6 +11,7 @@ mod mail;
 mod model;
 mod moving;
 mod outbox;
+mod parcels;
 mod threads;
 
 use std::path::Path;
@@ -208,8 +209,8 @@ fn slot_copies(disk: &MemoryDisk) -> Vec<(u64, u64)> {
         .expect("there");
     let copies = [0, 4_096].map(|at| {
         let plain = vault::open(&keys.slots, &slots[at..at + 256]).expect("no copy is torn");
-        let (link, post) = stage::decode_chains(&plain[18..98]).expect("two chains");
-        (link.index(), post.index())
+        let chains = stage::decode_chains(&plain[18..138]).expect("three chains");
+        (chains.link.index(), chains.post.index())
     });
     copies.to_vec()
 }

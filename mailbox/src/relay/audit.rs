@@ -8,10 +8,11 @@ use ledger::{AccountKey, Balance, StatementEntry, fold};
 
 use super::RelayFiles;
 use super::books::balance;
-use super::rows::{ACCOUNTS, ALIASES, ANSWERS, BALANCES, DEPOSITS, JOURNAL, SPOOL};
+use super::rows::{ACCOUNTS, ALIASES, ANSWERS, BALANCES, DEPOSITS, JOURNAL, PARCELS, SKIPPED, SPOOL};
 use crate::StoreError;
 use crate::bodies::BODIES;
 use crate::log::Location;
+use crate::parcel::SKIPPED_MAX;
 use crate::relay_store::{Audit, Totals};
 use crate::request::UNACKNOWLEDGED_MAX;
 
@@ -75,6 +76,7 @@ impl Auditor {
         auditor.mail(read)?;
         auditor.bodies(read)?;
         auditor.accounts(read)?;
+        auditor.parcels(read)?;
         Ok(auditor)
     }
 
@@ -168,6 +170,26 @@ impl Auditor {
         };
         if places.windows(2).any(overlap) {
             self.finding("two bodies overlap");
+        }
+        Ok(())
+    }
+
+    fn parcels(&mut self, read: &View<'_>) -> Result<(), StoreError> {
+        let mut skipped: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        SKIPPED.scan(read, ALL_PAIRS, |(account, index), _| {
+            skipped.entry(account).or_default().push(index);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        PARCELS.scan(read, ALL, |account, row| {
+            let kept = skipped.remove(&account).unwrap_or_default();
+            let within = kept.iter().all(|index| *index < row.base);
+            if !within || kept.len() as u64 != u64::from(row.skipped) || row.skipped > SKIPPED_MAX {
+                self.finding("the skipped parcel keys of an account contradict its count");
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if !skipped.is_empty() {
+            self.finding("skipped parcel keys belong to no account");
         }
         Ok(())
     }

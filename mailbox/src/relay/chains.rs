@@ -17,7 +17,7 @@ const CHAIN_BYTES: usize = 40;
 pub(super) struct Chains {
     pub(super) link: LinkChain,
     pub(super) post: BoxChain,
-    parcel: BoxChain,
+    pub(super) parcel: BoxChain,
     sync: BoxChain,
 }
 
@@ -59,11 +59,6 @@ impl Chains {
             sync: boxed(BoxKind::Sync, sync)?,
         })
     }
-}
-
-/// A second post chain at the same state, to work ahead on.
-pub(super) fn duplicate_post(chain: &BoxChain) -> BoxChain {
-    BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate())
 }
 
 fn split(chain: &[u8; CHAIN_BYTES]) -> Option<(u64, Secret<32>)> {

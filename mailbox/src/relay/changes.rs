@@ -43,7 +43,7 @@ pub(super) struct Sealed {
     pub(super) body: Vec<u8>,
     pub(super) body_key: Secret<32>,
     pub(super) kilobytes: u32,
-    price: u64,
+    pub(super) price: u64,
 }
 
 /// What became of a change: an answer that is kept, or one that is final for this try only.

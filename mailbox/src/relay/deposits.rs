@@ -15,6 +15,7 @@ use super::rows::{ACCOUNTS, DEPOSITS, DepositRow, HeldDeposit, WAITING};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::entropy::random;
+use crate::parcel::RECEIPTS;
 use crate::relay_store::{Account, DepositOrder};
 use crate::request::{COLLECT_MAX, COLLECT_STEP_MAX, Collected, RECIPIENTS_MAX, Refusal};
 
@@ -79,7 +80,8 @@ impl RelayStage {
                 alias: *alias,
                 body,
                 kilobytes: order.kilobytes,
-                paid: false,
+                // Nobody sends receipts but the relay itself.
+                paid: *alias == RECEIPTS,
             };
             let deposit = DepositRow {
                 day: order.day,

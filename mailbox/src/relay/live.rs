@@ -7,6 +7,7 @@ use keypacks::{Secret, Tag};
 use ledger::PriceList;
 
 use super::chains::Chains;
+use super::parcels::{ParcelTags, live_tags};
 use super::rows::AliasRow;
 
 /// See the module. Changes with commits only, through [`Live::apply`].
@@ -14,6 +15,9 @@ use super::rows::AliasRow;
 pub(super) struct Live {
     pub(super) accounts: HashMap<u64, LiveAccount>,
     pub(super) tags: HashMap<Tag, (u64, u64)>,
+    pub(super) parcels: ParcelTags,
+    /// Whether parcels are taken at all: their tags take memory for every pack.
+    pub(super) takes_parcels: bool,
     pub(super) aliases: HashMap<[u8; 32], AliasRow>,
     pub(super) aliases_open: u64,
     pub(super) queue: Queue,
@@ -78,6 +82,22 @@ pub(super) enum Effect {
         account: u64,
         chain: BoxChain,
     },
+    /// The parcel chain stands here now.
+    Arrived {
+        account: u64,
+        chain: BoxChain,
+    },
+    /// The key of a parcel index that was passed over is kept.
+    Skipped {
+        account: u64,
+        index: u64,
+        tag: Tag,
+    },
+    /// It is no longer.
+    SkippedNoMore {
+        account: u64,
+        index: u64,
+    },
     /// Deposits that now wait for the account.
     Waiting {
         account: u64,
@@ -116,6 +136,7 @@ impl Live {
                     },
                 );
                 self.add_tags(account);
+                self.add_parcel_tags(account);
                 if operator {
                     self.operator = Some(account);
                 }
@@ -126,6 +147,9 @@ impl Live {
                     chains.post = chain;
                 }
             }
+            Effect::Arrived { account, chain } => self.move_parcels(account, chain),
+            Effect::Skipped { account, index, tag } => self.parcels.add_skipped(account, index, &tag),
+            Effect::SkippedNoMore { account, index } => self.parcels.remove_skipped(account, index),
             Effect::Waiting { account, count } => {
                 if let Some(live) = self.accounts.get_mut(&account) {
                     self.deposits = self.deposits + count - live.waiting;
@@ -148,14 +172,24 @@ impl Live {
     pub(super) fn reserve(&mut self, accounts: usize) {
         self.accounts.reserve(accounts);
         self.tags.reserve(accounts.saturating_mul(LINK_LOOK_AHEAD as usize));
+        if self.takes_parcels {
+            self.parcels.reserve(accounts);
+        }
     }
 
-    /// Takes up an account that was read from the disk, with its [`LiveAccount::tags`].
-    pub(super) fn put_account(&mut self, account: u64, live: LiveAccount, tags: &[(u64, Tag)]) {
+    /// Takes up an account that was read from the disk, with its [`LiveAccount::tags`] and [`LiveAccount::parcel_tags`].
+    pub(super) fn put_account(
+        &mut self,
+        account: u64,
+        live: LiveAccount,
+        tags: &[(u64, Tag)],
+        parcel_tags: &[(u64, u64)],
+    ) {
         self.deposits += live.waiting;
         self.accounts.insert(account, live);
         self.tags
             .extend(tags.iter().map(|(index, tag)| (*tag, (account, *index))));
+        self.parcels.add(account, parcel_tags);
     }
 
     /// Makes the tags of an account's live link indices known.
@@ -185,6 +219,24 @@ impl Live {
         self.add_tags(account);
     }
 
+    fn move_parcels(&mut self, account: u64, chain: BoxChain) {
+        let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) else {
+            return;
+        };
+        if self.takes_parcels {
+            self.parcels.remove(&live_tags(&chains.parcel));
+        }
+        chains.parcel = chain;
+        self.add_parcel_tags(account);
+    }
+
+    /// Makes the tags of an account's live parcel indices known, if parcels are taken.
+    fn add_parcel_tags(&mut self, account: u64) {
+        if let Some(live) = self.accounts.get(&account).filter(|_| self.takes_parcels) {
+            self.parcels.add(account, &live.parcel_tags());
+        }
+    }
+
     fn live_tags(&self, account: u64) -> Vec<(u64, Tag)> {
         self.accounts.get(&account).map(LiveAccount::tags).unwrap_or_default()
     }
@@ -197,6 +249,12 @@ impl LiveAccount {
         chains
             .map(|chains| chains.link.tags_ahead(self.link_keys))
             .unwrap_or_default()
+    }
+
+    /// The live parcel indices and the short names of their tags.
+    pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
+        let chains = self.chains.as_ref();
+        chains.map(|chains| live_tags(&chains.parcel)).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Opening the relay's store, and building its memory from the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::chains::{self, Chains};
 use super::live::{Live, LiveAccount};
-use super::rows::{ACCOUNTS, ALIASES, AccountRow, SETTINGS, SPOOL};
+use super::rows::{ACCOUNTS, ALIASES, AccountRow, PARCELS, SETTINGS, SKIPPED, SPOOL};
 use super::stage::{Batch, RelayStage};
 use super::{RelayConfig, Shared, epochs};
 use crate::StoreError;
@@ -20,6 +20,7 @@ use crate::commit::Stage;
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::keyfile;
+use crate::slab::RecordNumber;
 use crate::slots::{SlotFile, SlotState};
 use crate::tables::Single;
 use crate::used::UsedKeys;
@@ -94,7 +95,9 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
         let mut live = stage.load_accounts(&read)?;
         live.epochs = epochs;
         load_aliases(&read, &mut live)?;
-        load_spool(&read, &mut live, &shared)?;
+        let mut records = load_spool(&read, &mut live)?;
+        records.extend(load_skipped(&read, &mut live, &shared)?);
+        shared.base.slab.set_used(&records)?;
         live
     };
     let frozen = live
@@ -118,6 +121,7 @@ impl RelayStage {
         let mut live = Live {
             operator: settings.operator,
             prices: settings.prices,
+            takes_parcels: self.shared.config.parcels,
             ..Live::default()
         };
         let Some(last) = ACCOUNTS.last_key(read, (0, u64::MAX))? else {
@@ -128,7 +132,17 @@ impl RelayStage {
         live.reserve(usize::try_from(count).map_err(|_| StoreError::Invalid)?);
 
         let (slots, commit) = (&self.slots, self.commit);
-        let part = |n: u64| read_accounts(read, slots, commit, (n * PART, last.min(n * PART + (PART - 1))));
+        let takes_parcels = live.takes_parcels;
+        let part = |n: u64| {
+            let accounts = (n * PART, last.min(n * PART + (PART - 1)));
+            let mut loaded = read_accounts(read, slots, commit, accounts)?;
+            if takes_parcels {
+                for account in &mut loaded {
+                    account.parcel_tags = account.live.parcel_tags();
+                }
+            }
+            Ok(loaded)
+        };
         let mut generations = Vec::new();
         let lagging = &mut self.lagging;
         in_order(last / PART + 1, part, |loaded: Loaded| {
@@ -136,7 +150,7 @@ impl RelayStage {
             if loaded.is_lagging {
                 lagging.insert(loaded.account);
             }
-            live.put_account(loaded.account, loaded.live, &loaded.tags);
+            live.put_account(loaded.account, loaded.live, &loaded.tags, &loaded.parcel_tags);
         })?;
         for (account, generation) in generations {
             self.slots.note(account, generation);
@@ -150,6 +164,8 @@ struct Loaded {
     account: u64,
     live: LiveAccount,
     tags: Vec<(u64, Tag)>,
+    /// None if parcels are not taken.
+    parcel_tags: Vec<(u64, u64)>,
     /// Of its slot, if that opens.
     generation: Option<u64>,
     /// Whether the slot is behind the row, or one of its copies behind the other.
@@ -169,23 +185,29 @@ fn read_accounts(
         rows.push((account, row));
         Ok(ControlFlow::Continue(()))
     })?;
+    let mut parcels = BTreeMap::new();
+    PARCELS.scan(read, (first, last), |account, row| {
+        parcels.insert(account, row.base);
+        Ok(ControlFlow::Continue(()))
+    })?;
     let mut slots = (first..).zip(run.open());
     let mut loaded = Vec::with_capacity(rows.len());
     for (account, row) in rows {
         let (_, slot) = slots.find(|(slot, _)| *slot == account).ok_or(StoreError::Corrupt)?;
         // A slot of which neither copy opens freezes its account, no more.
-        loaded.push(Loaded::new(account, &row, slot.ok().flatten(), commit));
+        let parcels = parcels.get(&account).copied().unwrap_or_default();
+        loaded.push(Loaded::new(account, (&row, parcels), slot.ok().flatten(), commit));
     }
     Ok(loaded)
 }
 
 impl Loaded {
     /// The chains of an account at the database's indices; none if the slot contradicts the database.
-    fn new(account: u64, row: &AccountRow, slot: Option<SlotState>, commit: u64) -> Self {
+    fn new(account: u64, (row, parcels): (&AccountRow, u64), slot: Option<SlotState>, commit: u64) -> Self {
         let generation = slot.as_ref().map(|slot| slot.generation);
         let fitting = slot.filter(|slot| slot.commit <= commit);
         let moved = fitting.and_then(|slot| {
-            let (chains, moved) = forward(&slot, row)?;
+            let (chains, moved) = forward(&slot, row, parcels)?;
             Some((chains, moved || !slot.whole))
         });
         let (chains, is_lagging) = moved.unzip();
@@ -198,6 +220,7 @@ impl Loaded {
         Self {
             account,
             tags: live.tags(),
+            parcel_tags: Vec::new(),
             live,
             generation,
             is_lagging: is_lagging.unwrap_or_default(),
@@ -220,7 +243,8 @@ fn load_aliases(read: &View<'_>, live: &mut Live) -> Result<(), StoreError> {
     in_order(RANDOM_PARTS, part, |(name, row)| live.put_alias(name, row))
 }
 
-fn load_spool(read: &View<'_>, live: &mut Live, shared: &Shared) -> Result<(), StoreError> {
+/// The slab records that the spool's rows name.
+fn load_spool(read: &View<'_>, live: &mut Live) -> Result<BTreeSet<RecordNumber>, StoreError> {
     let part = |n: u64| {
         let first = n << 56;
         let mut rows = Vec::new();
@@ -245,14 +269,36 @@ fn load_spool(read: &View<'_>, live: &mut Live, shared: &Shared) -> Result<(), S
             "deliveries of an erased epoch: the database was restored from a copy"
         );
     }
-    shared.base.slab.set_used(&records)
+    Ok(records)
 }
 
-/// A slot's chains hashed forward to the row's indices, and whether that moved them. `None` if the slot is ahead.
-pub(super) fn forward(slot: &SlotState, row: &AccountRow) -> Option<(Chains, bool)> {
+/// The slab records of skipped parcel keys. The slab is read as it is: none of its records was overwritten yet.
+fn load_skipped(read: &View<'_>, live: &mut Live, shared: &Shared) -> Result<BTreeSet<RecordNumber>, StoreError> {
+    let (mut records, mut lost) = (BTreeSet::new(), 0);
+    SKIPPED.scan(read, ((0, 0), (u64::MAX, u64::MAX)), |(account, index), row| {
+        records.insert(row.record);
+        // A database restored beside a newer slab: the key cannot be had any more.
+        match shared.open_skipped(index, &row) {
+            Ok(step) => live.parcels.add_skipped(account, index, &step.tag),
+            Err(_) => lost += 1,
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if lost > 0 {
+        tracing::error!(
+            lost,
+            "keys of skipped parcels do not open: the database was restored from a copy"
+        );
+    }
+    Ok(records)
+}
+
+/// A slot's chains hashed forward to the rows' indices, and whether that moved them. `None` if the slot is ahead.
+pub(super) fn forward(slot: &SlotState, row: &AccountRow, parcels: u64) -> Option<(Chains, bool)> {
     let mut chains = Chains::parse(&slot.state)?;
-    let before = (chains.link.index(), chains.post.index());
+    let before = (chains.link.index(), chains.post.index(), chains.parcel.index());
     chains.link.forward_to(row.link_base).ok()?;
     chains.post.forward_to(row.post_next).ok()?;
-    Some((chains, before != (row.link_base, row.post_next)))
+    chains.parcel.forward_to(parcels).ok()?;
+    Some((chains, before != (row.link_base, row.post_next, parcels)))
 }

@@ -35,6 +35,12 @@ pub(super) const WAITING: Table<(u64, u64), u64> = Table::new(10);
 pub(super) const SPOOL: Table<u64, SpoolRow> = Table::new(11);
 /// Rotation policy by account, as [`keypacks::rotation::Policy::encode`]; one key for each connection has no row.
 pub(super) const ROTATIONS: Table<u64, [u8; 16]> = Table::new(12);
+/// Where the parcels of an account stand; accounts that never sent one have none.
+pub(super) const PARCELS: Table<u64, ParcelsRow> = Table::new(13);
+/// Keys of parcel indices that were passed over, by account and index.
+pub(super) const SKIPPED: Table<(u64, u64), SkippedRow> = Table::new(14);
+/// How many well-formed parcels came, whosever they were.
+pub(super) const PARCELS_SEEN: Table<Single, u64> = Table::new(15);
 
 /// All rows of one account in a table under `(account, n)`.
 pub(super) fn all_of(account: u64) -> ((u64, u64), (u64, u64)) {
@@ -75,6 +81,24 @@ pub(super) struct AccountRow {
     pub(super) alias_next: u32,
     /// Deposits that wait.
     pub(super) deposits: u64,
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct ParcelsRow {
+    /// One above the highest index that came.
+    pub(super) base: u64,
+    /// Indices below it whose keys are kept.
+    pub(super) skipped: u32,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct SkippedRow {
+    /// Slab record that, with the store's key, opens the rest.
+    pub(super) record: RecordNumber,
+    /// UTC day on which it was passed over.
+    pub(super) day: u32,
+    /// Key and tag, sealed.
+    pub(super) sealed: Vec<u8>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! What the committer of the relay's store works on.
 
 use std::cell::RefCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use keypacks::chain::{BoxChain, BoxStep};
 
 use super::Shared;
 use super::books::Books;
-use super::chains::duplicate_post;
+use super::chains::Chains;
 use super::live::{Effect, Live, LiveAccount};
 use super::rows::{ACCOUNTS, AccountRow};
 use crate::StoreError;
@@ -37,6 +38,8 @@ pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     /// Post chains as this batch has moved them.
     posts: BTreeMap<u64, BoxChain>,
+    /// Parcel chains as this batch has moved them.
+    parcels: BTreeMap<u64, BoxChain>,
     /// Postings of the accounts that this batch counted.
     pub(super) postings: RefCell<BTreeMap<u64, u64>>,
     /// Slots of new accounts.
@@ -78,18 +81,24 @@ impl RelayStage {
     ///
     /// Memory moves on with the commit; if it fails, the same key is taken again.
     pub(super) fn take_post(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
-        if !self.batch.posts.contains_key(&account) {
-            let live = self.shared.live();
-            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
-            let chain = duplicate_post(&chains.ok_or(StoreError::Corrupt)?.post);
-            drop(live);
-            self.batch.posts.insert(account, chain);
-        }
-        let chain = self.batch.posts.get_mut(&account).expect("inserted above");
-        if chain.index() != index {
-            return Err(StoreError::Corrupt);
-        }
-        Ok(chain.advance())
+        take(
+            &self.shared,
+            &mut self.batch.posts,
+            |chains| &chains.post,
+            account,
+            index,
+        )
+    }
+
+    /// Takes the parcel key of `index`, as [`Self::take_post`] does.
+    pub(super) fn take_parcel(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
+        take(
+            &self.shared,
+            &mut self.batch.parcels,
+            |chains| &chains.parcel,
+            account,
+            index,
+        )
     }
 
     /// Writes the slots that lag, both copies.
@@ -123,11 +132,38 @@ impl RelayStage {
             Effect::Posted { account, chain } => {
                 chains(account)
                     .into_iter()
-                    .for_each(|chains| used.note_post(&chains.post, chain.index()));
+                    .for_each(|chains| used.note_boxes(&chains.post, chain.index()));
+            }
+            Effect::Arrived { account, chain } => {
+                chains(account)
+                    .into_iter()
+                    .for_each(|chains| used.note_boxes(&chains.parcel, chain.index()));
             }
             _ => {}
         }
     }
+}
+
+/// Takes a key of a chain that the batch may have moved already.
+fn take(
+    shared: &Shared,
+    moved: &mut BTreeMap<u64, BoxChain>,
+    chain: impl FnOnce(&Chains) -> &BoxChain,
+    account: u64,
+    index: u64,
+) -> Result<BoxStep, StoreError> {
+    let chain = match moved.entry(account) {
+        Entry::Occupied(moved) => moved.into_mut(),
+        Entry::Vacant(unmoved) => {
+            let live = shared.live();
+            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            unmoved.insert(chain(chains.ok_or(StoreError::Corrupt)?).duplicate())
+        }
+    };
+    if chain.index() != index {
+        return Err(StoreError::Corrupt);
+    }
+    Ok(chain.advance())
 }
 
 impl Stage for RelayStage {
@@ -146,6 +182,7 @@ impl Stage for RelayStage {
         let Batch {
             mut effects,
             posts,
+            parcels,
             slots: _,
             postings,
             queued,
@@ -156,11 +193,18 @@ impl Stage for RelayStage {
                 .into_iter()
                 .map(|(account, chain)| Effect::Posted { account, chain }),
         );
+        effects.extend(
+            parcels
+                .into_iter()
+                .map(|(account, chain)| Effect::Arrived { account, chain }),
+        );
         let shared = Arc::clone(&self.shared);
         let mut live = shared.live_mut();
         for effect in effects {
             self.note_used(&live, &effect);
-            if let Effect::Burned { account, .. } | Effect::Posted { account, .. } = effect {
+            if let Effect::Burned { account, .. } | Effect::Posted { account, .. } | Effect::Arrived { account, .. } =
+                effect
+            {
                 self.lagging.insert(account);
             }
             live.apply(effect);

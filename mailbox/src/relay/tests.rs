@@ -18,6 +18,7 @@ use crate::request::Operation;
 
 mod erasure;
 mod opening;
+mod parcels;
 
 const FOLDER: &str = "/relay";
 const DAY: u32 = 20_000;

@@ -1,4 +1,4 @@
-//! Upkeep: the hourly epoch, retention, answers that have aged.
+//! Upkeep: the hourly epoch, retention, answers and skipped parcel keys that have aged.
 
 use std::ops::ControlFlow;
 
@@ -27,6 +27,7 @@ impl RelayFiles {
         }
         let expired = self.expire_deposits(day, retention_days).await?;
         self.age_answers(day).await?;
+        self.age_skipped(day).await?;
         *self.shared.aged_day() = Some((day, retention_days));
         Ok(Upkeep { expired, rewrapped })
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::RelayFiles;
 use super::load::forward;
-use super::rows::ACCOUNTS;
+use super::rows::{ACCOUNTS, PARCELS};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::bodies::BODIES;
@@ -94,8 +94,9 @@ impl RelayStage {
             let Some(row) = ACCOUNTS.get(write, *account)? else {
                 continue;
             };
+            let parcels = PARCELS.get(write, *account)?.unwrap_or_default();
             let fits = match self.slots.read(*account) {
-                Ok(Some(slot)) => slot.commit <= self.commit && forward(&slot, &row).is_some(),
+                Ok(Some(slot)) => slot.commit <= self.commit && forward(&slot, &row, parcels.base).is_some(),
                 Ok(None) | Err(StoreError::Corrupt) => false,
                 Err(error) => return Err(error),
             };

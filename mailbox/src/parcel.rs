@@ -1,0 +1,144 @@
+//! What stands inside parcels and what answers them (`docs/PROTOCOL.md` section 7).
+
+use keypacks::parcel::HOP;
+use serde::{Deserialize, Serialize};
+
+use crate::request::{Malformed, RECIPIENTS_MAX, Refusal};
+
+/// Alias number in the wrap of a deposit that is no mail but receipts.
+pub const RECEIPTS: u32 = u32::MAX - 2;
+/// Most parcel indices that were passed over and whose keys a relay keeps.
+pub const SKIPPED_MAX: u32 = 64;
+/// Days that it keeps them.
+pub const SKIPPED_DAYS: u32 = 30;
+/// Most receipts in one deposit.
+pub const RECEIPTS_MAX: usize = 128;
+
+const VERSION: u8 = 1;
+
+/// Hop data of a parcel that is mail: `u64 debit_max | u16 recipients | zeros`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Most that may be debited, in µtok, by whatever price list is in force.
+    pub debit_max: u64,
+    /// Number of recipients in the envelope.
+    pub recipients: u16,
+}
+
+impl Terms {
+    /// The hop data.
+    pub fn to_hop(self) -> [u8; HOP] {
+        let mut hop = [0; HOP];
+        hop[..8].copy_from_slice(&self.debit_max.to_le_bytes());
+        hop[8..10].copy_from_slice(&self.recipients.to_le_bytes());
+        hop
+    }
+
+    /// Reads hop data; what follows the last field must be zeros.
+    pub fn from_hop(hop: &[u8; HOP]) -> Result<Self, Malformed> {
+        let (debit_max, rest) = hop.split_first_chunk::<8>().ok_or(Malformed)?;
+        let (recipients, zeros) = rest.split_first_chunk::<2>().ok_or(Malformed)?;
+        let terms = Self {
+            debit_max: u64::from_le_bytes(*debit_max),
+            recipients: u16::from_le_bytes(*recipients),
+        };
+        let known =
+            (1..=RECIPIENTS_MAX).contains(&usize::from(terms.recipients)) && zeros.iter().all(|byte| *byte == 0);
+        if known { Ok(terms) } else { Err(Malformed) }
+    }
+}
+
+/// The relay's answer to one parcel. The order of the fields is part of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Index of the parcel.
+    pub index: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a parcel; final. The order of the variants is part of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Debited and on its way.
+    Accepted {
+        /// What it cost, in µtok.
+        debited: u64,
+        /// Balance after it, in µtok.
+        balance: u64,
+    },
+    /// Read, and not carried out.
+    Refused(Refusal),
+    /// It never came while its key was kept, and will never be carried out.
+    Burned,
+}
+
+/// `version u8 = 1 | list of receipts`, the payload of a deposit for [`RECEIPTS`].
+pub fn encode_receipts(receipts: &[Receipt]) -> Vec<u8> {
+    postcard::to_extend(receipts, vec![VERSION]).expect("receipts are plain data, and a vector takes any length")
+}
+
+/// Reads what [`encode_receipts`] wrote; another version, no receipt and trailing bytes are malformed.
+pub fn decode_receipts(payload: &[u8]) -> Result<Vec<Receipt>, Malformed> {
+    let (version, rest) = payload.split_first().ok_or(Malformed)?;
+    match postcard::take_from_bytes::<Vec<Receipt>>(rest) {
+        Ok((receipts, [])) if *version == VERSION && (1..=RECEIPTS_MAX).contains(&receipts.len()) => Ok(receipts),
+        _ => Err(Malformed),
+    }
+}
+
+/// Feeds hostile bytes to every decoder of this module; must neither panic nor allocate beyond the input.
+pub fn fuzz(bytes: &[u8]) {
+    if let Ok(receipts) = decode_receipts(bytes) {
+        assert!(decode_receipts(&encode_receipts(&receipts)) == Ok(receipts));
+    }
+    let mut hop = [0; HOP];
+    let length = bytes.len().min(HOP);
+    hop[..length].copy_from_slice(&bytes[..length]);
+    if let Ok(terms) = Terms::from_hop(&hop) {
+        assert!(terms.to_hop() == hop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_are_read_as_they_are_written() {
+        let receipts = [
+            Outcome::Accepted {
+                debited: 300,
+                balance: 1 << 40,
+            },
+            Outcome::Refused(Refusal::Value { shortfall: 7 }),
+            Outcome::Burned,
+        ];
+        let receipts: Vec<_> = (5..)
+            .zip(receipts)
+            .map(|(index, outcome)| Receipt { index, outcome })
+            .collect();
+        let written = encode_receipts(&receipts);
+        assert_eq!(written[..8], [1, 3, 5, 0, 0xac, 2, 0x80, 0x80]);
+        assert_eq!(decode_receipts(&written), Ok(receipts));
+        assert_eq!(decode_receipts(&[&written[..], &[0]].concat()), Err(Malformed));
+        assert_eq!(decode_receipts(&[1, 0]), Err(Malformed));
+        assert_eq!(decode_receipts(&[2, 1, 5, 2]), Err(Malformed));
+    }
+
+    #[test]
+    fn terms_name_recipients_and_nothing_unknown() {
+        let terms = Terms {
+            debit_max: 0x0102_0304_0506_0708,
+            recipients: 100,
+        };
+        let hop = terms.to_hop();
+        assert_eq!(hop[..11], [8, 7, 6, 5, 4, 3, 2, 1, 100, 0, 0]);
+        assert_eq!(Terms::from_hop(&hop), Ok(terms));
+        for (at, byte) in [(8, 0), (8, 101), (10, 1), (HOP - 1, 1)] {
+            let mut other = hop;
+            other[at] = byte;
+            assert_eq!(Terms::from_hop(&other), Err(Malformed), "octet {at} is {byte}");
+        }
+    }
+}

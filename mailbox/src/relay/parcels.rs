@@ -1,0 +1,413 @@
+//! Parcels: what comes under a parcel key, each index carried out at most once and in any order.
+//!
+//! ```text
+//! .. done, skipped, done ..  |  base .. base + 7: live, their tags known   |  not yet
+//! ```
+//!
+//! The chain stands at `base`, one above the highest index that came. Indices below it that did not come are *skipped*:
+//! each key lies in a row of its own, sealed under a slab record that is overwritten when the parcel comes, when there are
+//! too many of them, or after thirty days. Whatever becomes of an index, its receipt is stored by the same commit.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use keypacks::chain::{BoxChain, BoxStep};
+use keypacks::deposit::{BodySealer, Dek};
+use keypacks::parcel::PARCEL_LOOK_AHEAD;
+use keypacks::{Secret, Tag};
+use ledger::{AccountKey, Kind};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::books::{balance, charge};
+use super::changes::Action;
+use super::deposits::{Deposit, Quota};
+use super::live::Effect;
+use super::rows::{PARCELS, PARCELS_SEEN, SKIPPED, SkippedRow, all_of};
+use super::stage::RelayStage;
+use super::{RelayFiles, Shared};
+use crate::StoreError;
+use crate::entropy::random;
+use crate::index::Write;
+use crate::parcel::{Outcome, RECEIPTS, Receipt, SKIPPED_DAYS, SKIPPED_MAX, encode_receipts};
+use crate::relay_store::{Account, DepositOrder, ParcelHit};
+use crate::request::Refusal;
+use crate::tables::Single;
+use crate::vault::{self, slab_key};
+
+/// A parcel on its way to the commit.
+pub(super) struct Arrival {
+    pub(super) account: u64,
+    pub(super) index: u64,
+    pub(super) action: Action,
+    pub(super) day: u32,
+    pub(super) now: u64,
+}
+
+/// The key of a skipped index, as it lies in its row.
+#[derive(Serialize, Deserialize)]
+struct SkippedKey {
+    key: [u8; 32],
+    tag: [u8; 16],
+}
+
+impl Drop for SkippedKey {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+impl RelayStage {
+    /// A parcel of nobody's: counted, so that its commit is one like that of any other.
+    pub(super) fn pass_parcel(&mut self, write: &Write<'_>) -> Result<(), StoreError> {
+        self.check_spool()?;
+        count_parcel(write)
+    }
+
+    /// `Busy`, whosever a parcel is, while the spool is full: it is to be sent again.
+    fn check_spool(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        if shared.live().queue.len() + self.batch.queued >= shared.config.spool_max {
+            return Err(StoreError::Busy);
+        }
+        Ok(())
+    }
+
+    /// Carries a parcel out and stores its receipt. `false`: its index has had its end before.
+    pub(super) fn arrive(&mut self, write: &Write<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
+        let Arrival {
+            account, index, day, ..
+        } = *arrival;
+        self.account(write, account)?;
+        let mut row = PARCELS.get(write, account)?.unwrap_or_default();
+        let skipped = match index.checked_sub(row.base) {
+            Some(ahead) if ahead < PARCEL_LOOK_AHEAD => None,
+            Some(_) => return Ok(false),
+            None => match SKIPPED.get(write, (account, index))? {
+                Some(skipped) => Some(skipped),
+                None => return Ok(false),
+            },
+        };
+        // Refusals of the store come before the first write.
+        self.check_spool()?;
+        let outcome = self.carry_out_parcel(write, arrival)?;
+        count_parcel(write)?;
+
+        match skipped {
+            Some(skipped) => {
+                self.drop_skipped(write, (account, index), &skipped)?;
+                row.skipped -= 1;
+            }
+            None => {
+                for passed in row.base..index {
+                    let step = self.take_parcel(account, passed)?;
+                    self.keep_skipped(write, (account, passed), &step, day)?;
+                }
+                // Not looked at: whoever opened the parcel had it from memory. Here it ends.
+                drop(self.take_parcel(account, index)?);
+                row.skipped += u32::try_from(index - row.base).expect("below the look-ahead");
+                row.base = index + 1;
+            }
+        }
+        let mut receipts = vec![Receipt { index, outcome }];
+        while row.skipped > SKIPPED_MAX {
+            let (oldest, skipped) = self.oldest_skipped(write, account)?;
+            self.drop_skipped(write, (account, oldest), &skipped)?;
+            row.skipped -= 1;
+            receipts.push(Receipt {
+                index: oldest,
+                outcome: Outcome::Burned,
+            });
+        }
+        PARCELS.put(write, account, &row)?;
+        self.deposit_receipts(write, account, &receipts, day)?;
+        Ok(true)
+    }
+
+    /// Debits and spools, or says why not.
+    fn carry_out_parcel(&mut self, write: &Write<'_>, arrival: &Arrival) -> Result<Outcome, StoreError> {
+        let account = arrival.account;
+        let sealed = match &arrival.action {
+            Action::Spool(sealed) => sealed,
+            Action::Refuse(refusal) => return Ok(Outcome::Refused(*refusal)),
+            Action::AliasOpen(_) | Action::AliasClose(_) => return Ok(Outcome::Refused(Refusal::Malformed)),
+        };
+        let shared = Arc::clone(&self.shared);
+        let value = balance(write, AccountKey::Holder(account))?.available();
+        let Some(left) = value.checked_sub(sealed.price) else {
+            return Ok(Outcome::Refused(Refusal::Value {
+                shortfall: sealed.price - value,
+            }));
+        };
+        if shared.live().queue.len() + self.batch.queued + sealed.recipients.len() > shared.config.spool_max {
+            return Err(StoreError::Busy);
+        }
+        let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");
+        let body = shared.base.put_body(write, &sealed.body, references)?;
+        charge(
+            &mut self.books(write, account),
+            &*shared.base.entropy,
+            (account, sealed.price),
+            Kind::Message,
+            arrival.day,
+        )?;
+        self.spool(write, account, sealed, body, arrival.now)?;
+        Ok(Outcome::Accepted {
+            debited: sealed.price,
+            balance: left,
+        })
+    }
+
+    /// Ends skipped indices whose time is over, with their receipts.
+    pub(super) fn burn_skipped(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        indices: &[u64],
+        day: u32,
+    ) -> Result<(), StoreError> {
+        self.account(write, account)?;
+        let mut row = PARCELS.get(write, account)?.unwrap_or_default();
+        let mut receipts = Vec::new();
+        for index in indices {
+            if let Some(skipped) = SKIPPED.get(write, (account, *index))? {
+                self.drop_skipped(write, (account, *index), &skipped)?;
+                row.skipped -= 1;
+                receipts.push(Receipt {
+                    index: *index,
+                    outcome: Outcome::Burned,
+                });
+            }
+        }
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        PARCELS.put(write, account, &row)?;
+        self.deposit_receipts(write, account, &receipts, day)
+    }
+
+    fn oldest_skipped(&self, write: &Write<'_>, account: u64) -> Result<(u64, SkippedRow), StoreError> {
+        let mut oldest = None;
+        SKIPPED.scan(write, all_of(account), |(_, index), row| {
+            oldest = Some((index, row));
+            Ok(ControlFlow::Break(()))
+        })?;
+        oldest.ok_or(StoreError::Corrupt)
+    }
+
+    fn keep_skipped(
+        &mut self,
+        write: &Write<'_>,
+        (account, index): (u64, u64),
+        step: &BoxStep,
+        day: u32,
+    ) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let base = &shared.base;
+        let (record, record_key) = base.slab.take()?;
+        let kept = SkippedKey {
+            key: *step.key.expose(),
+            tag: step.tag.0,
+        };
+        let plain = Zeroizing::new(vault::encode(&kept));
+        let sealed = vault::seal(&shared.skipped_key(&record_key), &plain, &*base.entropy);
+        SKIPPED.put(write, (account, index), &SkippedRow { record, day, sealed })?;
+        let tag = step.tag;
+        self.batch.effects.push(Effect::Skipped { account, index, tag });
+        Ok(())
+    }
+
+    fn drop_skipped(
+        &mut self,
+        write: &Write<'_>,
+        (account, index): (u64, u64),
+        skipped: &SkippedRow,
+    ) -> Result<(), StoreError> {
+        SKIPPED.remove(write, (account, index))?;
+        self.shared.base.slab.finish(skipped.record);
+        self.batch.effects.push(Effect::SkippedNoMore { account, index });
+        Ok(())
+    }
+
+    /// A deposit of its own kind: free, beside the quotas of the aliases, and shown in no folder.
+    fn deposit_receipts(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        receipts: &[Receipt],
+        day: u32,
+    ) -> Result<(), StoreError> {
+        let entropy = Arc::clone(&self.shared.base.entropy);
+        let dek = Dek::new(Secret::from_fn(|key| entropy.fill(key)));
+        let mut sealer = BodySealer::new(dek, random(&*entropy));
+        sealer
+            .push(&encode_receipts(receipts))
+            .map_err(|_| StoreError::Invalid)?;
+        let sealed = sealer.finish();
+        let deposit = Deposit::check(DepositOrder {
+            recipients: vec![(Account(account), RECEIPTS)],
+            body: sealed.body,
+            dek: sealed.dek,
+            length: sealed.length,
+            kilobytes: sealed.kilobytes,
+            day,
+        })?;
+        self.deposit(write, &deposit, Quota::Waived).map_err(after_a_write)
+    }
+}
+
+fn count_parcel(write: &Write<'_>) -> Result<(), StoreError> {
+    let seen = PARCELS_SEEN.get(write, Single)?.unwrap_or_default();
+    PARCELS_SEEN.put(write, Single, &(seen + 1))
+}
+
+/// A refusal behind the first write of an operation fails it whole.
+fn after_a_write(error: StoreError) -> StoreError {
+    if error.is_refusal() {
+        StoreError::Io(io::ErrorKind::StorageFull)
+    } else {
+        error
+    }
+}
+
+impl Shared {
+    fn skipped_key(&self, record: &Secret<32>) -> Secret<32> {
+        slab_key(&self.base.vault.derive("relay/skipped"), record)
+    }
+
+    /// The key of a skipped index from its row, while both are there.
+    pub(super) fn open_skipped(&self, index: u64, row: &SkippedRow) -> Result<BoxStep, StoreError> {
+        let key = self.skipped_key(&self.base.slab.read(row.record)?);
+        let kept: SkippedKey = vault::decode(&vault::open(&key, &row.sealed)?)?;
+        Ok(BoxStep {
+            index,
+            key: Secret::new(kept.key),
+            tag: Tag(kept.tag),
+        })
+    }
+}
+
+impl RelayFiles {
+    pub(super) fn parcel_hit(&self, tag: &Tag) -> Option<ParcelHit> {
+        let (account, step) = {
+            let live = self.shared.live();
+            match live.parcels.find(tag)? {
+                Found::Live { account, slot } => {
+                    let chain = &live.accounts.get(&account)?.chains.as_ref()?.parcel;
+                    let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
+                    (account, chain.step_at(chain.index().checked_add(ahead)?)?)
+                }
+                Found::Skipped { account, index } => {
+                    drop(live);
+                    let row = SKIPPED.get(&self.shared.base.view().ok()?, (account, index)).ok()??;
+                    (account, self.shared.open_skipped(index, &row).ok()?)
+                }
+            }
+        };
+        (step.tag == *tag).then_some(ParcelHit {
+            account: Account(account),
+            step,
+        })
+    }
+
+    /// Ends skipped keys that have been kept for long enough.
+    pub(super) async fn age_skipped(&self, day: u32) -> Result<(), StoreError> {
+        let mut aged: Vec<(u64, Vec<u64>)> = Vec::new();
+        let all = ((0, 0), (u64::MAX, u64::MAX));
+        SKIPPED.scan(&self.shared.base.snapshot()?, all, |(account, index), row| {
+            if day.saturating_sub(row.day) > SKIPPED_DAYS {
+                match aged.last_mut() {
+                    Some((last, indices)) if *last == account => indices.push(index),
+                    _ => aged.push((account, vec![index])),
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for (account, indices) in aged {
+            let burn = self
+                .committer
+                .run(move |stage, write| stage.burn_skipped(write, account, &indices, day));
+            // A frozen account keeps its keys.
+            match burn.await {
+                Ok(()) | Err(StoreError::RestoredDatabase) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tags of parcels, as short as they can be: all packs have eight, and most never use one.
+///
+/// Eight octets stand for a tag. Whoever finds something computes the key and compares the whole tag.
+#[derive(Default)]
+pub(super) struct ParcelTags {
+    /// Account times eight, and the index modulo eight, which is enough to know it by.
+    live: HashMap<u64, u64>,
+    skipped: HashMap<u64, (u64, u64)>,
+    /// Names of skipped indices, to be taken out by.
+    names: HashMap<(u64, u64), u64>,
+}
+
+/// Where a tag leads.
+enum Found {
+    Live { account: u64, slot: u64 },
+    Skipped { account: u64, index: u64 },
+}
+
+impl ParcelTags {
+    fn find(&self, tag: &Tag) -> Option<Found> {
+        let name = short(tag);
+        if let Some(place) = self.live.get(&name) {
+            let (account, slot) = (place / PARCEL_LOOK_AHEAD, place % PARCEL_LOOK_AHEAD);
+            return Some(Found::Live { account, slot });
+        }
+        let (account, index) = *self.skipped.get(&name)?;
+        Some(Found::Skipped { account, index })
+    }
+
+    pub(super) fn reserve(&mut self, accounts: usize) {
+        let tags = accounts.saturating_mul(PARCEL_LOOK_AHEAD as usize);
+        self.live.reserve(tags);
+    }
+
+    /// Takes up the live tags of an account, as [`live_tags`] names them.
+    pub(super) fn add(&mut self, account: u64, tags: &[(u64, u64)]) {
+        for (index, name) in tags {
+            let place = account * PARCEL_LOOK_AHEAD + index % PARCEL_LOOK_AHEAD;
+            self.live.insert(*name, place);
+        }
+    }
+
+    pub(super) fn remove(&mut self, tags: &[(u64, u64)]) {
+        for (_, name) in tags {
+            self.live.remove(name);
+        }
+    }
+
+    pub(super) fn add_skipped(&mut self, account: u64, index: u64, tag: &Tag) {
+        self.skipped.insert(short(tag), (account, index));
+        self.names.insert((account, index), short(tag));
+    }
+
+    pub(super) fn remove_skipped(&mut self, account: u64, index: u64) {
+        if let Some(name) = self.names.remove(&(account, index)) {
+            self.skipped.remove(&name);
+        }
+    }
+}
+
+/// The live indices from where `chain` stands, each with the short name of its tag.
+pub(super) fn live_tags(chain: &BoxChain) -> Vec<(u64, u64)> {
+    let mut ahead = chain.duplicate();
+    (0..PARCEL_LOOK_AHEAD)
+        .map(|_| ahead.advance())
+        .map(|step| (step.index, short(&step.tag)))
+        .collect()
+}
+
+fn short(tag: &Tag) -> u64 {
+    u64::from_le_bytes(*tag.0.first_chunk().expect("a tag has sixteen octets"))
+}

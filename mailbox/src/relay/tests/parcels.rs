@@ -1,0 +1,272 @@
+//! Parcels overtake each other, come twice or not at all: each index has one end, and its receipt comes with it.
+
+use keypacks::chain::{BoxChain, BoxKind, BoxStep};
+use keypacks::deposit::{open_body, open_wrap};
+use keypacks::parcel::PARCEL_LOOK_AHEAD;
+
+use super::*;
+use crate::parcel::{Outcome as End, RECEIPTS, Receipt, SKIPPED_DAYS, SKIPPED_MAX, decode_receipts};
+
+fn files() -> Files {
+    let mut files = Files::new();
+    files.config.parcels = true;
+    files
+}
+
+fn parcel(issued: &Issued, index: u64) -> BoxStep {
+    BoxChain::from_root(BoxKind::Parcel, &issued.root)
+        .step_at(index)
+        .expect("near")
+}
+
+fn mail(price: u64) -> Effect {
+    Effect::Spool(Spooled {
+        reverse_path: "sender-canary@relay.test".to_owned(),
+        recipients: vec!["recipient-canary@example.org".to_owned()],
+        message: b"message-canary".to_vec(),
+        price,
+    })
+}
+
+/// Finds the tag as the MX does, and carries the parcel out if it is known.
+async fn arrive(store: &RelayFiles, issued: &Issued, index: u64, effect: Effect) -> bool {
+    let step = parcel(issued, index);
+    match store.find_parcel(&step.tag) {
+        None => false,
+        Some(hit) => {
+            assert!(hit.account == issued.account && hit.step.index == index && hit.step.key == step.key);
+            let carried = store.carry_out_parcel(hit.account, index, effect, DAY, NOW);
+            carried.await.expect("carried out")
+        }
+    }
+}
+
+/// All receipts that wait, in order.
+async fn receipts(store: &RelayFiles, issued: &Issued) -> Vec<Receipt> {
+    let mut posts = BoxChain::from_root(BoxKind::Post, &issued.root);
+    let mut receipts = Vec::new();
+    let (deposits, _, _) = store.collect(issued.account, 0, COLLECT_MAX).expect("readable");
+    for deposit in deposits {
+        let Collected::Wrap { index, wrap } = deposit else {
+            panic!("nothing has expired");
+        };
+        posts.forward_to(index).expect("in order");
+        let fields = open_wrap(&posts.advance(), &wrap).expect("as sealed");
+        assert_eq!(fields.alias, RECEIPTS);
+        let (_, body) = store
+            .fetch(issued.account, index, DAY)
+            .await
+            .expect("readable")
+            .expect("there, and free");
+        let payload = open_body(&fields.dek, body, fields.length).expect("as sealed");
+        receipts.extend(decode_receipts(&payload).expect("receipts"));
+    }
+    receipts
+}
+
+fn balance_of(store: &RelayFiles, issued: &Issued) -> u64 {
+    match store.balance(issued.account) {
+        Ok(Answer::Balance { balance, .. }) => balance,
+        _ => panic!("there is an account"),
+    }
+}
+
+#[test]
+fn each_index_is_carried_out_once_in_whatever_order() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        let order = [2, 0, 2, 9, 1, 0, 9, 5, 10, 10];
+        let carried: Vec<bool> = {
+            let mut carried = Vec::new();
+            for index in order {
+                carried.push(arrive(&store, &issued, index, mail(10)).await);
+            }
+            carried
+        };
+        assert_eq!(
+            carried,
+            [true, true, false, true, true, false, false, true, true, false]
+        );
+        assert_eq!(balance_of(&store, &issued), 1_000_000 - 60);
+        assert_eq!(store.totals().expect("readable").queued, 6);
+        let told: Vec<_> = receipts(&store, &issued).await;
+        assert_eq!(
+            told.iter().map(|receipt| receipt.index).collect::<Vec<_>>(),
+            [2, 0, 9, 1, 5, 10]
+        );
+        let last = End::Accepted {
+            debited: 10,
+            balance: 1_000_000 - 60,
+        };
+        assert_eq!(told[5].outcome, last);
+        assert!(store.audit().expect("readable").findings.is_empty());
+        store.close().await;
+
+        // The skipped ones are still known afterwards, and the used ones are not.
+        let store = files.open().await;
+        for (index, is_known) in [
+            (0, false),
+            (2, false),
+            (3, true),
+            (4, true),
+            (5, false),
+            (6, true),
+            (11, true),
+            (18, true),
+            (19, false),
+        ] {
+            let found = store.find_parcel(&parcel(&issued, index).tag);
+            assert_eq!(found.is_some(), is_known, "index {index}");
+        }
+        assert!(arrive(&store, &issued, 4, mail(10)).await);
+        assert!(!arrive(&store, &issued, 4, mail(10)).await);
+        assert!(store.audit().expect("readable").findings.is_empty());
+        store.close().await;
+    });
+}
+
+#[test]
+fn what_is_refused_is_told_and_its_index_ends() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert!(arrive(&store, &issued, 0, mail(1_000_001)).await);
+        assert!(arrive(&store, &issued, 1, Effect::Refuse(Refusal::Sender)).await);
+        assert!(!arrive(&store, &issued, 0, mail(1)).await);
+        let outcomes: Vec<_> = receipts(&store, &issued)
+            .await
+            .into_iter()
+            .map(|receipt| receipt.outcome)
+            .collect();
+        let refused = [Refusal::Value { shortfall: 1 }, Refusal::Sender].map(End::Refused);
+        assert_eq!(outcomes, refused);
+        assert_eq!(balance_of(&store, &issued), 1_000_000);
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_full_spool_refuses_every_parcel_alike_and_ends_none() {
+    run(async {
+        let mut files = files();
+        files.config.spool_max = 1;
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert_eq!(store.pass_parcel().await, Ok(()));
+        assert!(arrive(&store, &issued, 0, mail(10)).await);
+        assert_eq!(store.pass_parcel().await, Err(StoreError::Busy));
+        let carried = store.carry_out_parcel(issued.account, 1, mail(10), DAY, NOW).await;
+        assert_eq!(carried, Err(StoreError::Busy));
+        let id = store.due(NOW, 1).expect("readable")[0];
+        store.finish(id, Outcome::Delivered).await.expect("recorded");
+        assert!(arrive(&store, &issued, 1, mail(10)).await);
+        store.close().await;
+    });
+}
+
+#[test]
+fn skipped_keys_are_few_and_end_after_a_month_and_both_are_told() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        // Every eighth comes: seven in eight are passed over, until there are more than are kept.
+        for n in 0..10 {
+            assert!(arrive(&store, &issued, n * PARCEL_LOOK_AHEAD + 7, mail(10)).await);
+        }
+        let burned = |told: &[Receipt]| -> Vec<u64> {
+            let burned = told.iter().filter(|receipt| receipt.outcome == End::Burned);
+            burned.map(|receipt| receipt.index).collect()
+        };
+        let told = receipts(&store, &issued).await;
+        assert_eq!(burned(&told), [0, 1, 2, 3, 4, 5]);
+        assert!(!arrive(&store, &issued, 5, mail(10)).await && arrive(&store, &issued, 6, mail(10)).await);
+        assert!(store.audit().expect("readable").findings.is_empty());
+
+        let later = NOW + u64::from(SKIPPED_DAYS) * 86_400;
+        store.upkeep(later, 400).await.expect("done");
+        assert!(store.find_parcel(&parcel(&issued, 8).tag).is_some());
+        store.upkeep(later + 86_400, 400).await.expect("done");
+        assert!(store.find_parcel(&parcel(&issued, 8).tag).is_none());
+        let told = receipts(&store, &issued).await;
+        assert_eq!(burned(&told).len(), 6 + SKIPPED_MAX as usize - 1);
+        assert!(store.audit().expect("readable").findings.is_empty());
+        store.close().await;
+    });
+}
+
+#[test]
+fn keys_of_parcels_that_came_or_were_given_up_are_gone_from_the_disk() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert!(arrive(&store, &issued, 1, mail(10)).await);
+        let record = {
+            let view = store.shared.base.view().expect("readable");
+            let row = rows::SKIPPED.get(&view, (issued.account.0, 0)).expect("readable");
+            store
+                .shared
+                .base
+                .slab
+                .read(row.expect("skipped").record)
+                .expect("there")
+        };
+        assert!(files.holds(record.expose()));
+        assert!(arrive(&store, &issued, 0, mail(10)).await);
+        store.close().await;
+        assert!(!files.holds(record.expose()));
+        let chain = BoxChain::from_root(BoxKind::Parcel, &issued.root);
+        assert!(files.states().iter().all(|chains| chains.parcel.index() == 2));
+        for index in 0..2 {
+            let step = chain.step_at(index).expect("near");
+            assert!(!files.holds(step.key.expose()) && !files.holds(&step.tag.0));
+        }
+    });
+}
+
+#[test]
+fn a_relay_that_takes_no_parcels_knows_no_tags_of_them() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert!(store.find_parcel(&parcel(&issued, 0).tag).is_none());
+        store.close().await;
+    });
+}
+
+#[test]
+fn whenever_the_power_goes_a_parcel_is_carried_out_once_or_not_yet() {
+    for n in 0..24 {
+        run(async {
+            let files = files();
+            let store = files.open().await;
+            let issued = issue(&store).await;
+            files.crash_after(n);
+            let mut acknowledged = 0;
+            for index in [1, 0, 3] {
+                let step = parcel(&issued, index);
+                let Some(hit) = store.find_parcel(&step.tag) else {
+                    continue;
+                };
+                let carried = store.carry_out_parcel(hit.account, index, mail(10), DAY, NOW).await;
+                acknowledged += u64::from(carried == Ok(true));
+            }
+            files.crash(store, n).await;
+            let store = files.try_open().expect("opens");
+            let kept = (1_000_000 - balance_of(&store, &issued)) / 10;
+            assert!(kept >= acknowledged, "an acknowledged parcel was lost, {n}");
+            assert_eq!(receipts(&store, &issued).await.len() as u64, kept, "{n}");
+            for index in [1, 0, 3] {
+                arrive(&store, &issued, index, mail(10)).await;
+            }
+            assert_eq!(balance_of(&store, &issued), 1_000_000 - 30, "{n}");
+            assert!(store.audit().expect("readable").findings.is_empty());
+            store.close().await;
+        });
+    }
+}
