@@ -17,8 +17,8 @@ use crate::net::{BoxStream, Host, Listener, stopped};
 
 /// File name of the socket inside the data folder.
 pub const SOCKET: &str = "control.sock";
-/// Longest line, in bytes.
-const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Longest line, in bytes: a parcel of the largest class in base64.
+const LINE_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// Longest wait for a command's line, and for its answer at the caller's side.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -9,12 +9,15 @@ use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
 use mailbox::request::{Operation, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::Bridge;
 use super::page::warning_of_link;
+use super::sealing::{Letter, Sealing};
 use crate::control::Commands;
 use crate::figures::grouped;
 use crate::holder::{LinkState, refusal_reason};
+use crate::message::base64;
 use crate::names;
 
 /// A command on the control socket.
@@ -75,6 +78,24 @@ pub enum Command {
     },
     /// What was credited and debited, by day and kind, as the relay has it.
     Statement,
+    /// Seals a message into a parcel, which is kept until its receipt comes.
+    Seal {
+        /// Address of an alias, or `user@localhost`.
+        sender: String,
+        /// Who is to get it.
+        recipients: Vec<String>,
+        /// The message in base64.
+        message: String,
+        /// Most that it may cost, in µtok.
+        debit_max: Option<u64>,
+    },
+    /// Parcels without a receipt.
+    Parcels,
+    /// The octets of such a parcel in base64.
+    Parcel {
+        /// Its index.
+        index: u64,
+    },
     /// Asks the relay for news now.
     Refresh,
     /// Ends the process cleanly.
@@ -126,6 +147,25 @@ impl<S: HolderStore> Bridge<S> {
                 self.alter(&address, |alias| alias.expires = expires).await
             }
             Command::Statement => self.statement().await,
+            Command::Seal {
+                sender,
+                recipients,
+                message,
+                debit_max,
+            } => self.seal(&sender, &recipients, &message, debit_max).await,
+            Command::Parcels => {
+                let domain = self.store.facts().relay_domain;
+                Ok(json!({ "parcels": self.store.parcels(), "relay_domain": domain }))
+            }
+            Command::Parcel { index } => {
+                let parcel = self.store.parcel(index).map_err(|error| error.to_string())?;
+                let text = parcel.map(|parcel| {
+                    let mut text = Vec::new();
+                    base64(&parcel, &mut text);
+                    String::from_utf8(text).expect("base64 is ASCII")
+                });
+                Ok(json!({ "parcel": text }))
+            }
             Command::Refresh => {
                 self.holder.refresh();
                 Ok(json!({}))
@@ -175,6 +215,30 @@ impl<S: HolderStore> Bridge<S> {
         )?;
         let row = |sum: &Services| json!({ "day": sum.day, "kind": sum.kind.name(), "count": sum.count, "credit": sum.credit, "debit": sum.debit });
         Ok(json!({ "services": services.iter().map(row).collect::<Vec<_>>() }))
+    }
+
+    async fn seal(
+        &self,
+        sender: &str,
+        recipients: &[String],
+        message: &str,
+        debit_max: Option<u64>,
+    ) -> Result<Value, String> {
+        let octets = Zeroizing::new(from_base64(message).ok_or("the message is not in base64")?);
+        let sealing = Sealing {
+            host: &self.host,
+            store: &self.store,
+            hygiene: &self.hygiene,
+            local_address: &self.local_address(),
+        };
+        let letter = Letter {
+            sender,
+            recipients,
+            octets: &octets,
+            debit_max,
+        };
+        let _spending = self.spending.lock().await;
+        Ok(json!({ "index": sealing.seal(&letter).await? }))
     }
 
     fn settings(&self) -> Result<Value, String> {
@@ -323,6 +387,11 @@ impl<S: HolderStore> Bridge<S> {
             )
         })
     }
+}
+
+/// What [`base64`] wrote.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    mail_parser::decoders::base64::base64_decode(text.as_bytes())
 }
 
 fn refused(refusal: Refusal) -> String {

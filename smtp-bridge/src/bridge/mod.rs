@@ -10,6 +10,7 @@ mod diary;
 mod lookout;
 mod page;
 mod reading;
+pub(crate) mod sealing;
 mod submission;
 mod warned;
 

@@ -10,14 +10,14 @@ use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
-use super::Bridge;
+use super::{Bridge, Hygiene};
 use crate::message::{self, Address, LoopCounter, Policy, Sender, Stage, limits};
 use crate::names;
 use crate::smtp::replies::{self, Enhanced, Reply};
 use crate::smtp::{self, Domain, Door, ForwardPath, Limits, ReversePath};
 
 /// Largest message that a client may submit, in bytes: attachments grow by a third when they are encoded anew.
-pub(super) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
+pub(crate) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
 
 // The chain of sizes: what is taken can be rebuilt, and what is rebuilt fits the largest class with its envelope.
 const _: () = assert!(SIZE_MAX <= limits::MESSAGE_BYTES_MAX);
@@ -63,29 +63,13 @@ impl<S: HolderStore> Bridge<S> {
     /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one. The alias that
     /// an answer leaves under is known when its header is ([`Self::answering_alias`]).
     fn own_alias(&self, address: &str) -> Result<HolderAlias, Reply> {
-        let aliases = self.store.aliases().map_err(|_| replies::TRY_LATER)?;
-        let open = |alias: &&HolderAlias| alias.open;
-        if aliases.is_empty() {
-            return Err(NOT_READY);
-        }
-        let found = if self.is_local_address(address) {
-            aliases.iter().find(open)
-        } else {
-            aliases
-                .iter()
-                .filter(open)
-                .find(|alias| alias.address.eq_ignore_ascii_case(address))
-        };
-        found.cloned().ok_or(replies::SENDER_NOT_OWNED)
+        own_alias(&self.store, &self.local_address(), address)
     }
 
     /// The alias that the message came for which `raw` answers, where the client named none: whoever wrote to one alias and
     /// got the answer from another would know that both are one person's.
     fn answering_alias(&self, raw: &[u8]) -> Option<HolderAlias> {
-        let local_address = Address::parse(&self.local_address()).ok()?;
-        let answered = message::answers(raw, &local_address)?;
-        let address = self.store.alias_of_message(&answered).ok()??;
-        self.own_alias(&address).ok()
+        answering_alias(&self.store, &self.local_address(), raw)
     }
 
     fn is_local_address(&self, address: &str) -> bool {
@@ -255,7 +239,7 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
         let rebuilding = {
             let bridge = bridge.clone();
             let alias = alias.clone();
-            move || rebuild(&bridge, &alias, &raw)
+            move || rebuild(&bridge.store, &bridge.hygiene, &bridge.local_address(), &alias, &raw)
         };
         const INLINE_BYTES_MAX: usize = 256 * 1024;
         // The engine of a large message must not hold the other sessions up.
@@ -273,18 +257,49 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
     }
 }
 
+/// As [`Bridge::answering_alias`].
+pub(super) fn answering_alias(store: &impl HolderStore, local_address: &str, raw: &[u8]) -> Option<HolderAlias> {
+    let answered = message::answers(raw, &Address::parse(local_address).ok()?)?;
+    let address = store.alias_of_message(&answered).ok()??;
+    own_alias(store, local_address, &address).ok()
+}
+
+/// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one.
+pub(super) fn own_alias(store: &impl HolderStore, local_address: &str, address: &str) -> Result<HolderAlias, Reply> {
+    let aliases = store.aliases().map_err(|_| replies::TRY_LATER)?;
+    let open = |alias: &&HolderAlias| alias.open;
+    if aliases.is_empty() {
+        return Err(NOT_READY);
+    }
+    let found = if address.eq_ignore_ascii_case(local_address) {
+        aliases.iter().find(open)
+    } else {
+        aliases
+            .iter()
+            .filter(open)
+            .find(|alias| alias.address.eq_ignore_ascii_case(address))
+    };
+    found.cloned().ok_or(replies::SENDER_NOT_OWNED)
+}
+
 /// The message as it will leave, but for what the exit sets; or the reason why it must not.
-fn rebuild<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias, raw: &[u8]) -> Result<message::Rebuilt, Reply> {
+pub(super) fn rebuild(
+    store: &impl HolderStore,
+    hygiene: &Hygiene,
+    local_address: &str,
+    alias: &HolderAlias,
+    raw: &[u8],
+) -> Result<message::Rebuilt, Reply> {
     let policy = Policy {
         stage: Stage::Bridge,
         sender: Sender {
             address: Address::parse(&alias.address).map_err(|_| replies::TRY_LATER)?,
             display_name: alias.display_name.clone(),
         },
-        local_address: Address::parse(&bridge.local_address()).ok(),
-        message_id_outside: &|id| bridge.store.message_id_outside(&alias.address, id).unwrap_or(None),
-        html: bridge.hygiene.html,
-        traces: &bridge.hygiene.traces,
+        local_address: Address::parse(local_address).ok(),
+        message_id_outside: &|id| store.message_id_outside(&alias.address, id).unwrap_or(None),
+        html: hygiene.html,
+        traces: &hygiene.traces,
         largest: limits::MESSAGE_BYTES_MAX,
     };
     message::rebuild(raw, &policy).map_err(|refusal| {

@@ -9,6 +9,7 @@ mod init;
 mod keypack;
 mod passphrase;
 pub mod process;
+mod seal;
 mod sendmail;
 mod settings;
 mod setup;
@@ -74,6 +75,8 @@ enum Command {
     },
     /// List, look at, move, re-encrypt and destroy packs.
     Keypack(keypack::KeypackArgs),
+    /// Seal a message into a parcel: a file or a mail that any carrier may take to the relay, without a link.
+    Seal(seal::SealArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -257,6 +260,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Alias(AliasArgs { beside, command }) => alias(&beside, command.unwrap_or(AliasCommand::List)).await,
         Command::Keypack(args) => keypack::run(args).await,
+        Command::Seal(args) => seal::seal(&args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "postern", &mut std::io::stdout());
             Ok(())

@@ -14,13 +14,14 @@ use std::pin::pin;
 
 use keypacks::{deposit, kdf};
 use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
+use mailbox::parcel::{self, Outcome, RECEIPTS, Receipt};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::HolderConfig;
-use super::courier::{Ended, compose, unexpected};
+use super::courier::{Ended, compose, refusal_reason, unexpected};
 use super::requests::{Incoming, Line, Requests};
 use crate::imap;
 use crate::link::LinkError;
@@ -130,10 +131,12 @@ struct Batch {
     opened: Vec<OpenedDeposit>,
     /// What the opened are confirmed with.
     digests: Vec<(u64, [u8; 32])>,
+    /// Receipts of parcels, by the deposit that they came in, with their notices.
+    receipts: Vec<(u64, Vec<Receipt>, Vec<Vec<u8>>)>,
     /// Given up, each with its notice.
     abandoned: Vec<(u64, Vec<u8>)>,
     confirmed: Vec<u64>,
-    /// The opened and the abandoned.
+    /// The opened, the receipts and the abandoned.
     load: Load,
 }
 
@@ -330,6 +333,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         let opened = if body.len() < LARGE_BYTES {
             open(&pending, body)
         } else {
+            let pending = pending.duplicate();
             match self.host.compute(move || open(&pending, body)).await {
                 Some(opened) => opened,
                 None => {
@@ -343,6 +347,17 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             self.batch.abandoned.push((index, self.compose(&Notice::Damaged)));
             return Ok(());
         };
+        if pending.alias == RECEIPTS {
+            match parcel::decode_receipts(&message) {
+                Ok(receipts) => {
+                    let notices = self.notices_of(&receipts);
+                    self.batch.receipts.push((index, receipts, notices));
+                    self.batch.digests.push((index, digest));
+                }
+                Err(_) => self.batch.abandoned.push((index, self.compose(&Notice::Damaged))),
+            }
+            return Ok(());
+        }
         let message = self.named_as_here(message)?;
         let now = self.host.clock.unix_seconds();
         self.batch.opened.push(OpenedDeposit {
@@ -353,6 +368,33 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         });
         self.batch.digests.push((index, digest));
         Ok(())
+    }
+
+    /// What the user is told of parcels that were not carried out.
+    fn notices_of(&self, receipts: &[Receipt]) -> Vec<Vec<u8>> {
+        let parcels = self.store.parcels();
+        let notice = |receipt: &Receipt| {
+            let parcel = parcels.iter().find(|parcel| parcel.index == receipt.index)?;
+            let reason = match receipt.outcome {
+                Outcome::Accepted { .. } => return None,
+                Outcome::Refused(Refusal::Value { shortfall }) => {
+                    format!("{shortfall} µtok are missing: seal it again after a top-up")
+                }
+                Outcome::Refused(Refusal::Price { price, .. }) => {
+                    format!("its price is {price} µtok, which is more than it was sealed for: seal it again")
+                }
+                Outcome::Refused(refusal) => refusal_reason(refusal),
+                Outcome::Burned => {
+                    "its parcel did not come in time, and will not be taken any more: seal it again".into()
+                }
+            };
+            let notice = Notice::Refused {
+                subject: &parcel.label,
+                reason: &reason,
+            };
+            Some(self.compose(&notice))
+        };
+        receipts.iter().filter_map(notice).collect()
     }
 
     /// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
@@ -434,6 +476,7 @@ impl Batch {
     /// Returns what is durable now. Deposits appear in order: notices of what was passed over, then the wraps behind.
     async fn commit<S: HolderStore>(mut self, store: &S, now: u64) -> Result<Self, StoreError> {
         let (notices, opened) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.opened));
+        let receipts = std::mem::take(&mut self.receipts);
         let (abandoned, confirmed) = (std::mem::take(&mut self.abandoned), std::mem::take(&mut self.confirmed));
         let wraps = self.wraps.as_ref();
         let collect = async {
@@ -456,6 +499,9 @@ impl Batch {
             if count > 0 && store.store_deposits(opened).await?.len() < count {
                 return Err(StoreError::Full);
             }
+            for (index, receipts, notices) in receipts {
+                store.take_receipts(index, receipts, notices, now).await?;
+            }
             for (index, notice) in abandoned {
                 store.abandon_deposit(index, notice, now).await?;
             }
@@ -477,12 +523,15 @@ fn index_of(entry: &Collected) -> u64 {
     *index
 }
 
-/// Checks and opens a body; `None` where it is not what the wrap promised.
+/// Checks and opens a body; `None` where it is not what the wrap promised. Of mail the message, of receipts all.
 fn open(pending: &PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
     if kdf::hash(&[&body]) != pending.body_digest {
         return None;
     }
     let mut payload = Zeroizing::new(deposit::open_body(&pending.dek, body, pending.length).ok()?);
+    if pending.alias == RECEIPTS {
+        return Some(std::mem::take(&mut *payload));
+    }
     let (_, message) = request::split_payload(&payload).ok()?;
     // The message is the payload's tail: moved to the front instead of copied.
     let start = payload.len() - message.len();

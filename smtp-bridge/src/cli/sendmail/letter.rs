@@ -7,15 +7,15 @@ use mail_parser::{Address, Message, MessageParser};
 use super::options::Options;
 
 /// What goes to the bridge.
-pub(super) struct Letter {
-    pub(super) sender: String,
-    pub(super) recipients: Vec<String>,
+pub(in crate::cli) struct Letter {
+    pub(in crate::cli) sender: String,
+    pub(in crate::cli) recipients: Vec<String>,
     /// Lines end with CRLF; dots are not doubled yet.
-    pub(super) octets: Vec<u8>,
+    pub(in crate::cli) octets: Vec<u8>,
 }
 
 /// Prepares `raw`. `own` is the address that stands for the user: names without a domain mean it, as there is one user.
-pub(super) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
+pub(in crate::cli) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
     let raw = if options.dots_are_text { raw } else { until_dot(raw) };
     let raw = without_mailbox_line(raw);
     let (fields, body) = split_header(raw);

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use tokio::io::{AsyncRead, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 
 use self::client::Client;
-use self::options::{Mode, Options};
+use self::options::Mode;
 use super::{BesideArgs, beside, dirs, process};
 use crate::bridge::commands::Command;
 use crate::control;
@@ -23,6 +23,8 @@ use crate::message::limits::MESSAGE_BYTES_MAX;
 use crate::net::{BoxStream, system};
 
 pub use letter::fuzz;
+pub(super) use letter::prepare;
+pub(super) use options::Options;
 
 /// How a run that failed ends: a status of `sysexits.h` and a sentence.
 struct Ending {

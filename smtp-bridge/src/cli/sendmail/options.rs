@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// What the process is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Mode {
+pub(in crate::cli) enum Mode {
     /// Take one message from standard input.
     #[default]
     Message,
@@ -19,17 +19,17 @@ pub(super) enum Mode {
 
 /// The command line, understood.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Options {
+pub(in crate::cli) struct Options {
     /// Data folder of the bridge; none: where it is by itself.
-    pub(super) dir: Option<PathBuf>,
-    pub(super) mode: Mode,
+    pub(in crate::cli) dir: Option<PathBuf>,
+    pub(in crate::cli) mode: Mode,
     /// Take recipients from the header too (`-t`).
-    pub(super) from_header: bool,
+    pub(in crate::cli) from_header: bool,
     /// A line with a dot alone does not end the message (`-i`, `-oi`).
-    pub(super) dots_are_text: bool,
+    pub(in crate::cli) dots_are_text: bool,
     /// The sender (`-f`, `-r`).
-    pub(super) sender: Option<String>,
-    pub(super) recipients: Vec<String>,
+    pub(in crate::cli) sender: Option<String>,
+    pub(in crate::cli) recipients: Vec<String>,
 }
 
 /// Options whose value is a word of its own where it does not follow at once.
