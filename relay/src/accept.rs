@@ -5,16 +5,21 @@
 
 use std::sync::Arc;
 
-use keypacks::kdf;
-use mailbox::RelayStore;
+use keypacks::parcel::{Header, Kind};
+use keypacks::{deposit, kdf};
+use mailbox::parcel::Terms;
 use mailbox::relay_store::{Account, Effect, Spooled};
 use mailbox::request::{Answer, Change, Envelope, Operation, RECIPIENTS_MAX, Refusal, split_payload};
+use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{self, Address, Html, Policy, Sender, Stage, Traces, limits};
 use smtp_bridge::names;
 use smtp_bridge::smtp::Mailbox;
 use zeroize::Zeroizing;
 
 use crate::Relay;
+
+/// Rebuilding a longer message takes a while: other links go on meanwhile.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// The stored answer of a change that was carried out before, so that its body need not be judged again.
 pub(crate) fn answered_before<S: RelayStore>(relay: &Relay<S>, account: Account, change: &Change) -> Option<Answer> {
@@ -24,6 +29,7 @@ pub(crate) fn answered_before<S: RelayStore>(relay: &Relay<S>, account: Account,
 /// Carries out a change without a body: an alias.
 pub(crate) async fn change<S: RelayStore>(relay: &Relay<S>, account: Account, change: Change) -> Answer {
     let effect = match &change.operation {
+        Operation::AliasOpen { local } if relay.config.is_parcel_local(local) => Err(Refusal::AliasTaken),
         Operation::AliasOpen { local } => alias_address(relay, local).map(|address| Effect::AliasOpen { address }),
         Operation::AliasClose { local } => alias_address(relay, local).map(|address| Effect::AliasClose { address }),
         Operation::Submit { .. } => Err(Refusal::Malformed),
@@ -48,8 +54,6 @@ pub(crate) async fn submission<S: RelayStore>(
     change: Change,
     body: Zeroizing<Vec<u8>>,
 ) -> Answer {
-    // Rebuilding a large message takes a while: other links go on meanwhile.
-    const INLINE_BYTES_MAX: usize = 256 * 1024;
     let judged = if body.len() <= INLINE_BYTES_MAX {
         judge(relay, account, &change.operation, &body)
     } else {
@@ -89,6 +93,56 @@ async fn execute<S: RelayStore>(relay: &Relay<S>, account: Account, change: Chan
     }
 }
 
+/// Carries out a parcel that opened whole; `Ok(false)`: its index has had its end before.
+pub(crate) async fn parcel<S: RelayStore>(
+    relay: &Arc<Relay<S>>,
+    account: Account,
+    index: u64,
+    header: Header,
+    payload: Zeroizing<Vec<u8>>,
+) -> Result<bool, StoreError> {
+    let judged = if payload.len() <= INLINE_BYTES_MAX {
+        judge_parcel(relay, account, &header, &payload)
+    } else {
+        let judging = {
+            let relay = relay.clone();
+            move || judge_parcel(&relay, account, &header, &payload)
+        };
+        let judging = relay.host.compute(judging);
+        judging.await.unwrap_or(Err(Refusal::Message))
+    };
+    let effect = judged.map_or_else(Effect::Refuse, Effect::Spool);
+    let now = coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s);
+    relay
+        .store
+        .carry_out_parcel(account, index, effect, relay.host.day(), now)
+        .await
+}
+
+fn judge_parcel<S: RelayStore>(
+    relay: &Relay<S>,
+    account: Account,
+    header: &Header,
+    payload: &[u8],
+) -> Result<Spooled, Refusal> {
+    if header.kind != Kind::Deliver {
+        return Err(Refusal::Malformed);
+    }
+    let terms = Terms::from_hop(&header.hop).map_err(|_| Refusal::Malformed)?;
+    let kilobytes = deposit::class_for(payload.len()).ok_or(Refusal::Malformed)?;
+    let (envelope, raw) = split_payload(payload).map_err(|_| Refusal::Malformed)?;
+    let list = relay.store.prices();
+    let price = list.price_of(terms.recipients, kilobytes).ok_or(Refusal::Malformed)?;
+    // A parcel may be long under way: no list is named, and only what it may cost counts.
+    if price > terms.debit_max {
+        return Err(Refusal::Price {
+            price,
+            prices: list.version,
+        });
+    }
+    judge_mail(relay, account, envelope, raw, (terms.recipients, price))
+}
+
 fn judge<S: RelayStore>(
     relay: &Relay<S>,
     account: Account,
@@ -111,13 +165,6 @@ fn judge<S: RelayStore>(
     }
     let payload = body.get(..*length as usize).ok_or(Refusal::Malformed)?;
     let (envelope, raw) = split_payload(payload).map_err(|_| Refusal::Malformed)?;
-    if envelope.recipients.is_empty()
-        || envelope.recipients.len() > RECIPIENTS_MAX
-        || envelope.recipients.len() != usize::from(*recipients)
-    {
-        return Err(Refusal::Malformed);
-    }
-
     let list = relay.store.prices();
     let price = list.price_of(*recipients, *kilobytes).ok_or(Refusal::Malformed)?;
     if list.version != *prices || price > *debit_max {
@@ -126,7 +173,23 @@ fn judge<S: RelayStore>(
             prices: list.version,
         });
     }
+    judge_mail(relay, account, envelope, raw, (*recipients, price))
+}
 
+/// What is left when the price is known: the same for all ways in.
+fn judge_mail<S: RelayStore>(
+    relay: &Relay<S>,
+    account: Account,
+    envelope: Envelope,
+    raw: &[u8],
+    (recipients, price): (u16, u64),
+) -> Result<Spooled, Refusal> {
+    if envelope.recipients.is_empty()
+        || envelope.recipients.len() > RECIPIENTS_MAX
+        || envelope.recipients.len() != usize::from(recipients)
+    {
+        return Err(Refusal::Malformed);
+    }
     let sender = relay
         .store
         .alias(&envelope.reverse_path)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smtp_bridge::names;
 
 /// Least `memory_mib`: large messages have thirteen sixteenths of it.
 pub(crate) const MEMORY_MIB_MIN: u32 = 160;
@@ -65,6 +66,9 @@ pub struct RelayConfig {
     /// Time from accept to a confirmed link, in milliseconds; up to a tenth is added at random.
     #[serde(default = "defaults::handshake_ms")]
     pub handshake_ms: u64,
+    /// What stands before the '@' of the address that parcels go to; empty: none are taken.
+    #[serde(default = "defaults::parcel_local")]
+    pub parcel_local: String,
     /// Most connections that have not confirmed a link.
     #[serde(default = "defaults::unconfirmed_max")]
     pub unconfirmed_max: usize,
@@ -167,6 +171,9 @@ mod defaults {
     pub(super) fn handshake_ms() -> u64 {
         30_000
     }
+    pub(super) fn parcel_local() -> String {
+        "parcel".to_owned()
+    }
     pub(super) fn unconfirmed_max() -> usize {
         4_096
     }
@@ -258,6 +265,7 @@ impl RelayConfig {
             delay_notice_s: defaults::delay_notice_s(),
             tick_ms: defaults::tick_ms(),
             handshake_ms: defaults::handshake_ms(),
+            parcel_local: defaults::parcel_local(),
             unconfirmed_max: defaults::unconfirmed_max(),
             mx_connections_max: defaults::mx_connections_max(),
             retention_days: defaults::retention_days(),
@@ -267,6 +275,16 @@ impl RelayConfig {
             prices: PriceConfig::default(),
             keep_used_keys: false,
         }
+    }
+
+    /// Whether parcels are taken by mail.
+    pub(crate) fn takes_parcels(&self) -> bool {
+        !self.parcel_local.is_empty()
+    }
+
+    /// Whether a local part, in any case, is that of the parcel address.
+    pub(crate) fn is_parcel_local(&self, local: &str) -> bool {
+        self.takes_parcels() && local.eq_ignore_ascii_case(&self.parcel_local)
     }
 
     /// Reads and checks a configuration file.
@@ -306,6 +324,13 @@ impl RelayConfig {
                 "domain",
                 self.domain.is_empty() || self.domain.len() > 200 || !self.domain.bytes().all(is_name),
                 "write it in lower-case ASCII letters, digits, dots and hyphens",
+            ),
+            said(
+                "parcel_local",
+                self.takes_parcels()
+                    && (!names::is_alias_local(&self.parcel_local)
+                        || ["postmaster", "abuse"].contains(&&*self.parcel_local)),
+                "write what an alias may be called, but neither postmaster nor abuse; or leave it empty for no parcels",
             ),
             at_least("tick_ms", self.tick_ms, 1),
             at_least("handshake_ms", self.handshake_ms, 1),

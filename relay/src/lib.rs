@@ -17,6 +17,7 @@ mod metrics;
 mod mx;
 pub mod operator;
 pub mod packfile;
+mod parcels;
 pub mod quickstart;
 mod seal;
 mod waiting;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use exit::SecurityError;
+pub use parcels::fuzz as fuzz_carriage;
 
 use budget::Budget;
 use config::RelayConfig;
@@ -152,7 +154,8 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
             at: socket.display().to_string(),
             error,
         })?;
-    let limits = Limits::mx(Domain::parse(&config.domain).ok_or(RelayError::Domain)?, mx::SIZE_MAX);
+    let domain = Domain::parse(&config.domain).ok_or(RelayError::Domain)?;
+    let limits = Limits::mx(domain, mx::size_announced(&config));
     let (close_door, door_closes) = watch::channel(false);
     let mut door = Door::new(limits).until(door_closes);
     let acceptor = acceptor(&config, &host).map_err(RelayError::Certificate)?;
@@ -219,6 +222,7 @@ async fn see_off<S: RelayStore>(relay: &Relay<S>) {
 /// Opens the store, whose actors run on threads of their own, as they block on the disk.
 fn open(config: &RelayConfig, host: &Host) -> Result<RelayFiles, StoreError> {
     let settings = mailbox::relay::RelayConfig {
+        parcels: config.takes_parcels(),
         keep_used_keys: config.keep_used_keys,
         ..Default::default()
     };

@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) changes: Counter,
     /// Messages taken in at the MX.
     pub(crate) received: Counter,
+    /// Parcels taken in at the MX, whosever they were.
+    pub(crate) parcels: Counter,
     /// Deliveries that the next host took.
     pub(crate) delivered: Counter,
     /// Tries put off.
@@ -43,7 +45,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Name, help and value of each, in the order they are shown.
-    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 9] {
+    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 10] {
         [
             ("links", "Links established since start", self.links.value()),
             (
@@ -61,6 +63,7 @@ impl Metrics {
                 "Messages taken in at the MX since start",
                 self.received.value(),
             ),
+            ("parcels", "Parcels taken in since start", self.parcels.value()),
             ("delivered", "Deliveries completed since start", self.delivered.value()),
             ("deferred", "Delivery tries put off since start", self.deferred.value()),
             ("failed", "Deliveries given up since start", self.failed.value()),

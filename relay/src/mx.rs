@@ -1,6 +1,7 @@
 //! Mail in: SMTP for the relay's aliases, stored as deposits.
 //!
-//! What is answered depends on the one alias alone, never on its siblings in the same account.
+//! What is answered depends on the one alias alone, never on its siblings in the same account. Mail to the parcel address
+//! is none for an alias: [`crate::parcels`] takes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,12 @@ use tokio::sync::watch;
 
 use crate::Relay;
 use crate::budget::Room;
+use crate::config::RelayConfig;
 use crate::gate::Gate;
+use crate::parcels::ParcelMail;
 use crate::seal::Sealing;
 
-/// Largest message taken, in bytes, as SIZE announces it.
+/// Largest message taken for an alias, in bytes. SIZE announces more where there are parcels.
 pub(crate) const SIZE_MAX: u64 = 60 * 1_048_576;
 /// How long messages that are coming in may take when the relay stops.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -27,6 +30,14 @@ const FIRST_ROOM: usize = 64 * 1024;
 
 // With its envelope and a MAC every 15,984 bytes it still fits the largest class.
 const _: () = assert!(SIZE_MAX + SIZE_MAX / 900 + 4_096 <= keypacks::deposit::CLASS_KILOBYTES_MAX as u64 * 1_000);
+
+/// Largest message that SIZE announces, in bytes.
+pub(crate) fn size_announced(config: &RelayConfig) -> u64 {
+    match config.takes_parcels() {
+        true => crate::parcels::SIZE_MAX.max(SIZE_MAX),
+        false => SIZE_MAX,
+    }
+}
 
 /// Room for a message of `bytes`: the body, and as much again for the moment in which it grows or is written out.
 pub(crate) const fn room_for(bytes: usize) -> usize {
@@ -74,6 +85,17 @@ struct Mx<S> {
 }
 
 impl<S: RelayStore> Mx<S> {
+    /// Whether this is where parcels go.
+    fn is_for_parcels(&self, recipient: &ForwardPath) -> bool {
+        let config = &self.relay.config;
+        match recipient {
+            ForwardPath::Postmaster => false,
+            ForwardPath::Mailbox(mailbox) => {
+                mailbox.domain().as_str() == config.domain && config.is_parcel_local(mailbox.local())
+            }
+        }
+    }
+
     /// The open alias behind a recipient.
     fn alias(&self, recipient: &ForwardPath) -> Result<Alias, Reply> {
         let address = match recipient {
@@ -97,7 +119,7 @@ fn is_reserved(address: &str) -> bool {
 }
 
 impl<S: RelayStore> smtp::Backend for Mx<S> {
-    type Message = Incoming<S>;
+    type Message = Message<S>;
 
     fn auth(&self, _user: &[u8], _password: &[u8]) -> bool {
         false
@@ -111,12 +133,25 @@ impl<S: RelayStore> smtp::Backend for Mx<S> {
         &self,
         _reverse_path: &ReversePath,
         recipient: &ForwardPath,
-        _so_far: &[ForwardPath],
+        so_far: &[ForwardPath],
     ) -> Result<(), Reply> {
+        let is_for_parcels = self.is_for_parcels(recipient);
+        if so_far.iter().any(|other| self.is_for_parcels(other) != is_for_parcels) {
+            // The one is opened, the other sealed: the client comes again for those that are left.
+            return Err(replies::TOO_MANY_RECIPIENTS);
+        }
+        if is_for_parcels {
+            return Ok(());
+        }
         self.alias(recipient).map(|_| ())
     }
 
-    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Incoming<S>, Reply> {
+    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Message<S>, Reply> {
+        if recipients.iter().any(|recipient| self.is_for_parcels(recipient)) {
+            let room = self.relay.budget.try_take(FIRST_ROOM).ok_or(replies::NO_ROOM)?;
+            let parcel = ParcelMail::new(self.relay.clone(), room);
+            return Ok(Message::Parcel(Box::new(parcel)));
+        }
         let mut mailboxes: Vec<(Account, u32)> = Vec::with_capacity(recipients.len());
         for recipient in recipients {
             let alias = self.alias(recipient)?;
@@ -125,14 +160,36 @@ impl<S: RelayStore> smtp::Backend for Mx<S> {
             }
         }
         let room = self.relay.budget.try_take(FIRST_ROOM).ok_or(replies::NO_ROOM)?;
-        Ok(Incoming {
+        Ok(Message::Mail(Incoming {
             sealing: Sealing::new(&self.relay.host, &reverse_path.to_string()),
             relay: self.relay.clone(),
             mailboxes,
             hops: LoopCounter::default(),
             room,
             bytes: 0,
-        })
+        }))
+    }
+}
+
+/// What is coming in.
+enum Message<S> {
+    Mail(Incoming<S>),
+    Parcel(Box<ParcelMail<S>>),
+}
+
+impl<S: RelayStore> smtp::Receiver for Message<S> {
+    fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
+        match self {
+            Message::Mail(mail) => mail.chunk(bytes),
+            Message::Parcel(parcel) => parcel.chunk(bytes),
+        }
+    }
+
+    async fn finish(self) -> Reply {
+        match self {
+            Message::Mail(mail) => mail.finish().await,
+            Message::Parcel(parcel) => parcel.finish().await,
+        }
     }
 }
 
@@ -146,9 +203,12 @@ struct Incoming<S> {
     bytes: usize,
 }
 
-impl<S: RelayStore> smtp::Receiver for Incoming<S> {
+impl<S: RelayStore> Incoming<S> {
     fn chunk(&mut self, bytes: &[u8]) -> Result<(), Reply> {
         self.bytes += bytes.len();
+        if self.bytes as u64 > SIZE_MAX {
+            return Err(replies::TOO_BIG);
+        }
         if !self.relay.budget.grow(&mut self.room, room_for(self.bytes)) {
             return Err(replies::NO_ROOM);
         }

@@ -31,6 +31,7 @@ ORDER = [
     "mail_programs",
     "thunderbird",
     "money",
+    "parcels",
     "people",
     "media",
     "operators",

@@ -41,10 +41,12 @@ parsers! {
     cells: "cell", "keypacks/src/cell.rs", keypacks::cell::fuzz;
     handshakes: "link", "keypacks/src/link.rs", keypacks::link::fuzz;
     deposits: "deposit", "keypacks/src/deposit.rs", keypacks::deposit::fuzz;
+    parcels: "parcel", "keypacks/src/parcel.rs", keypacks::parcel::fuzz;
     packs: "pack", "keypacks/src/pack.rs", keypacks::pack::fuzz;
     pads: "pad", "keypacks/src/pad.rs", keypacks::pad::fuzz;
     rotations: "rotation", "keypacks/src/rotation.rs", keypacks::rotation::fuzz;
     logs: "log", "mailbox/src/log/record.rs", mailbox::log::fuzz;
+    receipts: "receipt", "mailbox/src/parcel.rs", mailbox::parcel::fuzz;
     requests: "request", "mailbox/src/request.rs", mailbox::request::fuzz;
     message_ids: "message-id", "mailbox/src/holder/mod.rs", mailbox::holder::fuzz;
     smtp_sessions: "smtp", "smtp-bridge/src/smtp/mod.rs", smtp_bridge::smtp::fuzz;
@@ -59,6 +61,7 @@ parsers! {
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
     letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;
     programs: "elf", "smtp-bridge/src/cli/keypack/elf.rs", smtp_bridge::cli::fuzz_elf;
+    mails_with_parcels: "carriage", "relay/src/parcels/carriage.rs", relay::fuzz_carriage;
     commands_of_a_bridge: "control-bridge", "", json_as::<smtp_bridge::bridge::commands::Command>;
     commands_of_a_relay: "control-relay", "", json_as::<relay::operator::Command>;
     settings: "settings", "", toml_as::<smtp_bridge::cli::Settings>;
