@@ -135,7 +135,8 @@ fn copy_all(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> {
     Ok(disk.sync_dir(to)?)
 }
 
-/// Overwrites header, slots and slab, in this order, then removes every file but the lock.
+/// Overwrites header, slots and slab, in this order, then what lies beside the store, and removes every file but the lock. Rows
+/// and bodies are not overwritten: their keys were.
 fn erase(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
     for name in [HEADER_NAME, SHUT, "header.new", "slots", "slab", "used-keys"] {
         match disk.open(&folder.join(name), false) {
@@ -145,10 +146,14 @@ fn erase(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
         }
     }
     for path in disk.list(folder)? {
-        let name = path.file_name().and_then(|name| name.to_str());
-        if name != Some("lock") && name != Some(MOVE) {
-            disk.remove(&path)?;
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if matches!(name, "lock" | MOVE) {
+            continue;
         }
+        if name != "index.redb" && !name.starts_with("segment-") {
+            overwrite(&*disk.open(&path, false)?)?;
+        }
+        disk.remove(&path)?;
     }
     disk.sync_dir(folder)?;
     // Last, since a move that is cut off within the removal is told by it.
