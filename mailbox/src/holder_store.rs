@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use keypacks::chain::{BoxStep, LinkStep};
+use keypacks::chain::{BoxStep, LinkChain, LinkStep};
 use keypacks::deposit::Dek;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, pack::Identifier};
@@ -290,6 +290,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
 
     /// Makes `h = index` durable: the only way to a proof. Refuses an index below `h`.
     fn reserve_link(&self, index: u64) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
+
+    /// A copy of the link chain at its base, to look for the relay's position with.
+    fn link_ahead(&self) -> LinkChain;
+
+    /// As [`Self::reserve_link`], for a restored copy that is any number of links behind: what lies below `index` is lost.
+    fn resume_link(&self, index: u64) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
 
     /// Records that the link of `index` was answered; older chain states are erased within a second.
     fn link_answered(&self, index: u64, token: [u8; 16]) -> impl Future<Output = Result<(), StoreError>> + Send;

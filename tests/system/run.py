@@ -40,6 +40,7 @@ ORDER = [
     "bad_input",
     "wire",
     "rotation",
+    "restored",
     "crash",
     "power_cuts",
     "bad_disk",

@@ -91,6 +91,11 @@ impl Hold {
             .compare_exchange(CANCELLED, UNTOUCHED, Ordering::SeqCst, Ordering::SeqCst);
     }
 
+    /// Neither was it sent by this process, nor is it being cancelled.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == UNTOUCHED
+    }
+
     pub(super) fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::SeqCst) == CANCELLED
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keypacks::Secret;
-use keypacks::chain::{BoxStep, LinkStep};
+use keypacks::chain::{BoxStep, LinkChain, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use keypacks::rotation::Policy;
 use ledger::PriceList;
@@ -231,6 +231,15 @@ impl HolderStore for HolderFiles {
 
     async fn reserve_link(&self, index: u64) -> Result<Reserved, StoreError> {
         self.run(move |stage, write| stage.reserve_link(write, index)).await?;
+        Ok(Reserved { index })
+    }
+
+    fn link_ahead(&self) -> LinkChain {
+        self.books().link.duplicate()
+    }
+
+    async fn resume_link(&self, index: u64) -> Result<Reserved, StoreError> {
+        self.run(move |stage, write| stage.resume_link(write, index)).await?;
         Ok(Reserved { index })
     }
 

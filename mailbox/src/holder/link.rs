@@ -1,7 +1,7 @@
 //! Positions of the link chain (`docs/PROTOCOL.md` section 8).
 
 use crate::index::Write;
-use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep};
+use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep, STEPS_MAX};
 
 use super::books::Books;
 use super::stage::HolderStage;
@@ -23,6 +23,19 @@ impl HolderStage {
         if !may_try(&self.books.state.link, index) {
             return Err(StoreError::Invalid);
         }
+        self.hold(write, index)
+    }
+
+    /// The same for any index that is left: the relay answered it, so those below the look-ahead before it are burned.
+    pub(super) fn resume_link(&mut self, write: &Write<'_>, index: u64) -> Result<(), StoreError> {
+        let link = &self.books.state.link;
+        if !(link.base..link.keys).contains(&index) || index - link.base > STEPS_MAX {
+            return Err(StoreError::Invalid);
+        }
+        self.hold(write, index)
+    }
+
+    fn hold(&mut self, write: &Write<'_>, index: u64) -> Result<(), StoreError> {
         self.books.state.link.held = Some(index);
         self.move_base(write, index)
     }

@@ -109,7 +109,8 @@ impl HolderStage {
         self.insert_row(write, entry, &key)
     }
 
-    /// Numbers stay above what the relay has answered: a restored copy of this store does not use one again.
+    /// Numbers stay above what the relay has answered: a restored copy of this store does not use one again. Mail that it
+    /// took in under such a number before it knew, and never sent, gets another.
     pub(super) fn raise_seq(&mut self, write: &Write<'_>, highest: u64) -> Result<(), StoreError> {
         // No account gets near: a relay that says so lies, and would leave no numbers to go on with.
         const SEQ_MAX: u64 = u64::MAX >> 1;
@@ -120,6 +121,24 @@ impl HolderStage {
         let state = &mut self.books.state;
         state.next_seq = state.next_seq.max(next);
         state.answered_seq = state.answered_seq.max(highest);
+        let is_taken = |row: &Row| {
+            let change = &row.entry.change;
+            change.seq <= highest && matches!(change.operation, Operation::Submit { .. }) && row.hold.is_untouched()
+        };
+        let taken: Vec<(u64, Arc<Row>)> = self
+            .books
+            .queued()
+            .filter(|(_, row)| is_taken(row))
+            .map(|(number, row)| (number, Arc::clone(row)))
+            .collect();
+        for (number, row) in taken {
+            let entry = OutboxEntry {
+                change: self.number(row.entry.change.operation.clone()),
+                ..row.entry.clone()
+            };
+            let key = self.shelf.key(row.record)?;
+            self.put_row(write, number, entry, &key)?;
+        }
         self.put_state(write)
     }
 

@@ -70,6 +70,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     if burned.token_mismatch {
         linked.flags |= Linked::TOKEN_MISMATCH;
         relay.metrics.token_mismatches.count();
+        tracing::warn!("a pack showed a link token of somebody else: it is in use twice, or one end was restored");
     }
     if burned.rolled_back {
         linked.flags |= Linked::ROLLED_BACK;

@@ -96,6 +96,8 @@ pub enum Command {
         /// Its index.
         index: u64,
     },
+    /// Looks for the relay's position, with a data folder that was restored from a copy.
+    Resume,
     /// Asks the relay for news now.
     Refresh,
     /// Ends the process cleanly.
@@ -166,6 +168,7 @@ impl<S: HolderStore> Bridge<S> {
                 });
                 Ok(json!({ "parcel": text }))
             }
+            Command::Resume => self.resume().await,
             Command::Refresh => {
                 self.holder.refresh();
                 Ok(json!({}))
@@ -206,6 +209,18 @@ impl<S: HolderStore> Bridge<S> {
             "warnings": self.warnings(),
             "disk": self.caveat,
         }))
+    }
+
+    /// Looks for the relay's position, and waits a while for the link.
+    async fn resume(&self) -> Result<Value, String> {
+        if self.holder.state() == LinkState::Linked {
+            return Err("the link stands: there is nothing to look for".to_owned());
+        }
+        let mut changes = self.holder.changes();
+        self.holder.resume();
+        let linked = changes.wait_for(|state| *state == LinkState::Linked);
+        let is_linked = matches!(tokio::time::timeout(ANSWER_WAIT_MAX, linked).await, Ok(Ok(_)));
+        Ok(json!({ "linked": is_linked, "keys": self.store.value().keys }))
     }
 
     async fn statement(&self) -> Result<Value, String> {

@@ -137,6 +137,16 @@ pub(super) async fn settings(args: &BesideArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Has a restored bridge look for the relay's position.
+pub(super) async fn resume(args: &BesideArgs) -> Result<(), Failure> {
+    let answer = ask(args, Command::Resume).await?;
+    show(args, &answer, |answer| match answer["linked"].as_bool() {
+        Some(true) => "the relay is found again, and the bridge is linked".to_owned(),
+        _ => "not found yet: the bridge goes on looking; see 'postern status'".to_owned(),
+    });
+    Ok(())
+}
+
 pub(super) async fn page(args: &BesideArgs) -> Result<(), Failure> {
     let answer = ask(args, Command::Page).await?;
     show(args, &answer, |answer| {

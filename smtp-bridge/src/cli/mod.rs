@@ -56,6 +56,8 @@ enum Command {
     Status(BesideArgs),
     /// Show what the relay credited and debited, by day and kind of service.
     Statement(BesideArgs),
+    /// Find the relay again with a data folder that was restored from an old copy.
+    Resume(BesideArgs),
     /// Show the settings to enter in a mail program, password included.
     Settings(BesideArgs),
     /// Show the address of the local page: value, keys, aliases and outbox in a browser.
@@ -251,6 +253,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Bridge(args) => run_bridge(args).await,
         Command::Status(args) => beside::status(&args).await,
         Command::Statement(args) => beside::statement(&args).await,
+        Command::Resume(args) => beside::resume(&args).await,
         Command::Settings(args) => beside::settings(&args).await,
         Command::Page(args) => beside::page(&args).await,
         Command::Setup(args) => setup::setup(&args).await,

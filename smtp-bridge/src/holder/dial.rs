@@ -2,10 +2,11 @@
 
 use keypacks::CELL;
 use keypacks::cell::Kind;
-use keypacks::chain::LINK_LOOK_AHEAD;
+use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep};
 use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked, Rekey};
 use mailbox::{HolderStore, StoreError};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::task::JoinSet;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{HolderConfig, next_keys};
@@ -45,6 +46,9 @@ pub(super) enum DialError {
     Store(#[from] StoreError),
 }
 
+/// Most connections by which a restored copy looks for the relay's position at one time.
+const PROBES_MAX: usize = 16;
+
 /// Tries `base` to `base + 3` in turn, each with a fresh cell 1, until one is answered.
 pub(super) async fn link<S: HolderStore>(
     host: &Host,
@@ -64,6 +68,44 @@ pub(super) async fn link<S: HolderStore>(
     Err(DialError::Silent)
 }
 
+/// Looks for the relay's position with a restored copy, however many links it is behind: one index of each look-ahead is
+/// tried, since the relay answers those of one. Several at a time: what it does not answer it keeps open for long.
+pub(super) async fn resume<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+) -> Result<Established, DialError> {
+    let keys = store.link_position().keys;
+    let mut chain = store.link_ahead();
+    if chain.index() >= keys {
+        return Err(DialError::KeysUsedUp);
+    }
+    let mut last = DialError::Silent;
+    while chain.index() < keys {
+        let mut probes = JoinSet::new();
+        while probes.len() < PROBES_MAX && chain.index() < keys {
+            let index = chain.index().saturating_add(LINK_LOOK_AHEAD - 1).min(keys - 1);
+            if chain.forward_to(index).is_err() {
+                return Err(DialError::Silent);
+            }
+            let step = chain.advance();
+            let (host, store, config) = (host.clone(), store.clone(), config.clone());
+            probes.spawn(async move { answer(&host, &store, &config, step).await });
+        }
+        while let Some(probe) = probes.join_next().await {
+            match probe {
+                Ok(Ok(reached)) => return finish(host, store, config, reached, true).await,
+                Ok(Err(error @ DialError::Unreachable(_))) => last = error,
+                _ => {}
+            }
+        }
+        if matches!(last, DialError::Unreachable(_)) {
+            return Err(last);
+        }
+    }
+    Err(last)
+}
+
 async fn attempt<S: HolderStore>(
     host: &Host,
     store: &S,
@@ -73,6 +115,25 @@ async fn attempt<S: HolderStore>(
     let Some(step) = store.link_step(index) else {
         return Err(DialError::Silent);
     };
+    let reached = answer(host, store, config, step).await?;
+    finish(host, store, config, reached, false).await
+}
+
+/// A connection on which cell 2 has opened.
+struct Reached {
+    index: u64,
+    answered: link::Answered,
+    stream: BoxStream,
+}
+
+/// Cells 1 and 2: nothing is spent by them.
+async fn answer<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    step: LinkStep,
+) -> Result<Reached, DialError> {
+    let index = step.index;
     let facts = store.facts();
     let target = config.relay_via.as_deref().unwrap_or(&facts.relay_address);
     let dialled = tokio::time::timeout(config.flight_timeout, dial(host, store, config, target)).await;
@@ -97,15 +158,38 @@ async fn attempt<S: HolderStore>(
     .map_err(|_| DialError::Silent)?;
     let answered = dialling.answer(&mut cell2).map_err(|_| DialError::Silent)?;
     cell2.zeroize();
+    Ok(Reached {
+        index,
+        answered,
+        stream,
+    })
+}
 
+/// Judges the relay's position and makes the link. A copy that `is_resuming` takes any position at or above its own.
+async fn finish<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    reached: Reached,
+    is_resuming: bool,
+) -> Result<Established, DialError> {
+    let Reached {
+        index,
+        answered,
+        stream,
+    } = reached;
     let position = store.link_position();
     match link::floor_verdict(position.answered, position.held, answered.floor()) {
         FloorVerdict::Accept => {}
+        FloorVerdict::DoesNotOpen if is_resuming && answered.floor() <= index => {}
         FloorVerdict::DoesNotOpen => return Err(DialError::Silent),
         FloorVerdict::RolledBack => return Err(DialError::RolledBack),
     }
 
-    let proof = store.reserve_link(index).await?;
+    let proof = match is_resuming {
+        true => store.resume_link(index).await?,
+        false => store.reserve_link(index).await?,
+    };
     let confirm = Confirm {
         token: store.link_token(),
         answered: store.acknowledged(),

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use ledger::Services;
 use mailbox::HolderStore;
+use mailbox::holder_store::{Flags, FolderId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::message::Address;
+use crate::message::{Address, Notice};
 use crate::net::{Host, stopped};
 
 /// How the holder's end behaves.
@@ -74,6 +75,7 @@ pub struct HolderHandle {
     state: watch::Receiver<LinkState>,
     refresh: watch::Sender<u64>,
     statements: mpsc::Sender<Statement>,
+    resume: watch::Sender<bool>,
 }
 
 /// Where a statement goes that was asked for.
@@ -88,6 +90,11 @@ impl HolderHandle {
     /// Asks for news now instead of at the next tick.
     pub fn refresh(&self) {
         self.refresh.send_modify(|count| *count += 1);
+    }
+
+    /// Looks for the relay's position from now on until there is a link: for a copy that was restored.
+    pub fn resume(&self) {
+        self.resume.send_replace(true);
     }
 
     /// Asks the relay for all that was credited and debited, by day and kind. `None`: there is no link, or it ended.
@@ -124,6 +131,8 @@ const STATEMENTS_MAX: usize = 4;
 struct Wishes {
     refreshed: watch::Receiver<u64>,
     asked: mpsc::Receiver<Statement>,
+    /// Whether the relay's position is to be looked for.
+    resume: watch::Sender<bool>,
 }
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
@@ -140,8 +149,13 @@ pub fn new<S: HolderStore>(
         state,
         refresh,
         statements,
+        resume: watch::Sender::new(false),
     };
-    let wishes = Wishes { refreshed, asked };
+    let wishes = Wishes {
+        refreshed,
+        asked,
+        resume: handle.resume.clone(),
+    };
     (handle, run(host, store, config, state_sender, wishes, stop))
 }
 
@@ -156,12 +170,14 @@ async fn run<S: HolderStore>(
     let mut backoff = BACKOFF_MIN;
     let mut unanswered = Unanswered::default();
     let mut short = ShortLinks::default();
+    let mut resume = wishes.resume.subscribe();
+    let mut told = None;
     while !*stop.borrow() {
         state.send_replace(LinkState::Connecting);
         let attempt = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            attempt = dial::link(&host, &store, &config) => attempt,
+            attempt = attempt(&host, &store, &config, &mut resume) => attempt,
         };
         let wait = match attempt {
             Ok(link) => {
@@ -172,7 +188,14 @@ async fn run<S: HolderStore>(
                     tracing::error!(
                         "the relay saw another user of this pack: a copy of it is in use, or it was restored"
                     );
+                    let today = host.clock.unix_seconds() / 86_400;
+                    // Two that fight for the link show it with every one.
+                    if told.replace(today) != Some(today) {
+                        tell_second_holder(&host, &store, &config).await;
+                    }
                 }
+                wishes.resume.send_replace(false);
+                resume.mark_unchanged();
                 state.send_replace(LinkState::Linked);
                 unanswered = Unanswered::default();
                 backoff = BACKOFF_MIN;
@@ -207,8 +230,37 @@ async fn run<S: HolderStore>(
                 biased;
                 () = stopped(&mut stop) => return,
                 () = tokio::time::sleep(wait) => {}
+                _ = resume.changed() => {}
             }
         }
+    }
+}
+
+/// Makes a link, by looking for the relay's position if that is wished.
+async fn attempt<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    resume: &mut watch::Receiver<bool>,
+) -> Result<dial::Established, dial::DialError> {
+    if *resume.borrow_and_update() {
+        tracing::info!("looking for the relay's position");
+        dial::resume(host, store, config).await
+    } else {
+        dial::link(host, store, config).await
+    }
+}
+
+/// A message in INBOX. Not told is no harm: the log says it too.
+async fn tell_second_holder<S: HolderStore>(host: &Host, store: &S, config: &HolderConfig) {
+    let notice = courier::compose(host, config, &Notice::SecondHolder);
+    let summary = crate::imap::summary(&notice);
+    let now = host.clock.unix_seconds();
+    let told = store
+        .append(FolderId::INBOX, notice, summary, Flags::default(), now)
+        .await;
+    if told.is_err() {
+        tracing::warn!("a notice could not be stored");
     }
 }
 

@@ -364,3 +364,63 @@ pub fn turned(
     let index = rotate.index;
     Ok((Turned { index, sealer }, opener))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        text.parse().expect("a policy")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_takes_nothing_but_close_under_a_key_that_is_full_or_late() {
+        let mut key = KeyInUse::new(&policy("bytes=65536,time=10"));
+        for _ in 0..4 {
+            key.opened(Kind::Request).expect("within the limit");
+        }
+        assert!(matches!(key.opened(Kind::Pad), Err(LinkError::Broken)));
+        key.opened(Kind::Close).expect("a goodbye");
+        key.renew();
+        tokio::time::advance(Duration::from_secs(10) + LATE_MAX).await;
+        key.opened(Kind::Request).expect("in time");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(matches!(key.opened(Kind::Request), Err(LinkError::Broken)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_holds_an_answer_back_at_its_limit_and_gives_up_when_it_is_late() {
+        let (mut answering, _turns) = Answering::new(&policy("bytes=65536,interval=10"));
+        for _ in 0..4 {
+            assert!(!answering.must_wait().expect("in time"));
+            answering.sealed();
+        }
+        assert!(answering.must_wait().expect("in time"));
+        answering.turned();
+        assert!(!answering.must_wait().expect("in time"));
+        tokio::time::advance(Duration::from_secs(11) + LATE_MAX).await;
+        assert!(matches!(answering.must_wait(), Err(LinkError::Timeout)));
+    }
+
+    /// Never asked: the positions of a test need no store.
+    struct NoPositions;
+
+    impl Answered for NoPositions {
+        fn answered(&mut self, _index: u64) -> Promise<'static, Result<(), LinkError>> {
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_holder_takes_no_answer_beyond_the_limit_and_no_consent_it_did_not_ask_for() {
+        let mut awaiting = Awaiting::new(Tally::new(&policy("bytes=65536")), NoPositions);
+        // LINKED is the first of four.
+        for _ in 0..3 {
+            awaiting.opened(Kind::Answer, true).expect("within the limit");
+        }
+        assert!(matches!(awaiting.opened(Kind::Data, true), Err(LinkError::Broken)));
+        awaiting.opened(Kind::New, true).expect("carries nothing");
+        let turned = awaiting.turn(&0_u64.to_le_bytes()).await;
+        assert!(matches!(turned, Err(LinkError::Broken)));
+    }
+}

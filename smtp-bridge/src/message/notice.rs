@@ -64,6 +64,8 @@ pub enum Notice<'a> {
     Expired,
     /// A message to the user arrived damaged.
     Damaged,
+    /// The relay saw another user of the pack.
+    SecondHolder,
     /// Something was let through that its sender may not expect.
     Warned(Warning),
     /// The relay refused a message for good.
@@ -87,6 +89,7 @@ impl Notice<'_> {
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
             Notice::Expired => "A message to you has expired".into(),
             Notice::Damaged => "A message to you is damaged".into(),
+            Notice::SecondHolder => "Your keypack is in use elsewhere, or was restored".into(),
             Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
             Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
             Notice::Warned(Warning::SignaturePassed) => "A signature was sent, and names its signer".into(),
@@ -130,6 +133,7 @@ impl Notice<'_> {
             ),
             Notice::Expired => "The relay keeps mail for a limited time. A message to you was not collected\nwithin it and is gone.\n".into(),
             Notice::Damaged => "A message to you does not open: what the relay served is not what it had\nsealed. Its key is kept, in case the relay's operator can put it right.\n".into(),
+            Notice::SecondHolder => "The relay saw another user of your keypack since this bridge was last linked. If you\nrestored this bridge from a copy, or run it in one place after another, that was you\nand there is nothing to do. If not, somebody else holds your pack: whoever does can\nread what comes from now on and spend its value. Ask the relay's operator for another pack.\n".into(),
             Notice::Warned(warning) => warned(*warning).into(),
             Notice::Refused { subject, reason } => {
                 format!("The relay did not take this message, and nothing was charged:\n\n    {subject}\n\n{reason}\n")

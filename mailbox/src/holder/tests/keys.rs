@@ -36,6 +36,25 @@ fn a_link_index_is_reserved_within_the_look_ahead_and_never_below_the_last() {
 }
 
 #[test]
+fn a_restored_copy_goes_on_at_any_index_that_is_left_and_never_back() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let keys = store.link_position().keys;
+        assert_eq!(store.resume_link(keys).await.err(), Some(StoreError::Invalid));
+        let far = keys - 3;
+        let proof = store.resume_link(far).await.expect("a key is left");
+        assert_eq!((proof.persisted_index(), store.link_position().base), (far, far));
+        assert_eq!(store.resume_link(far - 1).await.err(), Some(StoreError::Invalid));
+        assert!(store.link_step(far - 1).is_none() && store.link_ahead().index() == far);
+        store.link_answered(far, [1; 16]).await.expect("reserved");
+        running.stop().await;
+        assert_eq!(slot_copies(&disk), vec![(far + 1, 0); 2]);
+    });
+}
+
+#[test]
 fn the_last_link_key_is_the_last() {
     let disk = made(1);
     block_on(async {

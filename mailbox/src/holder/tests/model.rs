@@ -225,6 +225,12 @@ impl Model {
                 let highest = self.answered_seq + u64::from(*above);
                 self.next_seq = self.next_seq.max(highest + 1);
                 self.answered_seq = self.answered_seq.max(highest);
+                for row in self.rows.values_mut() {
+                    if row.state == OutboxState::Queued && row.is_mail && !row.sent && row.seq <= highest {
+                        row.seq = self.next_seq;
+                        self.next_seq += 1;
+                    }
+                }
                 Ok(Reply::Nothing)
             }
             Step::Send(which) => {

@@ -51,6 +51,27 @@ fn mail_waits_in_the_outbox_until_its_answer_and_its_text_is_gone_after() {
 }
 
 #[test]
+fn mail_that_a_restored_copy_took_in_and_never_sent_gets_a_number_of_its_own() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let sent = store.enqueue(order("a", 10)).await.expect("room");
+        assert!(store.outbox_body(sent).is_ok_and(|body| body.is_some()));
+        let unsent = store.enqueue(order("b", 10)).await.expect("room");
+        let before = store.outbox().expect("readable");
+        store.raise_seq(41).await.expect("raised");
+        let after = store.outbox().expect("readable");
+        let numbers: Vec<(u64, u64)> = after.iter().map(|row| (row.row, row.change.seq)).collect();
+        assert_eq!(numbers, [(sent, 1), (unsent, 42)]);
+        assert!(after[0].change.id == before[0].change.id && after[1].change.id != before[1].change.id);
+        store.raise_seq(41).await.expect("nothing to do");
+        assert_eq!(store.outbox().expect("readable")[1].change.seq, 42);
+        running.stop().await;
+    });
+}
+
+#[test]
 fn mail_that_lacks_value_is_held_and_goes_under_a_new_number_when_value_comes() {
     let disk = made(1);
     block_on(async {

@@ -184,7 +184,11 @@ async fn work_with(
     tokio::spawn(relay(stream, link, answer));
     let config = config();
     let (_refresh, refreshed) = watch::channel(0);
-    let mut wishes = Wishes { refreshed, asked };
+    let mut wishes = Wishes {
+        refreshed,
+        asked,
+        resume: watch::Sender::new(false),
+    };
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
     let work = work(&host, &store, &config, established, &mut wishes, stop);
