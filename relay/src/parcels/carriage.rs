@@ -62,13 +62,16 @@ impl Carriage {
 
     /// Takes the next octets.
     pub(super) fn feed(&mut self, octets: &[u8], take: &mut impl FnMut(Found<'_>)) -> Result<(), Malformed> {
-        for piece in octets.split_inclusive(|octet| *octet == b'\n') {
-            for piece in piece.chunks(LINE_MAX) {
-                self.line.extend_from_slice(piece);
+        for mut piece in octets.split_inclusive(|octet| *octet == b'\n') {
+            while !piece.is_empty() {
+                // Where a long line is cut depends on it alone, not on how it came in.
+                let (now, later) = piece.split_at(piece.len().min(LINE_MAX - self.line.len()));
+                self.line.extend_from_slice(now);
+                piece = later;
                 if self.line.ends_with(b"\n") {
                     self.take_line(take)?;
                     self.is_begin = true;
-                } else if self.line.len() >= LINE_MAX {
+                } else if self.line.len() == LINE_MAX {
                     // A line end is not cut in two.
                     let kept = usize::from(self.line.ends_with(b"\r"));
                     let rest = self.line.split_off(self.line.len() - kept);
@@ -375,6 +378,19 @@ mod tests {
         let nested = String::from_utf8(nested).expect("ASCII").replace("b-1", "inner");
         let mail = in_multipart(&[b"\r\ntext\r\n", nested.as_bytes(), signature]);
         assert_eq!(read(&mail, 11), Ok((vec![b"x".to_vec()], &b""[..])));
+    }
+
+    #[test]
+    fn long_lines_are_cut_alike_however_they_come_in() {
+        let line = vec![b'='; 3 * LINE_MAX];
+        for encoding in ["quoted-printable", "base64", "8bit"] {
+            let mail = part("application/octet-stream", encoding, &line);
+            let whole = read(&mail, mail.len());
+            assert!(
+                whole.is_ok() && (1..40).all(|step| read(&mail, step) == whole),
+                "{encoding}"
+            );
+        }
     }
 
     #[test]
