@@ -330,6 +330,10 @@ fn pack_vectors() -> Value {
             seconds: Some(600),
             interval: Some(86_400),
         },
+        pad: Some(Made {
+            name: pattern(0x66),
+            layout: pad_layout(),
+        }),
     };
     let block = issue.seal(&file_key, pattern(0x55)).expect("short names");
     let costs = [
@@ -368,7 +372,9 @@ fn pack_vectors() -> Value {
             "file_key": hex(file_key.expose()), "nonce": hex(&pattern::<24>(0x55)),
             "identifier": hex(&issue.identifier.0), "relay_public": hex(&issue.relay_public), "link_keys": issue.link_keys,
             "root": hex(issue.root.expose()), "day": issue.day, "relay_address": issue.relay_address,
-            "relay_domain": issue.relay_domain, "aliases": issue.aliases, "rotation": hex(&issue.rotation.encode()), "block": long(&block[..]),
+            "relay_domain": issue.relay_domain, "aliases": issue.aliases,
+            "pad": issue.pad.map(|pad| json!([hex(&pad.name), pad.layout.region(), pad.layout.records()])),
+            "rotation": hex(&issue.rotation.encode()), "block": long(&block[..]),
         },
         "identifiers": identifiers,
     })

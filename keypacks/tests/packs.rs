@@ -23,6 +23,7 @@ fn issue() -> Issue {
         relay_domain: "relay.example".into(),
         aliases: vec!["heron@relay.example".into(); ALIASES_MAX],
         rotation: Default::default(),
+        pad: None,
     }
 }
 
@@ -90,6 +91,7 @@ fn what_does_not_fit_is_refused_when_it_is_issued() {
     assert!(too_long.seal(&file_key(), [7; 24]).is_err());
     let too_many = Issue {
         aliases: vec![String::new(); ALIASES_MAX + 1],
+        pad: None,
         ..issue()
     };
     assert!(too_many.seal(&file_key(), [7; 24]).is_err());

@@ -162,5 +162,6 @@ fn issue() -> Issue {
         relay_domain: "relay.test".to_owned(),
         aliases: vec!["first@relay.test".to_owned()],
         rotation: Default::default(),
+        pad: None,
     }
 }

@@ -13,6 +13,7 @@ use ledger::PriceList;
 use zeroize::Zeroizing;
 
 use crate::StoreError;
+use crate::pad::PadFile;
 use crate::parcel::Receipt;
 use crate::request::{Answer, Change, Refusal};
 
@@ -303,6 +304,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// UTC second of the pack's first use, which is `now` if there was none: what its intervals count from. `NoRow`: the
     /// pack's policy knows no time.
     fn first_use(&self, now: u64) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// The pad that all links are under, if the pack has one.
+    fn pad(&self) -> Option<Arc<PadFile>>;
+
+    /// Records that a link under the pad was answered and burned link index `index`. The pad itself keeps its own place.
+    fn pad_linked(&self, index: u64, token: [u8; 16]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Takes a message into the outbox and gives it the next change number. Returns its row.
     /// `Busy`: as many rows as may be are kept; `Invalid`: the order contradicts itself.

@@ -24,6 +24,7 @@ pub(crate) mod keeper;
 pub mod keyfile;
 pub mod log;
 pub(crate) mod overlay;
+pub mod pad;
 pub mod parcel;
 pub mod relay;
 pub mod relay_store;

@@ -7,13 +7,14 @@
 //! index.redb                rows (relay/rows.rs) that the index took over from the log, sealed
 //! slots                     chain states of the accounts
 //! epochs                    epoch keys of the spool
+//! pads/NAME                 one-time pads of accounts, which keep their own place
 //! slab                      records that the spool's row keys are made from
 //! ```
 //!
 //! Reads go to the index and to what is live in memory; everything that writes goes through group commit ([`crate::commit`]).
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -31,7 +32,7 @@ use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
-    ParcelHit, QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
+    PadHit, ParcelHit, QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
 
@@ -45,6 +46,7 @@ mod deposits;
 mod epochs;
 mod live;
 mod load;
+mod pads;
 mod parcels;
 mod rows;
 mod spool;
@@ -59,6 +61,7 @@ pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
 use changes::Execution;
 use deposits::{Deposit, Quota};
 use live::Live;
+use pads::Pads;
 use parcels::Arrival;
 use spool::Ending;
 use stage::RelayStage;
@@ -105,6 +108,8 @@ struct Shared {
     base: Arc<Base>,
     config: RelayConfig,
     live: RwLock<Live>,
+    pads: RwLock<Pads>,
+    folder: PathBuf,
     deposit_bell: watch::Sender<u64>,
     spool_bell: watch::Sender<u64>,
     /// Day and retention of the last daily upkeep.
@@ -118,6 +123,14 @@ impl Shared {
 
     fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pads(&self) -> RwLockReadGuard<'_, Pads> {
+        self.pads.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pads_mut(&self) -> RwLockWriteGuard<'_, Pads> {
+        self.pads.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn aged_day(&self) -> MutexGuard<'_, Option<(u32, u32)>> {
@@ -165,6 +178,22 @@ impl RelayFiles {
 impl RelayStore for RelayFiles {
     async fn issue(&self, order: IssueOrder) -> Result<Issued, StoreError> {
         self.committer.run(move |stage, write| stage.issue(write, &order)).await
+    }
+
+    async fn issue_on_pad(&self, order: IssueOrder, pad: [u8; 16]) -> Result<Issued, StoreError> {
+        self.issue_pad(order, pad).await
+    }
+
+    fn find_pad(&self, tag: &Tag) -> Option<PadHit> {
+        self.find_pad_hit(tag)
+    }
+
+    fn renew_pad(&self, account: Account) {
+        self.renew_tags(account);
+    }
+
+    fn pads(&self) -> (u64, u64) {
+        self.pad_totals()
     }
 
     async fn top_up(

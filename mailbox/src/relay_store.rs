@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::rotation::Policy;
@@ -14,6 +15,7 @@ use ledger::PriceList;
 
 use crate::StoreError;
 use crate::backup::Copied;
+use crate::pad::PadFile;
 use crate::request::{Answer, Change, Collected};
 
 /// Row number of an account; never leaves the relay.
@@ -60,6 +62,18 @@ pub struct ParcelHit {
     pub account: Account,
     /// Its key, computed ahead in memory; nothing is burned by looking.
     pub step: BoxStep,
+}
+
+/// A live tag of a pad that was found.
+pub struct PadHit {
+    /// The account.
+    pub account: Account,
+    /// The up record.
+    pub record: u64,
+    /// The account's lowest live link index, which the link will burn: pads are paid for by the link as keys are.
+    pub floor: u64,
+    /// The pad.
+    pub pad: Arc<PadFile>,
 }
 
 /// The commit of cell 3.
@@ -315,6 +329,20 @@ pub struct Upkeep {
 pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Issues a pack: account, chains, first value.
     fn issue(&self, order: IssueOrder) -> impl Future<Output = Result<Issued, StoreError>> + Send;
+
+    /// Issues a pack whose links are under the pad of this name, which lies in [`crate::pad::path`] already. `Invalid`: the
+    /// pad is another account's.
+    fn issue_on_pad(&self, order: IssueOrder, pad: [u8; 16])
+    -> impl Future<Output = Result<Issued, StoreError>> + Send;
+
+    /// Finds a live tag of a pad in memory. `None` too: the account's link keys are used up.
+    fn find_pad(&self, tag: &Tag) -> Option<PadHit>;
+
+    /// Brings the live tags up to an account's pad, after a first cell was answered or confirmed.
+    fn renew_pad(&self, account: Account);
+
+    /// How many pads are open, and how many bytes of them are left, both ways together.
+    fn pads(&self) -> (u64, u64);
 
     /// Credits an account, once per `id`. Returns the new balance, or `None` if there is no such account.
     fn top_up(

@@ -59,6 +59,13 @@ pub enum Request {
         /// Number of the first posting wanted: 0, or `next` of the answer before.
         from: u64,
     },
+    /// More of the up region of a pad, for what this link still has to send.
+    Lease {
+        /// Records.
+        records: u64,
+        /// Body bytes.
+        bytes: u64,
+    },
 }
 
 /// A change of state, numbered, retried under any later link by the same number.
@@ -175,6 +182,13 @@ pub enum Answer {
         /// Whether there is one.
         more: bool,
     },
+    /// To [`Request::Lease`]: where the lease ends now.
+    Leased {
+        /// Number of the record behind it.
+        records: u64,
+        /// Offset of the body byte behind it.
+        bytes: u64,
+    },
 }
 
 /// One entry of [`Answer::Collected`].
@@ -243,6 +257,8 @@ pub enum Refusal {
     Busy,
     /// The pack's last link keys are reached, which serve balance, top-up, collection and confirmation only.
     Keys,
+    /// What is left of the pad does not hold it.
+    Pad,
 }
 
 /// The envelope of a submission or of a deposit, first in the payload.

@@ -17,6 +17,7 @@ mod metrics;
 mod mx;
 pub mod operator;
 pub mod packfile;
+pub mod padfile;
 mod parcels;
 pub mod quickstart;
 mod seal;

@@ -34,6 +34,9 @@ pub enum Command {
         /// When its links go on under a new key, as [`Policy`] is written; empty is with each connection.
         #[serde(default)]
         rotate: String,
+        /// Name of the pad that its links are under, which lies in the data folder already: 32 hexadecimal digits.
+        #[serde(default)]
+        pad: Option<String>,
     },
     /// Credits an account, once for each id.
     TopUp {
@@ -111,7 +114,8 @@ impl<S: RelayStore> Commands for Operator<S> {
                 value,
                 operator,
                 rotate,
-            } => self.issue(keys, value, operator, &rotate).await,
+                pad,
+            } => self.issue(keys, value, operator, &rotate, pad).await,
             Command::TopUp { account, amount, id } => {
                 let identifier = identifier(&account)?;
                 let id = hexadecimal::decode::<16>(&id).ok_or("the id is 32 hexadecimal digits")?;
@@ -124,7 +128,15 @@ impl<S: RelayStore> Commands for Operator<S> {
                     .map(|balance| json!({ "balance": balance }))
                     .ok_or_else(no_account)
             }
-            Command::Totals => Ok(json!(store.totals().map_err(sentence)?)),
+            Command::Totals => {
+                let mut totals = json!(store.totals().map_err(sentence)?);
+                let (pads, left) = store.pads();
+                if pads > 0 {
+                    totals["pads"] = json!(pads);
+                    totals["pad_bytes"] = json!(left);
+                }
+                Ok(totals)
+            }
             Command::Audit => {
                 let store = store.clone();
                 // It walks the whole book.
@@ -191,7 +203,14 @@ impl<S: RelayStore> Commands for Operator<S> {
 }
 
 impl<S: RelayStore> Operator<S> {
-    async fn issue(&self, keys: u64, value: u64, operator: bool, rotate: &str) -> Result<Value, String> {
+    async fn issue(
+        &self,
+        keys: u64,
+        value: u64,
+        operator: bool,
+        rotate: &str,
+        pad: Option<String>,
+    ) -> Result<Value, String> {
         if keys < LINK_KEYS_MIN {
             return Err(format!(
                 "a pack has at least {LINK_KEYS_MIN} link keys: the last 8 serve only balance, collection and confirmation"
@@ -201,19 +220,26 @@ impl<S: RelayStore> Operator<S> {
             "" => Policy::default(),
             text => text.parse().map_err(|error: NoPolicy| error.to_string())?,
         };
+        if pad.is_some() && rotation.rotates() {
+            return Err("a pad has no keys to rotate: leave --rotate out".to_owned());
+        }
         let day = self.relay.host.day();
-        let issued = self
-            .relay
-            .store
-            .issue(IssueOrder {
-                link_keys: keys,
-                credit: value,
-                operator,
-                day,
-                rotation,
-            })
-            .await
-            .map_err(sentence)?;
+        let order = IssueOrder {
+            link_keys: keys,
+            credit: value,
+            operator,
+            day,
+            rotation,
+        };
+        let store = &self.relay.store;
+        let issued = match pad {
+            None => store.issue(order).await,
+            Some(name) => {
+                let name = hexadecimal::decode(&name).ok_or("the pad's name is 32 hexadecimal digits")?;
+                store.issue_on_pad(order, name).await
+            }
+        };
+        let issued = issued.map_err(sentence)?;
         let root: &Secret<32> = &issued.root;
         Ok(json!(IssuedPack {
             identifier: issued.identifier.to_text(),

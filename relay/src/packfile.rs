@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use keypacks::Secret;
 use keypacks::pack::{BLOCK, Header, Identifier, Issue, PassphraseCost};
+use keypacks::pad::Made;
 use mailbox::disk::DiskFile;
 use smtp_bridge::net::Host;
 
@@ -18,6 +19,7 @@ pub struct Draft {
     out: PathBuf,
     part: PathBuf,
     file: Box<dyn DiskFile>,
+    pad: Option<Made>,
 }
 
 impl Draft {
@@ -37,12 +39,21 @@ impl Draft {
             out: out.to_owned(),
             part,
             file,
+            pad: None,
         })
+    }
+
+    /// The pack's links are under this pad.
+    #[must_use]
+    pub fn on_pad(self, pad: Option<Made>) -> Self {
+        Self { pad, ..self }
     }
 
     /// Writes the pack under a passphrase, and gives the file its name once it is whole.
     pub fn finish(self, host: &Host, pack: &IssuedPack, link_keys: u64, passphrase: &[u8]) -> io::Result<()> {
-        let issue = issue(pack, link_keys).ok_or_else(|| io::Error::other("the relay gave an unreadable answer"))?;
+        let mut issue =
+            issue(pack, link_keys).ok_or_else(|| io::Error::other("the relay gave an unreadable answer"))?;
+        issue.pad = self.pad;
         let file_key = Secret::new(host.random());
         let header = Header::create(
             passphrase,
@@ -82,5 +93,6 @@ fn issue(pack: &IssuedPack, link_keys: u64) -> Option<Issue> {
         relay_domain: pack.relay_domain.clone(),
         aliases: Vec::new(),
         rotation: pack.rotate.parse().ok()?,
+        pad: None,
     })
 }

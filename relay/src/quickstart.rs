@@ -258,6 +258,7 @@ impl Plan {
                 value: VALUE,
                 operator,
                 rotate: String::new(),
+                pad: None,
             };
             let answer = ask_relay(host, self, &order).await?;
             let issued: IssuedPack =

@@ -210,6 +210,7 @@ def check_pack(tally):
         tally.refused("header under another passphrase", lambda: second.open_header(block, passphrase + b"."))
 
     issue = dict(vectors["issue"])
+    issue["pad"] = (raw(issue["pad"][0]), *issue["pad"][1:])
     issue["rotation"] = struct.unpack("<QII", raw(issue["rotation"]))
     file_key, nonce, expected = raw(issue.pop("file_key")), raw(issue.pop("nonce")), issue.pop("block")
     for name in ("identifier", "relay_public", "root"):

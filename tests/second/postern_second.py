@@ -435,12 +435,25 @@ def _read_name(room):
 
 
 def seal_issue(
-    file_key, nonce, identifier, relay_public, link_keys, root, day, relay_address, relay_domain, aliases, rotation
+    file_key,
+    nonce,
+    identifier,
+    relay_public,
+    link_keys,
+    root,
+    day,
+    relay_address,
+    relay_domain,
+    aliases,
+    rotation,
+    pad=None,
 ):
+    """`pad`: None, or name, region and records."""
     plain = bytes([1]) + identifier + relay_public + struct.pack("<Q", link_keys) + root + struct.pack("<I", day)
     plain += _name(relay_address) + _name(relay_domain) + bytes([len(aliases)])
     plain += b"".join(_name(alias) for alias in aliases)
     plain = plain.ljust(2_654, b"\0") + struct.pack("<QII", *rotation)
+    plain += b"\1" + struct.pack("<16sQQ", *pad) if pad else b""
     return nonce + box(he(file_key, "pack/issue"), nonce, plain.ljust(4_056, b"\0"))
 
 
@@ -459,6 +472,7 @@ def open_issue(file_key, block):
         "relay_domain": _read_name(plain[349:605]),
         "aliases": [_read_name(plain[606 + 256 * at : 862 + 256 * at]) for at in range(plain[605])],
         "rotation": struct.unpack("<QII", plain[2_654:2_670]),
+        "pad": struct.unpack("<16sQQ", plain[2_671:2_703]) if plain[2_670] else None,
     }
 
 

@@ -37,6 +37,7 @@ ORDER = [
     "operators",
     "at_rest",
     "erasure",
+    "pads",
     "bad_input",
     "wire",
     "rotation",

@@ -14,7 +14,11 @@
 //! 605   aliases        u8, at most 8
 //! 606   alias          name, 8 of them
 //! 2654  rotation       16, as [`Policy::encode`]
-//! 2670  zeros          to 4,056
+//! 2670  pad            u8, 1 if there is one
+//! 2671  its name       16
+//! 2687  region         u64
+//! 2695  records        u64
+//! 2703  zeros          to 4,056
 //!
 //! name = u8 length | UTF-8 | zeros, 256 bytes in all
 //! ```
@@ -22,6 +26,7 @@
 use zeroize::Zeroize;
 
 use crate::kdf::he;
+use crate::pad::{Layout, Made};
 use crate::rotation::Policy;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
@@ -40,9 +45,11 @@ const DOMAIN_AT: usize = ADDRESS_AT + NAME;
 const ALIAS_COUNT_AT: usize = DOMAIN_AT + NAME;
 const ALIASES_AT: usize = ALIAS_COUNT_AT + 1;
 const ROTATION_AT: usize = ALIASES_AT + ALIASES_MAX * NAME;
+const PAD_AT: usize = ROTATION_AT + Policy::BYTES;
+const PAD_BYTES: usize = 33;
 const PLAIN: usize = BLOCK - NONCE - MAC;
 
-const _: () = assert!(ROTATION_AT + Policy::BYTES <= PLAIN);
+const _: () = assert!(PAD_AT + PAD_BYTES <= PLAIN);
 
 /// What a pack is, on the day of its issue.
 pub struct Issue {
@@ -64,6 +71,8 @@ pub struct Issue {
     pub aliases: Vec<String>,
     /// When a link goes on under a new key.
     pub rotation: Policy,
+    /// The pad that its links are under, in a file of its own; `None`: its links are under keys.
+    pub pad: Option<Made>,
 }
 
 /// A name or the list of aliases is longer than the block holds.
@@ -113,6 +122,13 @@ impl Issue {
             write_name(room, alias);
         }
         plain[ROTATION_AT..ROTATION_AT + Policy::BYTES].copy_from_slice(&self.rotation.encode());
+        if let Some(pad) = self.pad {
+            let room = &mut plain[PAD_AT..PAD_AT + PAD_BYTES];
+            room[0] = 1;
+            room[1..17].copy_from_slice(&pad.name);
+            room[17..25].copy_from_slice(&pad.layout.region().to_le_bytes());
+            room[25..].copy_from_slice(&pad.layout.records().to_le_bytes());
+        }
     }
 
     fn read(plain: &[u8]) -> Result<Self, Refused> {
@@ -135,6 +151,7 @@ impl Issue {
                 .map(read_name)
                 .collect::<Result<_, _>>()?,
             rotation: Policy::decode(&plain[ROTATION_AT..ROTATION_AT + Policy::BYTES])?,
+            pad: read_pad(&plain[PAD_AT..PAD_AT + PAD_BYTES])?,
         })
     }
 }
@@ -148,6 +165,21 @@ fn read_name(room: &[u8]) -> Result<String, Refused> {
     let (length, rest) = room.split_first().ok_or(Refused)?;
     let name = rest.get(..usize::from(*length)).ok_or(Refused)?;
     Ok(std::str::from_utf8(name).map_err(|_| Refused)?.to_owned())
+}
+
+fn read_pad(room: &[u8]) -> Result<Option<Made>, Refused> {
+    let (is_there, rest) = room.split_first().ok_or(Refused)?;
+    let (name, rest) = rest.split_first_chunk::<16>().ok_or(Refused)?;
+    let (region, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
+    let records = rest.first_chunk::<8>().ok_or(Refused)?;
+    match is_there {
+        0 => Ok(None),
+        1 => Ok(Some(Made {
+            name: *name,
+            layout: Layout::from_parts(u64::from_le_bytes(*region), u64::from_le_bytes(*records))?,
+        })),
+        _ => Err(Refused),
+    }
 }
 
 /// `HE(file key, "pack/issue", 32)`.

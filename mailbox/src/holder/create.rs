@@ -12,17 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use keypacks::pack::{BLOCK, Issue};
+use keypacks::pad::{Direction, Made};
 use keypacks::{Secret, kdf};
 
 use super::files::HolderOptions;
 use super::header::{self, HEADER, read_block};
-use super::rows::{FACTS, FactsRow, ROTATION, RotationRow, STATE, State, write_aliases};
+use super::rows::{FACTS, FactsRow, PAD, ROTATION, RotationRow, STATE, State, write_aliases};
 use super::stage;
 use crate::StoreError;
 use crate::base::{Base, Bounds};
 use crate::disk::{Disk, DiskFile};
 use crate::entropy::{Entropy, random};
 use crate::holder_store::{HolderAlias, LinkPosition, ValueMirror};
+use crate::pad::{self, PadFile};
 use crate::slots::SlotFile;
 use crate::tables::Single;
 
@@ -40,6 +42,11 @@ pub enum InitError {
     /// The pack was initialised before, into another folder.
     #[error("this pack has been initialised before: its keys are in the folder that was made then")]
     Spent,
+    /// The pack has a pad, and its file is not beside the pack's.
+    #[error(
+        "the pack's pad is missing or damaged: put its file beside the pack's, under the same name with .pad behind"
+    )]
+    PadMissing,
     /// The folder is the store of another pack.
     #[error("the folder holds the store of another pack: choose another one")]
     OtherPack,
@@ -66,6 +73,7 @@ pub fn init_from_pack(
     options: &HolderOptions,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Initialised, InitError> {
+    let beside = pad::beside(pack);
     let pack = disk.open(pack, false).map_err(StoreError::from)?;
     let pack_key = header::unlock(&*pack, passphrase)?;
     let issue = read_issue(&*pack, &pack_key)?;
@@ -73,18 +81,26 @@ pub fn init_from_pack(
         check_same_pack(disk, folder, passphrase, issue.as_ref(), entropy)?;
         Initialised::Already
     } else {
-        create(
-            disk,
-            folder,
-            &issue.ok_or(InitError::Spent)?,
-            passphrase,
-            options,
-            entropy,
-        )?;
+        let issue = issue.ok_or(InitError::Spent)?;
+        if let Some(made) = issue.pad {
+            take_pad(disk, &beside, folder, made)?;
+        }
+        create(disk, folder, &issue, passphrase, options, entropy)?;
         Initialised::New
     };
     overwrite_issue(&*pack)?;
     Ok(done)
+}
+
+/// Moves the pad into the folder, so that there is one of it.
+fn take_pad(disk: &Arc<dyn Disk>, beside: &Path, folder: &Path, made: Made) -> Result<(), InitError> {
+    disk.create_dir_all(folder).map_err(StoreError::from)?;
+    let target = pad_path(folder);
+    let is_it = |path: &Path| pad::peek(&**disk, path).is_ok_and(|found| found == made);
+    if !is_it(beside) && !is_it(&target) {
+        return Err(InitError::PadMissing);
+    }
+    Ok(pad::move_to(disk, beside, &target)?)
 }
 
 /// Makes a store. It is one as soon as its header has its name, last of all; one that is there is never touched.
@@ -156,6 +172,25 @@ pub(super) fn open_base(
     Ok((base, keys.slots))
 }
 
+/// Opens the pad that a store must have.
+pub(super) fn open_pad(
+    disk: &dyn Disk,
+    folder: &Path,
+    name: Option<[u8; 16]>,
+) -> Result<Option<Arc<PadFile>>, StoreError> {
+    let Some(name) = name else { return Ok(None) };
+    let pad = PadFile::open(disk, &pad_path(folder), Direction::Up)?;
+    if pad.made().name == name {
+        Ok(Some(Arc::new(pad)))
+    } else {
+        Err(StoreError::Corrupt)
+    }
+}
+
+fn pad_path(folder: &Path) -> PathBuf {
+    folder.join("pad")
+}
+
 pub(super) fn header_path(folder: &Path) -> PathBuf {
     folder.join(HEADER_NAME)
 }
@@ -207,6 +242,9 @@ fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
                 first_use: None,
             };
             ROTATION.put(write, Single, &row)?;
+        }
+        if let Some(pad) = issue.pad {
+            PAD.put(write, Single, &pad.name)?;
         }
         write_aliases(write, &aliases)
     })

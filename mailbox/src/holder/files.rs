@@ -15,7 +15,7 @@ use super::books::Books;
 use super::create;
 use super::folders;
 use super::messages::CHANGED_MAX;
-use super::rows::{FACTS, FactsRow, ROTATION, write_aliases};
+use super::rows::{FACTS, FactsRow, PAD, ROTATION, write_aliases};
 use super::shelf::{Shelf, body_key};
 use super::stage::{self, HolderStage, Shown};
 use crate::StoreError;
@@ -29,6 +29,7 @@ use crate::holder_store::{
     SpecialUse, StoreFlags, ValueMirror,
 };
 use crate::index::{View, Write};
+use crate::pad::PadFile;
 use crate::parcel::Receipt;
 use crate::request::{Answer, Operation};
 use crate::tables::Single;
@@ -67,6 +68,7 @@ pub struct HolderFiles {
     shown: Arc<Shown>,
     committer: Committer<HolderStage>,
     facts: Arc<PackFacts>,
+    pad: Option<Arc<PadFile>>,
 }
 
 impl HolderFiles {
@@ -107,6 +109,7 @@ impl HolderFiles {
         }
         let commit = shelf.base.index.commit_number();
         let facts = Arc::new(facts(&shelf.base.view()?)?);
+        let pad = create::open_pad(&**disk, folder, PAD.get(&shelf.base.view()?, Single)?)?;
         let used = match options.keep_used_keys {
             true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
             false => None,
@@ -123,6 +126,7 @@ impl HolderFiles {
                 shown,
                 committer,
                 facts,
+                pad,
             },
             both,
         ))
@@ -255,6 +259,15 @@ impl HolderStore for HolderFiles {
             return Ok(first_use);
         }
         self.run(move |stage, write| stage.first_use(write, now)).await
+    }
+
+    fn pad(&self) -> Option<Arc<PadFile>> {
+        self.pad.clone()
+    }
+
+    async fn pad_linked(&self, index: u64, token: [u8; 16]) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.pad_linked(write, index, token))
+            .await
     }
 
     async fn enqueue(&self, order: OutboxOrder) -> Result<u64, StoreError> {

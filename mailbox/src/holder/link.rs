@@ -51,6 +51,17 @@ impl HolderStage {
         self.move_base(write, index + 1)
     }
 
+    /// A link under the pad has burned `index` for its price: what is left of the link keys counts links.
+    pub(super) fn pad_linked(&mut self, write: &Write<'_>, index: u64, token: [u8; 16]) -> Result<(), StoreError> {
+        if index >= self.books.state.link.keys {
+            return Err(StoreError::Invalid);
+        }
+        let link = &mut self.books.state.link;
+        (link.held, link.answered) = (link.held.max(Some(index)), link.answered.max(Some(index)));
+        self.books.state.token = token;
+        self.move_base(write, index + 1)
+    }
+
     /// `base = max(h, answered + 1)`. Of `p`, the relay's lowest live index, nothing is kept: an index below it is met
     /// with silence, so the one that is reserved next is at least `p`.
     fn move_base(&mut self, write: &Write<'_>, to: u64) -> Result<(), StoreError> {

@@ -138,7 +138,7 @@ fn copy_all(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> {
 /// Overwrites header, slots and slab, in this order, then what lies beside the store, and removes every file but the lock. Rows
 /// and bodies are not overwritten: their keys were.
 fn erase(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
-    for name in [HEADER_NAME, SHUT, "header.new", "slots", "slab", "used-keys"] {
+    for name in [HEADER_NAME, SHUT, "header.new", "slots", "slab", "pad", "used-keys"] {
         match disk.open(&folder.join(name), false) {
             Ok(file) => overwrite(&*file)?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

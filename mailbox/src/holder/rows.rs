@@ -25,6 +25,8 @@ pub(super) const ALIASES: Table<Single, Vec<AliasRow>> = Table::new(3);
 pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
 /// The pack's rotation policy, if it has one beyond a key for each connection.
 pub(super) const ROTATION: Table<Single, RotationRow> = Table::new(60);
+/// Name of the pad, if the pack has one.
+pub(super) const PAD: Table<Single, [u8; 16]> = Table::new(64);
 /// By post index: stored, the relay not yet told.
 pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.

@@ -51,6 +51,7 @@ fn issue(identifier: u8) -> Issue {
         relay_domain: "relay.test".to_owned(),
         aliases: vec!["first@relay.test".to_owned()],
         rotation: Default::default(),
+        pad: None,
     }
 }
 

@@ -64,6 +64,7 @@ impl RelayStage {
             chains,
             link_keys,
             operator,
+            on_pad: false,
         });
         Ok(Issued {
             account: Account(account),

@@ -35,6 +35,8 @@ pub(super) struct LiveAccount {
     pub(super) waiting: u64,
     /// Postings in its journal, once they were counted.
     pub(super) postings: Option<u64>,
+    /// Whether its links are under a pad: then no link key of it is ever live.
+    pub(super) on_pad: bool,
 }
 
 /// Keys that the private parts of spool rows are sealed under. There are two while the stragglers are re-wrapped.
@@ -73,6 +75,7 @@ pub(super) enum Effect {
         chains: Chains,
         link_keys: u64,
         operator: bool,
+        on_pad: bool,
     },
     Burned {
         account: u64,
@@ -125,6 +128,7 @@ impl Live {
                 chains,
                 link_keys,
                 operator,
+                on_pad,
             } => {
                 self.accounts.insert(
                     account,
@@ -133,6 +137,7 @@ impl Live {
                         link_keys,
                         waiting: 0,
                         postings: None,
+                        on_pad,
                     },
                 );
                 self.add_tags(account);
@@ -245,7 +250,7 @@ impl Live {
 impl LiveAccount {
     /// The live link indices and their tags.
     pub(super) fn tags(&self) -> Vec<(u64, Tag)> {
-        let chains = self.chains.as_ref();
+        let chains = self.chains.as_ref().filter(|_| !self.on_pad);
         chains
             .map(|chains| chains.link.tags_ahead(self.link_keys))
             .unwrap_or_default()
@@ -253,7 +258,7 @@ impl LiveAccount {
 
     /// The live parcel indices and the short names of their tags.
     pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
-        let chains = self.chains.as_ref();
+        let chains = self.chains.as_ref().filter(|_| !self.on_pad);
         chains.map(|chains| live_tags(&chains.parcel)).unwrap_or_default()
     }
 }
@@ -324,6 +329,7 @@ mod tests {
             chains,
             link_keys,
             operator: false,
+            on_pad: false,
         });
     }
 

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::chains::{self, Chains};
 use super::live::{Live, LiveAccount};
-use super::rows::{ACCOUNTS, ALIASES, AccountRow, PARCELS, SETTINGS, SKIPPED, SPOOL};
+use super::pads::Pads;
+use super::rows::{ACCOUNTS, ALIASES, AccountRow, PADS, PARCELS, SETTINGS, SKIPPED, SPOOL};
 use super::stage::{Batch, RelayStage};
 use super::{RelayConfig, Shared, epochs};
 use crate::StoreError;
@@ -67,6 +68,8 @@ pub(super) fn open(
         base: Arc::new(base),
         config,
         live: RwLock::new(Live::default()),
+        pads: RwLock::default(),
+        folder: folder.to_owned(),
         deposit_bell: watch::Sender::new(0),
         spool_bell: watch::Sender::new(0),
         aged_day: std::sync::Mutex::new(None),
@@ -98,6 +101,7 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
         let mut records = load_spool(&read, &mut live)?;
         records.extend(load_skipped(&read, &mut live, &shared)?);
         shared.base.slab.set_used(&records)?;
+        *shared.pads_mut() = Pads::load(&*shared.disk, &shared.folder, &read)?;
         live
     };
     let frozen = live
@@ -131,11 +135,16 @@ impl RelayStage {
         let count = last.saturating_add(1).min(self.slots.count()?);
         live.reserve(usize::try_from(count).map_err(|_| StoreError::Invalid)?);
 
-        let (slots, commit) = (&self.slots, self.commit);
+        let mut on_pads = BTreeSet::new();
+        PADS.scan(read, (0, u64::MAX), |account, _| {
+            on_pads.insert(account);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let (slots, commit, on_pads) = (&self.slots, self.commit, &on_pads);
         let takes_parcels = live.takes_parcels;
         let part = |n: u64| {
             let accounts = (n * PART, last.min(n * PART + (PART - 1)));
-            let mut loaded = read_accounts(read, slots, commit, accounts)?;
+            let mut loaded = read_accounts(read, slots, commit, on_pads, accounts)?;
             if takes_parcels {
                 for account in &mut loaded {
                     account.parcel_tags = account.live.parcel_tags();
@@ -176,6 +185,7 @@ fn read_accounts(
     read: &View<'_>,
     slots: &SlotFile,
     commit: u64,
+    on_pads: &BTreeSet<u64>,
     (first, last): (u64, u64),
 ) -> Result<Vec<Loaded>, StoreError> {
     let count = usize::try_from(last - first + 1).map_err(|_| StoreError::Invalid)?;
@@ -196,14 +206,22 @@ fn read_accounts(
         let (_, slot) = slots.find(|(slot, _)| *slot == account).ok_or(StoreError::Corrupt)?;
         // A slot of which neither copy opens freezes its account, no more.
         let parcels = parcels.get(&account).copied().unwrap_or_default();
-        loaded.push(Loaded::new(account, (&row, parcels), slot.ok().flatten(), commit));
+        let on_pad = on_pads.contains(&account);
+        let slot = slot.ok().flatten();
+        loaded.push(Loaded::new(account, (&row, parcels), slot, commit, on_pad));
     }
     Ok(loaded)
 }
 
 impl Loaded {
     /// The chains of an account at the database's indices; none if the slot contradicts the database.
-    fn new(account: u64, (row, parcels): (&AccountRow, u64), slot: Option<SlotState>, commit: u64) -> Self {
+    fn new(
+        account: u64,
+        (row, parcels): (&AccountRow, u64),
+        slot: Option<SlotState>,
+        commit: u64,
+        on_pad: bool,
+    ) -> Self {
         let generation = slot.as_ref().map(|slot| slot.generation);
         let fitting = slot.filter(|slot| slot.commit <= commit);
         let moved = fitting.and_then(|slot| {
@@ -216,6 +234,7 @@ impl Loaded {
             link_keys: row.link_keys,
             waiting: row.deposits,
             postings: None,
+            on_pad,
         };
         Self {
             account,

@@ -42,6 +42,8 @@ pub(super) const SKIPPED: Table<(u64, u64), SkippedRow> = Table::new(14);
 /// How many well-formed parcels came, whosever they were.
 pub(super) const PARCELS_SEEN: Table<Single, u64> = Table::new(15);
 
+/// Name of the pad of an account that has one.
+pub(super) const PADS: Table<u64, [u8; 16]> = Table::new(60);
 /// All rows of one account in a table under `(account, n)`.
 pub(super) fn all_of(account: u64) -> ((u64, u64), (u64, u64)) {
     ((account, 0), (account, u64::MAX))

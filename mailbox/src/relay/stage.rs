@@ -49,6 +49,15 @@ pub(super) struct Batch {
     pub(super) deposited: bool,
 }
 
+impl Batch {
+    /// The account that was issued last has a pad.
+    pub(super) fn is_on_pad(&mut self) {
+        if let Some(Effect::Issued { on_pad, .. }) = self.effects.last_mut() {
+            *on_pad = true;
+        }
+    }
+}
+
 impl RelayStage {
     /// An account's row. `NoRow`: there is none. `RestoredDatabase`: it is frozen.
     pub(super) fn account(&self, write: &Write<'_>, account: u64) -> Result<AccountRow, StoreError> {

@@ -21,6 +21,9 @@ impl RelayFiles {
     pub(super) fn run_verify(&self) -> Result<Verified, StoreError> {
         let mut verified = self.verify_rows()?;
         self.verify_spool(&mut verified);
+        if self.pads_are_missing()? {
+            verified.finding("a pad of an account is missing or damaged");
+        }
         let log = self.shared.base.log.verify()?;
         (verified.records, verified.bytes) = (log.records, log.bytes);
         for _ in 0..log.unreadable {

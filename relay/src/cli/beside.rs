@@ -1,16 +1,19 @@
 //! Commands beside a running relay, through its control socket.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
+use keypacks::pad::Layout;
 use serde_json::{Value, json};
 use smtp_bridge::cli::process::{self, Failure};
 use smtp_bridge::control;
-use smtp_bridge::net::system;
+use smtp_bridge::net::{Host, system};
 
 use super::{BesideArgs, IssueArgs, QueueCommand, TopUpArgs};
 use crate::hexadecimal;
 use crate::operator::{Command as Order, IssuedPack};
 use crate::packfile::Draft;
+use crate::padfile::{self, PadDraft, Sources};
 
 /// Issues a pack and writes its file.
 pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
@@ -18,21 +21,34 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
     let host = system::host();
     let failed = |error| Failure(format!("cannot write {}: {error}", args.out.display()));
     let draft = Draft::begin(&host, &args.out).map_err(failed)?;
+    let pad = match pad_of(&host, &args) {
+        Ok(pad) => pad,
+        Err(error) => {
+            draft.abandon(&host);
+            return Err(error);
+        }
+    };
+    let draft = draft.on_pad(pad.as_ref().map(|pad| pad.made));
     let order = Order::Issue {
         keys: args.keys,
         value: args.value,
         operator: args.operator,
         rotate: args.rotate.to_string(),
+        pad: pad.as_ref().map(|pad| hexadecimal::encode(&pad.made.name)),
     };
     let answer = match control::ask(&host, &args.beside.data, &order).await {
         Ok(answer) => answer,
         Err(refused) => {
             draft.abandon(&host);
+            pad.inspect(|pad| pad.abandon(&host));
             return Err(refused.into());
         }
     };
     let issued: IssuedPack =
         serde_json::from_value(answer).map_err(|_| Failure("the relay gave an unreadable answer".into()))?;
+    if let Some(pad) = &pad {
+        pad.hand_out(&host).map_err(failed)?;
+    }
     draft.finish(&host, &issued, args.keys, &passphrase).map_err(failed)?;
     let (out, identifier) = (args.out.display(), &issued.identifier);
     if args.beside.json {
@@ -46,9 +62,44 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
         if args.rotate.rotates() {
             println!("Its links go on under a new key by: {}", args.rotate);
         }
+        if let Some(pad) = &pad {
+            let bytes = pad.made.layout.region();
+            println!(
+                "{out}.pad is its one-time pad, {bytes} bytes each way: it goes to the holder with the pack, and no copy stays"
+            );
+        }
         println!("Its holder runs: postern init --pack {out} --dir DIR --passphrase-file FILE");
     }
     Ok(())
+}
+
+/// Makes the pad of a pack, if it is to have one.
+fn pad_of(host: &Host, args: &IssueArgs) -> Result<Option<PadDraft>, Failure> {
+    let Some(size) = args.pad else { return Ok(None) };
+    let failed = |error: io::Error| Failure(format!("cannot make the pad: {error}"));
+    let layout = Layout::of_size(size).map_err(|_| Failure("a pad has at least 1M and at most 1T".to_owned()))?;
+    let sources = Sources::open(&args.mix, layout, io::stdin().lock()).map_err(failed)?;
+    let is_watched = io::stderr().is_terminal();
+    let mut shown = None;
+    let pad = padfile::make(host, layout, sources, &args.out, &args.beside.data, |done, of| {
+        let percent = done * 100 / of;
+        if is_watched && shown != Some(percent) {
+            shown = Some(percent);
+            let bar = "#".repeat((percent / 4) as usize);
+            eprint!("\rmaking the pad [{bar:<25}] {percent:>3} %");
+            if done == of {
+                eprintln!();
+            }
+        }
+    })
+    .map_err(failed)?;
+    match pad.install(host) {
+        Ok(()) => Ok(Some(pad)),
+        Err(error) => {
+            pad.abandon(host);
+            Err(failed(error))
+        }
+    }
 }
 
 /// Credits an account.

@@ -19,6 +19,7 @@ use smtp_bridge::net::system;
 
 use crate::config::RelayConfig;
 use crate::operator::Command as Order;
+use crate::padfile;
 use crate::quickstart::{self, Options};
 
 /// An anonymous, encrypted, prepaid email relay.
@@ -202,6 +203,13 @@ struct IssueArgs {
     /// This pack receives the mail for postmaster and abuse.
     #[arg(long)]
     operator: bool,
+    /// Put its links under a one-time pad of this size, as in 64M or 2G, in FILE.pad.
+    #[arg(long, value_name = "SIZE", value_parser = padfile::size)]
+    pad: Option<u64>,
+    /// Add a source of yours to the operating system's generator: a file or a device, each used for one pad; '-' reads the
+    /// throws of a die, digits from 1 to 6, from standard input. May be given several times.
+    #[arg(long, value_name = "FILE|DEVICE|-", requires = "pad")]
+    mix: Vec<PathBuf>,
 }
 
 #[derive(Args)]

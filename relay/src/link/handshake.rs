@@ -1,11 +1,15 @@
 //! Protocol section 3 from the relay's side: what does not open gets silence.
 
+use std::sync::Arc;
+
 use keypacks::link::{self, Linked};
+use keypacks::pad::Place;
 use keypacks::rotation::Policy;
 use keypacks::{CELL, kdf};
 use mailbox::RelayStore;
-use mailbox::relay_store::{Account, BurnOrder};
-use smtp_bridge::link::read_cell;
+use mailbox::pad::PadFile;
+use mailbox::relay_store::{Account, BurnOrder, Burned};
+use smtp_bridge::link::{Opening, Sealing, read_cell};
 use smtp_bridge::net::BoxStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroize;
@@ -15,11 +19,23 @@ use crate::Relay;
 /// A link whose key is burned, durably.
 pub(super) struct Confirmed {
     pub(super) account: Account,
-    pub(super) link: link::Link,
     pub(super) linked: Linked,
     /// Link keys left behind this one.
     pub(super) keys_left: u64,
     pub(super) rotation: Policy,
+    /// Of a link under keys.
+    pub(super) rekey: Option<link::Rekey>,
+    pub(super) sealing: Sealing,
+    pub(super) opening: Opening,
+    /// Of an account with a pad: what the holder may seal under.
+    pub(super) leased: Option<Leased>,
+}
+
+/// The up region's part of a link.
+pub(super) struct Leased {
+    pub(super) pad: Arc<PadFile>,
+    /// Where the lease ends.
+    pub(super) end: Place,
 }
 
 /// The same cell 1 gets at most this many answers.
@@ -29,7 +45,11 @@ const ANSWERS_MAX: u8 = 2;
 pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStream) -> Option<Confirmed> {
     let mut cell = Box::new([0; CELL]);
     read_cell(stream, &mut cell).await.ok()?;
-    let hit = relay.store.find_tag(&link::peek_tag(&cell))?;
+    let tag = link::peek_tag(&cell);
+    if let Some(hit) = relay.store.find_pad(&tag) {
+        return super::pad::confirm(relay, stream, cell, hit).await;
+    }
+    let hit = relay.store.find_tag(&tag)?;
     let flight = kdf::hash(&[&cell[..]]);
     let account = hit.account;
     let (accepting, cell2) = link::accept(
@@ -61,6 +81,22 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     };
     // An unknown outcome is silence too: the holder tries again, and finds the index burned or not.
     let burned = relay.store.burn(order).await.ok()??;
+    let linked = linked(relay, &burned);
+    let link = confirmed.burned(&burned).ok()?;
+    Some(Confirmed {
+        account,
+        linked,
+        sealing: link.sealer.into(),
+        opening: link.opener.into(),
+        keys_left: burned.keys_left,
+        rotation: burned.rotation,
+        rekey: Some(link.rekey),
+        leased: None,
+    })
+}
+
+/// What the first down cell says of a burn.
+pub(super) fn linked<S>(relay: &Relay<S>, burned: &Burned) -> Linked {
     let mut linked = Linked {
         token: burned.token,
         highest: burned.highest,
@@ -76,14 +112,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
         linked.flags |= Linked::ROLLED_BACK;
         relay.metrics.rollbacks.count();
     }
-    let link = confirmed.burned(&burned).ok()?;
-    Some(Confirmed {
-        account,
-        link,
-        linked,
-        keys_left: burned.keys_left,
-        rotation: burned.rotation,
-    })
+    linked
 }
 
 /// Reads on and drops; a half-closed stream is waited out as well.
@@ -107,7 +136,7 @@ impl Flights {
     /// Digests kept; a replay that comes after so many others finds its index burned, or is answered anew.
     const KEPT_MAX: usize = 65_536;
 
-    fn admit(&self, cell1_digest: [u8; 32]) -> bool {
+    pub(super) fn admit(&self, cell1_digest: [u8; 32]) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if seen.len() >= Self::KEPT_MAX {
             seen.clear();

@@ -5,6 +5,7 @@
 
 mod handshake;
 mod next_keys;
+mod pad;
 mod register;
 mod session;
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use keypacks::cell::Kind;
 use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
+use keypacks::pad::{Direction, End, PadError};
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
 use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, Operation, Refusal, Request};
@@ -19,10 +20,10 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::handshake::Confirmed;
+use super::handshake::{Confirmed, Leased};
 use super::next_keys::NextKeys;
-use super::over;
 use super::register::Line;
+use super::{over, pad};
 use crate::budget::Room;
 use crate::{Relay, accept};
 
@@ -40,24 +41,42 @@ pub(super) async fn serve<S: RelayStore>(
     let mut session = Session {
         relay,
         account: confirmed.account,
-        reader: LinkReader::new(read, confirmed.link.opener).paced(),
-        writer: LinkWriter::new(write, confirmed.link.sealer).paced(),
+        reader: LinkReader::new(read, confirmed.opening).paced(),
+        writer: LinkWriter::new(write, confirmed.sealing).paced(),
+        leased: confirmed.leased,
         keys_left: Arc::new(AtomicU64::new(confirmed.keys_left)),
         waiting: VecDeque::new(),
         is_turning: confirmed.rotation.rotates(),
         announced: false,
     };
-    if session.is_turning {
+    if let Some(rekey) = confirmed.rekey.filter(|_| session.is_turning) {
         let (answering, turns) = Answering::new(&confirmed.rotation);
         let keys_left = Arc::clone(&session.keys_left);
-        let next = (&confirmed.rotation, confirmed.link.rekey);
+        let next = (&confirmed.rotation, rekey);
         let turn = NextKeys::new(relay, confirmed.account, next, keys_left, turns);
         session.reader = session.reader.turning(Box::new(turn));
         session.writer = session.writer.answering(answering);
     }
     // Why a link ended is of no use to the relay, and of use to whoever reads its logs.
-    let _ = session.run(&confirmed.linked.encode(), line, serving).await;
+    let pad = session.leased.as_ref().map(|leased| Arc::clone(&leased.pad));
+    let erasing = async {
+        match &pad {
+            Some(pad) => pad::keep_erasing(relay.host.clone(), Arc::clone(pad)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let linked = confirmed.linked.encode();
+    tokio::select! {
+        biased;
+        _ = session.run(&linked, line, serving) => {}
+        () = erasing => {}
+    }
     relay.links.leave(session.account, name);
+    if let Some(Leased { pad, end }) = session.leased {
+        // What is left of the lease is never used.
+        pad.finished(Direction::Up, end);
+        pad::settle(&relay.host, &pad).await;
+    }
 }
 
 struct Session<'a, S> {
@@ -71,6 +90,8 @@ struct Session<'a, S> {
     waiting: VecDeque<Head>,
     /// Whether the link goes on under new keys.
     is_turning: bool,
+    /// Of an account with a pad.
+    leased: Option<Leased>,
     /// Whether the holder was told of what waits since it last collected.
     announced: bool,
 }
@@ -144,7 +165,7 @@ impl<S: RelayStore> Session<'_, S> {
             }
             Request::Fetch { index } => {
                 let fetched;
-                (fetched, body, room) = fetch(self.relay, self.account, index).await;
+                (fetched, body, room) = fetch(self.relay, self.account, self.leased.as_ref(), index).await;
                 fetched
             }
             Request::Confirm { deposits } if deposits.len() <= usize::from(COLLECT_MAX) => {
@@ -154,6 +175,7 @@ impl<S: RelayStore> Session<'_, S> {
                 }
             }
             Request::Confirm { .. } => return Err(LinkError::Broken),
+            Request::Lease { records, bytes } => self.lease(records, bytes).await?,
             Request::Change(change) => self.change(head, change).await?,
         };
         let header = Zeroizing::new(request::encode(&answer));
@@ -171,7 +193,11 @@ impl<S: RelayStore> Session<'_, S> {
     /// Sends an answer. Where it may have to wait for the next key, reads on meanwhile.
     async fn answer(&mut self, answer: &Outgoing<'_>) -> Result<(), LinkError> {
         if !self.is_turning {
-            return self.writer.send(answer).await;
+            // Of answers only a fetched body has one, which is sealed already.
+            return match answer.body {
+                [] => self.writer.send(answer).await,
+                _ => self.writer.send_sealed(answer).await,
+            };
         }
         let mut sending = pin!(self.writer.send(answer));
         let mut over = None;
@@ -209,6 +235,36 @@ impl<S: RelayStore> Session<'_, S> {
         self.keys_left.load(Ordering::Relaxed) < KEYS_RESERVED
     }
 
+    /// Leases more of the pad to this link.
+    async fn lease(&mut self, records: u64, bytes: u64) -> Result<Answer, LinkError> {
+        let Some(Leased { pad, end }) = &mut self.leased else {
+            return Err(LinkError::Broken);
+        };
+        let (file, from) = (Arc::clone(pad), *end);
+        let longer = self
+            .relay
+            .host
+            .compute(move || file.lease_more(from, records, bytes))
+            .await;
+        match longer {
+            Some(Ok(Some(longer))) => {
+                *end = longer;
+                self.relay.store.renew_pad(self.account);
+                Ok(Answer::Leased {
+                    records: longer.record,
+                    bytes: longer.offset,
+                })
+            }
+            // Another link of the account has begun.
+            Some(Ok(None)) => Err(LinkError::Closed),
+            Some(Err(PadError::Spent)) => Ok(Answer::Refused {
+                seq: 0,
+                refusal: Refusal::Pad,
+            }),
+            Some(Err(PadError::Unreadable)) | None => Ok(BUSY),
+        }
+    }
+
     async fn change(&mut self, head: Head, change: Change) -> Result<Answer, LinkError> {
         let Operation::Submit { kilobytes, .. } = change.operation else {
             return Ok(accept::change(self.relay, self.account, change).await);
@@ -232,14 +288,28 @@ impl<S: RelayStore> Session<'_, S> {
             // The link came to its last keys on the way.
             return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
         }
+        if !answers_fit(self.leased.as_ref(), 0) {
+            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Pad).await);
+        }
         let answer = accept::submission(self.relay, self.account, change, body).await;
         drop(room);
         Ok(answer)
     }
 }
 
+/// Whether an answer with so long a sealed body leaves enough of a pad for the last requests.
+fn answers_fit(leased: Option<&Leased>, body: usize) -> bool {
+    let records = body.div_ceil(keypacks::pad::DATA_MAX).next_power_of_two() as u64;
+    leased.is_none_or(|leased| leased.pad.answers_fit(2 * records))
+}
+
 /// The answer to a fetch, its body, and the room that the body takes in memory until it has left.
-async fn fetch<S: RelayStore>(relay: &Relay<S>, account: Account, index: u64) -> (Answer, Vec<u8>, Option<Room>) {
+async fn fetch<S: RelayStore>(
+    relay: &Relay<S>,
+    account: Account,
+    leased: Option<&Leased>,
+    index: u64,
+) -> (Answer, Vec<u8>, Option<Room>) {
     let store = &relay.store;
     let kilobytes = match store.deposit_kilobytes(account, index) {
         Ok(Some(kilobytes)) => kilobytes,
@@ -249,6 +319,10 @@ async fn fetch<S: RelayStore>(relay: &Relay<S>, account: Account, index: u64) ->
         }
         Err(_) => return (BUSY, Vec::new(), None),
     };
+    if !answers_fit(leased, deposit::class_bytes(kilobytes)) {
+        let refusal = Refusal::Pad;
+        return (Answer::Refused { seq: 0, refusal }, Vec::new(), None);
+    }
     let room = relay.budget.take(deposit::class_bytes(kilobytes)).await;
     match store.fetch(account, index, relay.host.day()).await {
         Ok(Ok((kilobytes, sealed))) => (Answer::Body { kilobytes }, sealed, Some(room)),

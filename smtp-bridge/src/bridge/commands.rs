@@ -204,6 +204,7 @@ impl<S: HolderStore> Bridge<S> {
             "prices": self.store.prices(),
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
             "outbox": waiting,
+            "pad": self.pad_figures(),
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
@@ -437,6 +438,7 @@ pub(super) fn link_state(state: LinkState) -> &'static str {
         LinkState::Connecting => "connecting",
         LinkState::Linked => "linked",
         LinkState::KeysUsedUp => "link keys used up: get a new pack",
+        LinkState::PadUsedUp => "the pad is used up: get a new pack",
         LinkState::RolledBack => "the relay was restored from an old copy: ask its operator",
     }
 }

@@ -8,6 +8,7 @@ mod autoconfig;
 pub mod commands;
 mod diary;
 mod lookout;
+mod pad;
 mod page;
 mod reading;
 pub(crate) mod sealing;

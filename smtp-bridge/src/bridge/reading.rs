@@ -188,6 +188,7 @@ pub(super) mod tests {
             relay_domain: "relay.test".to_owned(),
             aliases: vec!["first@relay.test".to_owned()],
             rotation: Default::default(),
+            pad: None,
         };
         HolderFiles::create(&disk, Path::new("/h"), &issue, b"word", &options, &entropy).expect("made");
         let (store, actor) = HolderFiles::open(&disk, Path::new("/h"), b"word", &options, &entropy).expect("opened");

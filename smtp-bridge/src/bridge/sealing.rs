@@ -42,6 +42,11 @@ impl<S: HolderStore> Sealing<'_, S> {
     pub(crate) async fn seal(&self, letter: &Letter<'_>) -> Result<u64, String> {
         let said = |reply: Reply| reply.text.into_owned();
         // What cannot be sealed for is said before any work.
+        if self.store.pad().is_some() {
+            return Err(
+                "a pack with a one-time pad sends over its link alone: a parcel would go under keys".to_owned(),
+            );
+        }
         drop(self.store.parcel_step().map_err(|error| error.to_string())?);
         let alias = own_alias(self.store, self.local_address, letter.sender).map_err(said)?;
         let is_named = !letter.sender.eq_ignore_ascii_case(self.local_address);

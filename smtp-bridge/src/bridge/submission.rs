@@ -53,6 +53,12 @@ const KEYS_USED_UP: Reply = Reply::fixed(
     "the pack's link keys are used up, the last ones only collect mail: get a new pack",
 );
 
+const PAD_USED_UP: Reply = Reply::fixed(
+    552,
+    Enhanced::new(5, 2, 2),
+    "what is left of the pack's pad does not hold the message: send something shorter, or get a new pack",
+);
+
 impl<S: HolderStore> Bridge<S> {
     /// Whether only those link keys are left that the relay takes no submission under.
     fn keys_are_used_up(&self) -> bool {
@@ -112,6 +118,9 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         self.0.own_alias(&sender.to_string())?;
         if self.0.keys_are_used_up() {
             return Err(KEYS_USED_UP);
+        }
+        if !self.0.pad_holds(1) {
+            return Err(PAD_USED_UP);
         }
         // The least that any message of this size costs: what is exact is known after DATA.
         let size = usize::try_from(size.unwrap_or(0)).unwrap_or(usize::MAX);
@@ -341,6 +350,9 @@ async fn take_in<S: HolderStore>(
         Ok(None) => {}
         Ok(Some(missing)) => return replies::value_missing(missing),
         Err(_) => return replies::TRY_LATER,
+    }
+    if !bridge.pad_holds(kilobytes) {
+        return PAD_USED_UP;
     }
     let order = OutboxOrder {
         body: std::mem::take(&mut *body),

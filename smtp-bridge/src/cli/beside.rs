@@ -51,8 +51,9 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             .map(|caveat| format!("\ndisk      {caveat}"))
             .unwrap_or_default();
         format!(
-            "link      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{disk}{warnings}",
+            "link      {}\nmode      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{disk}{warnings}",
             status["state"].as_str().unwrap_or_default(),
+            pad(&status["pad"]),
             status["balance"],
             status["reserved"],
             status["keys"],
@@ -80,6 +81,27 @@ pub(super) fn rotation(policy: &Value) -> String {
         }
         _ => "connection".to_owned(),
     }
+}
+
+/// What a pack's links are under, and what is left of it.
+fn pad(pad: &Value) -> String {
+    if pad.is_null() {
+        return "keys".to_owned();
+    }
+    let costs: Vec<String> = pad["costs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|cost| format!("{} kB {}", cost["kilobytes"], cost["bytes"]))
+        .collect();
+    format!(
+        "one-time pad\n          to send    {} bytes left, at most {} cells\n          to receive {} bytes left, at most {} cells\n          a cell costs 64 bytes and what it masks; a message of {} bytes to send",
+        pad["up"]["bytes"],
+        pad["up"]["cells"],
+        pad["down"]["bytes"],
+        pad["down"]["cells"],
+        costs.join(", "),
+    )
 }
 
 pub(super) async fn statement(args: &BesideArgs) -> Result<(), Failure> {

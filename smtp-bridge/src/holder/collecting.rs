@@ -426,9 +426,9 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
                 .batch
                 .abandoned
                 .push((pending.index, self.compose(&Notice::Expired))),
-            // Too little value to be served (where inbound mail is priced), or a busy relay: it stays pending.
+            // Too little value to be served (where inbound mail is priced), too little pad, or a busy relay: it stays pending.
             Answer::Refused {
-                refusal: Refusal::Value { .. } | Refusal::Busy,
+                refusal: Refusal::Value { .. } | Refusal::Busy | Refusal::Pad,
                 ..
             } => {
                 self.may_fetch = false;

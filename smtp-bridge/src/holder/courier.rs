@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keypacks::pad::PadError;
 use ledger::Services;
 use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, ValueMirror};
 use mailbox::request::{Answer, Operation, Refusal, Request, SERVICES_MAX};
@@ -217,7 +218,15 @@ impl<S: HolderStore> Courier<'_, S> {
                 },
                 _ => Zeroizing::default(),
             };
-            let answer = self.link.ask(&Request::Change(row.change.clone()), &body).await?;
+            let asked = self.link.ask(&Request::Change(row.change.clone()), &body).await;
+            let answer = match asked {
+                // Refused before anything of it was sealed: smaller ones may still go.
+                Err(LinkError::Pad(PadError::Spent)) if !body.is_empty() => Answer::Refused {
+                    seq: row.change.seq,
+                    refusal: Refusal::Pad,
+                },
+                asked => asked?,
+            };
             drop(body);
             sent = true;
             if !self.answered(row, answer).await? {
@@ -337,6 +346,7 @@ pub(crate) fn refusal_reason(refusal: Refusal) -> String {
         Refusal::Keys => {
             "the pack's link keys are nearly used up, and the last ones only collect mail: get a new pack".into()
         }
+        Refusal::Pad => "what is left of the pad does not hold it: send something shorter, or get a new pack".into(),
         Refusal::Message => "the relay cannot rebuild the message from the fields it lets through".into(),
         Refusal::Conflict | Refusal::Malformed | Refusal::Unacknowledged => {
             "the relay and this bridge disagree about the request; please report this".into()

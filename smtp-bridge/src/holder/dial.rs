@@ -1,15 +1,18 @@
 //! Making a link: protocol section 3 from the holder's side, with the re-sending rules of section 8.
 
+use std::sync::Arc;
+
 use keypacks::CELL;
 use keypacks::cell::Kind;
 use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep};
 use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked, Rekey};
+use mailbox::pad::PadFile;
 use mailbox::{HolderStore, StoreError};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::task::JoinSet;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{HolderConfig, next_keys};
+use super::{HolderConfig, next_keys, pad};
 use crate::link::{LinkError, LinkReader, LinkWriter, read_cell};
 use crate::names;
 use crate::net::socks::{self, Credentials};
@@ -21,6 +24,8 @@ pub(super) struct Established {
     pub(super) writer: LinkWriter<WriteHalf<BoxStream>>,
     pub(super) token_mismatch: bool,
     pub(super) rolled_back: bool,
+    /// What it is under, if not under keys.
+    pub(super) pad: Option<Arc<PadFile>>,
 }
 
 /// Why there is no link.
@@ -29,6 +34,9 @@ pub(super) enum DialError {
     /// Nothing is left to connect with.
     #[error("the link keys are used up")]
     KeysUsedUp,
+    /// What is left of the pad does not make a link.
+    #[error("the pad is used up")]
+    PadUsedUp,
     /// The relay's lowest live index lies below what it answered before.
     #[error("the relay was restored from an old copy")]
     RolledBack,
@@ -58,6 +66,10 @@ pub(super) async fn link<S: HolderStore>(
     let base = store.link_position().base;
     if base >= store.link_position().keys {
         return Err(DialError::KeysUsedUp);
+    }
+    // Never under keys then, whatever becomes of the pad.
+    if let Some(file) = store.pad() {
+        return pad::link(host, store, config, file).await;
     }
     for index in base..base + LINK_LOOK_AHEAD {
         match attempt(host, store, config, index).await {
@@ -210,11 +222,12 @@ async fn finish<S: HolderStore>(
         writer,
         token_mismatch: established.token_mismatch,
         rolled_back: established.rolled_back,
+        pad: None,
     })
 }
 
 /// Opens the stream: straight, or through the proxy, which resolves the relay's name in our place.
-async fn dial<S: HolderStore>(
+pub(super) async fn dial<S: HolderStore>(
     host: &Host,
     store: &S,
     config: &HolderConfig,
@@ -256,6 +269,7 @@ async fn establish(
         writer,
         token_mismatch: flag(Linked::TOKEN_MISMATCH),
         rolled_back: flag(Linked::ROLLED_BACK),
+        pad: None,
     };
     Ok((established, linked, link.rekey))
 }

@@ -7,6 +7,7 @@ mod collecting;
 mod courier;
 mod dial;
 mod next_keys;
+mod pad;
 mod requests;
 
 pub(crate) use courier::refusal_reason;
@@ -20,6 +21,7 @@ use mailbox::holder_store::{Flags, FolderId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::link::LinkError;
 use crate::message::{Address, Notice};
 use crate::net::{Host, stopped};
 
@@ -63,6 +65,8 @@ pub enum LinkState {
     Connecting,
     /// Established.
     Linked,
+    /// The pad is used up: nothing more can be sent or collected with this pack.
+    PadUsedUp,
     /// All link keys are used: nothing more can be sent or collected with this pack.
     KeysUsedUp,
     /// The relay answered as if it had been restored from an old copy: see OPERATIONS.
@@ -167,6 +171,9 @@ async fn run<S: HolderStore>(
     mut wishes: Wishes,
     mut stop: watch::Receiver<bool>,
 ) {
+    if let Some(pad) = store.pad() {
+        host.task(pad_until(stop.clone(), pad::keep_erasing(host.clone(), pad)));
+    }
     let mut backoff = BACKOFF_MIN;
     let mut unanswered = Unanswered::default();
     let mut short = ShortLinks::default();
@@ -202,11 +209,25 @@ async fn run<S: HolderStore>(
                 let start = Instant::now();
                 let ended = courier::work(&host, &store, &config, link, &mut wishes, stop.clone()).await;
                 tracing::info!(reason = %ended, "link ended");
+                if let Some(pad) = store.pad() {
+                    // What is left of the lease is never used.
+                    pad.abandon();
+                    pad::settle(&host, &pad).await;
+                    if matches!(ended, courier::Ended::Link(LinkError::Pad(_))) {
+                        state.send_replace(LinkState::PadUsedUp);
+                        return;
+                    }
+                }
                 short.next_wait(start.elapsed(), store.value().keys)
             }
             Err(dial::DialError::KeysUsedUp) => {
                 state.send_replace(LinkState::KeysUsedUp);
                 tracing::warn!("all link keys of this pack are used");
+                return;
+            }
+            Err(dial::DialError::PadUsedUp) => {
+                state.send_replace(LinkState::PadUsedUp);
+                tracing::warn!("the pad of this pack is used up");
                 return;
             }
             Err(dial::DialError::RolledBack) => {
@@ -243,7 +264,8 @@ async fn attempt<S: HolderStore>(
     config: &HolderConfig,
     resume: &mut watch::Receiver<bool>,
 ) -> Result<dial::Established, dial::DialError> {
-    if *resume.borrow_and_update() {
+    // A pad finds its place by itself.
+    if *resume.borrow_and_update() && store.pad().is_none() {
         tracing::info!("looking for the relay's position");
         dial::resume(host, store, config).await
     } else {
@@ -261,6 +283,15 @@ async fn tell_second_holder<S: HolderStore>(host: &Host, store: &S, config: &Hol
         .await;
     if told.is_err() {
         tracing::warn!("a notice could not be stored");
+    }
+}
+
+/// Works until the process stops.
+async fn pad_until(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()> + Send) {
+    tokio::select! {
+        biased;
+        () = stopped(&mut stop) => {}
+        () = work => {}
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keypacks::cell::Kind;
+use mailbox::pad::PadFile;
 use mailbox::request::{self, Answer, Request};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -12,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::dial::Established;
-use crate::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
+use super::pad;
+use crate::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing, PadCost, pad_cost};
 use crate::net::BoxStream;
 
 /// A link that is asked one thing at a time, or through a [`Line`] several. News that come in between are noted.
@@ -21,6 +24,8 @@ pub(super) struct Requests {
     writer: LinkWriter<WriteHalf<BoxStream>>,
     timeout: Duration,
     next_stream: u32,
+    /// What the link is under, if not under keys.
+    pad: Option<Arc<PadFile>>,
     /// Whether the relay said that something waits since this was last cleared.
     pub(super) news: bool,
 }
@@ -32,12 +37,24 @@ impl Requests {
             writer: link.writer,
             timeout,
             next_stream: 1,
+            pad: link.pad,
             news: false,
         }
     }
 
     /// Asks, and waits for the answer. `body` is empty for requests that have none.
     pub(super) async fn ask(&mut self, request: &Request, body: &[u8]) -> Result<Answer, LinkError> {
+        if let (Some(file), Some(room)) = (self.pad.clone(), self.writer.room()) {
+            let length = request::encode(request).len() + body.len();
+            if let Some(lease) = pad::wanted(room, pad_cost([length])) {
+                let answer = self.exchange(&lease, &[]).await?;
+                pad::extend(&file, &answer)?;
+            }
+        }
+        self.exchange(request, body).await
+    }
+
+    async fn exchange(&mut self, request: &Request, body: &[u8]) -> Result<Answer, LinkError> {
         let stream = take_stream(&mut self.next_stream);
         let header = Zeroizing::new(request::encode(request));
         let message = Outgoing {
@@ -84,8 +101,10 @@ impl Requests {
 
     /// The same link with several requests under way at once, and what sends them, which ends when the line is dropped.
     pub(super) fn several(&mut self) -> (Line<'_>, impl Future<Output = Result<(), LinkError>> + Send) {
-        let (bursts, mut orders) = mpsc::unbounded_channel::<Vec<(u32, Zeroizing<Vec<u8>>)>>();
+        let (bursts, mut orders) = mpsc::unbounded_channel::<Burst>();
+        let room = self.writer.room();
         let line = Line {
+            leasing: self.pad.clone().zip(room).map(|(pad, room)| Leasing::new(pad, room)),
             reader: &mut self.reader,
             bursts,
             timeout: self.timeout,
@@ -140,10 +159,76 @@ impl Requests {
     }
 }
 
+/// Requests that leave together, encoded, each with its stream.
+type Burst = Vec<(u32, Zeroizing<Vec<u8>>)>;
+
+/// What several requests at once take of a pad. What has not been leased yet is asked for, and waited for.
+struct Leasing {
+    pad: Arc<PadFile>,
+    /// Leased, and not taken by a burst.
+    room: (u64, u64),
+    /// Stream of the request for more.
+    asked: Option<u32>,
+    held: Vec<Burst>,
+}
+
+impl Leasing {
+    fn new(pad: Arc<PadFile>, room: (u64, u64)) -> Self {
+        Self {
+            pad,
+            room,
+            asked: None,
+            held: Vec::new(),
+        }
+    }
+
+    fn cost(burst: &Burst) -> PadCost {
+        pad_cost(burst.iter().map(|(_, header)| header.len()))
+    }
+
+    fn take(&mut self, burst: Burst) -> Burst {
+        let cost = Self::cost(&burst);
+        self.room = (
+            self.room.0.saturating_sub(cost.records),
+            self.room.1.saturating_sub(cost.bytes),
+        );
+        burst
+    }
+
+    /// The burst to be sent now: this one, the request for more, or none while that is under way.
+    fn fitting(&mut self, burst: Burst, next_stream: &mut u32) -> Option<Burst> {
+        if self.asked.is_some() {
+            self.held.push(burst);
+            return None;
+        }
+        let Some(lease) = pad::wanted(self.room, Self::cost(&burst)) else {
+            return Some(self.take(burst));
+        };
+        self.held.push(burst);
+        let stream = take_stream(next_stream);
+        self.asked = Some(stream);
+        Some(self.take(vec![(stream, Zeroizing::new(request::encode(&lease)))]))
+    }
+
+    /// What may be sent now. Everything that was held back fits, or the pad is at its end.
+    fn granted(&mut self, answer: &Answer) -> Result<Vec<Burst>, LinkError> {
+        let before = self.pad.lease_end();
+        pad::extend(&self.pad, answer)?;
+        let end = self.pad.lease_end();
+        self.room.0 += end.record - before.record;
+        self.room.1 += end.offset - before.offset;
+        self.asked = None;
+        let held = std::mem::take(&mut self.held);
+        Ok(held.into_iter().map(|burst| self.take(burst)).collect())
+    }
+}
+
 /// A link with several requests under way, none of which has a body. How many is up to whoever asks.
 pub(super) struct Line<'a> {
     reader: &'a mut LinkReader<ReadHalf<BoxStream>>,
-    bursts: mpsc::UnboundedSender<Vec<(u32, Zeroizing<Vec<u8>>)>>,
+    bursts: mpsc::UnboundedSender<Burst>,
+    /// Under a pad: what holds bursts back until it is leased.
+    leasing: Option<Leasing>,
     timeout: Duration,
     /// When the next answer must have begun.
     deadline: Instant,
@@ -162,12 +247,31 @@ impl Line<'_> {
     /// Sends requests as one burst. Returns their streams.
     pub(super) fn ask(&mut self, requests: &[Request]) -> Vec<u32> {
         let encoded = |request| (take_stream(self.next_stream), Zeroizing::new(request::encode(request)));
-        let burst: Vec<_> = requests.iter().map(encoded).collect();
+        let burst: Burst = requests.iter().map(encoded).collect();
         let streams = burst.iter().map(|(stream, _)| *stream).collect();
         self.deadline = Instant::now() + self.timeout;
-        // It fails when the sending has, which ends the link.
-        let _ = self.bursts.send(burst);
+        self.send(burst);
         streams
+    }
+
+    fn send(&mut self, burst: Burst) {
+        let burst = match &mut self.leasing {
+            None => Some(burst),
+            Some(leasing) => leasing.fitting(burst, self.next_stream),
+        };
+        // It fails when the sending has, which ends the link.
+        let _ = burst.map(|burst| self.bursts.send(burst));
+    }
+
+    /// Sends what was held back, if this is the answer that it waited for.
+    fn leased(&mut self, stream: u32, answer: &Answer) -> Result<bool, LinkError> {
+        let Some(leasing) = self.leasing.as_mut().filter(|leasing| leasing.asked == Some(stream)) else {
+            return Ok(false);
+        };
+        for burst in leasing.granted(answer)? {
+            let _ = self.bursts.send(burst);
+        }
+        Ok(true)
     }
 
     /// Waits for the next answer, in whatever order the relay gives them. May be dropped and called again.
@@ -180,6 +284,9 @@ impl Line<'_> {
                     self.deadline = Instant::now() + self.timeout;
                     let answer = request::decode(&head.header).map_err(|_| LinkError::Broken)?;
                     let stream = head.stream;
+                    if self.leased(stream, &answer)? {
+                        continue;
+                    }
                     return Ok(Incoming { stream, answer, head });
                 }
                 Kind::New if head.is_bare() => *self.news = true,

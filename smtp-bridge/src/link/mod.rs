@@ -6,11 +6,13 @@
 mod pace;
 mod reader;
 pub mod rotation;
+mod sealing;
 mod writer;
 
 pub use pace::STILL_MAX;
 pub use reader::{Head, LinkReader, read_cell};
-pub use writer::{LinkWriter, Outgoing};
+pub use sealing::{Opening, Sealing};
+pub use writer::{LinkWriter, Outgoing, PadCost, pad_cost};
 
 /// Why a link is over.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum LinkError {
     /// The peer took too long.
     #[error("the peer did not answer in time")]
     Timeout,
+    /// What is left of the pad, or leased of it, does not hold what is to be sent. Nothing of it was sealed.
+    #[error(transparent)]
+    Pad(#[from] keypacks::pad::PadError),
 }
 
 impl From<keypacks::Refused> for LinkError {

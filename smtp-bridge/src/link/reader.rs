@@ -6,11 +6,12 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::LinkError;
+use super::Opening;
 use super::pace::Pace;
 use super::rotation::Turn;
 use crate::net::Promise;
 
-/// Reads one whole cell; used for the handshake's flights, before there is an [`Opener`].
+/// Reads one whole cell; used for the handshake's flights, before there is an [`Opening`].
 pub async fn read_cell<R: AsyncRead + Unpin>(stream: &mut R, cell: &mut [u8; CELL]) -> Result<(), LinkError> {
     stream.read_exact(cell).await?;
     Ok(())
@@ -38,7 +39,7 @@ impl Head {
 /// The receiving half of a link.
 pub struct LinkReader<R> {
     source: R,
-    opener: Opener,
+    opener: Opening,
     cell: Box<[u8; CELL]>,
     filled: usize,
     is_paced: bool,
@@ -49,10 +50,10 @@ pub struct LinkReader<R> {
 
 impl<R: AsyncRead + Unpin> LinkReader<R> {
     /// The receiving half over `source`.
-    pub fn new(source: R, opener: Opener) -> Self {
+    pub fn new(source: R, opener: impl Into<Opening>) -> Self {
         LinkReader {
             source,
-            opener,
+            opener: opener.into(),
             cell: Box::new([0; CELL]),
             filled: 0,
             is_paced: false,
@@ -174,7 +175,7 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         if let Some(turning) = &mut self.turning {
             let opener = turning.await;
             self.turning = None;
-            self.opener = opener?;
+            self.opener = opener?.into();
         }
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! Messages to cells.
 
 use keypacks::CELL;
-use keypacks::cell::{DATA_MAX, Frame, Kind, Sealer};
+use keypacks::cell::{Frame, Kind, padding};
+use keypacks::pad;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
 use super::LinkError;
+use super::Sealing;
 use super::pace::Pace;
 use super::rotation::{Answering, Asking, Turned};
 
@@ -24,10 +26,34 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
 }
 
+/// What a burst takes of a pad, where nothing of it is sealed already.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct PadCost {
+    /// Records, one for each cell, those that fill the burst up too.
+    pub records: u64,
+    /// Body bytes.
+    pub bytes: u64,
+}
+
+/// What a burst of messages takes, each of so many bytes of header and body.
+pub fn pad_cost(messages: impl IntoIterator<Item = usize>) -> PadCost {
+    let (mut cells, mut bytes) = (0, 0);
+    for length in messages {
+        cells += (2 + length).div_ceil(pad::DATA_MAX);
+        bytes += 2 + length as u64;
+    }
+    PadCost {
+        records: (cells + padding(cells)) as u64,
+        bytes,
+    }
+}
+
 /// The sending half of a link.
 pub struct LinkWriter<W> {
     sink: W,
-    sealer: Sealer,
+    sealer: Sealing,
+    /// Whether the body under way is sealed already.
+    is_sealed: bool,
     gathered: Vec<u8>,
     is_paced: bool,
     pace: Pace,
@@ -48,10 +74,11 @@ enum Keys {
 
 impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     /// The sending half over `sink`.
-    pub fn new(sink: W, sealer: Sealer) -> Self {
+    pub fn new(sink: W, sealer: impl Into<Sealing>) -> Self {
         LinkWriter {
             sink,
-            sealer,
+            sealer: sealer.into(),
+            is_sealed: false,
             gathered: Vec::new(),
             is_paced: false,
             pace: Pace::begin(false),
@@ -87,6 +114,19 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     /// Sends a message as one burst, padded to a power of two of cells. To be awaited to its end.
     pub async fn send(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
         self.send_burst(std::slice::from_ref(message)).await
+    }
+
+    /// Sends a message whose body opens by a key of its own: under a pad it is not masked again.
+    pub async fn send_sealed(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
+        self.is_sealed = true;
+        let sent = self.send(message).await;
+        self.is_sealed = false;
+        sent
+    }
+
+    /// Records and bytes of a pad that may be used now; `None`: this link has no such bound.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        self.sealer.room()
     }
 
     /// Sends messages as one burst, padded to a power of two of cells. To be awaited to its end.
@@ -130,7 +170,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     /// For a relay: says that it goes on under these. To be awaited to its end.
     pub async fn send_turn(&mut self, turned: Turned) -> Result<(), LinkError> {
         self.begin_burst();
-        self.put_rotated(turned);
+        self.put_rotated(turned)?;
         self.flush().await
     }
 
@@ -140,7 +180,8 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     }
 
     async fn seal_message(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
-        let first = DATA_MAX - 2 - message.header.len();
+        let data_max = self.sealer.data_max();
+        let first = data_max - 2 - message.header.len();
         let (start, mut rest) = message.body.split_at(first.min(message.body.len()));
         let length = u16::try_from(message.header.len()).expect("a header fits one cell");
         let mut data = Zeroizing::new(Vec::with_capacity(2 + message.header.len() + start.len()));
@@ -155,7 +196,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         })
         .await?;
         while !rest.is_empty() {
-            let (part, behind) = rest.split_at(rest.len().min(DATA_MAX));
+            let (part, behind) = rest.split_at(rest.len().min(data_max));
             rest = behind;
             self.seal(Frame {
                 kind: Kind::Data,
@@ -209,8 +250,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             Keys::Asking(_) => Ok(()),
             Keys::Answering(answering) => {
                 if let Some(turned) = answering.waiting() {
-                    self.put_rotated(turned);
-                    return Ok(());
+                    return self.put_rotated(turned);
                 }
                 if !matches!(kind, Kind::Answer | Kind::Data) || !answering.must_wait()? {
                     return Ok(());
@@ -221,8 +261,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
                 };
                 let next = async { answering.next().await.ok_or(LinkError::Closed) };
                 let turned = self.pace.wait(next).await?;
-                self.put_rotated(turned);
-                Ok(())
+                self.put_rotated(turned)
             }
         }
     }
@@ -239,25 +278,26 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         self.append(Frame {
             data: &data,
             ..Frame::bare(Kind::Rotate)
-        });
-        self.sealer = sealer;
+        })?;
+        self.sealer = sealer.into();
         Ok(())
     }
 
     /// The relay's last cell under the key in use.
-    fn put_rotated(&mut self, turned: Turned) {
+    fn put_rotated(&mut self, turned: Turned) -> Result<(), LinkError> {
         self.append(Frame {
             data: &turned.index.to_le_bytes(),
             ..Frame::bare(Kind::Rotated)
-        });
-        self.sealer = turned.sealer;
+        })?;
+        self.sealer = turned.sealer.into();
         if let Keys::Answering(answering) = &mut self.keys {
             answering.turned();
         }
+        Ok(())
     }
 
     async fn put(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
-        self.append(frame);
+        self.append(frame)?;
         if self.gathered.len() >= GATHERED_CELLS_MAX * CELL {
             self.flush().await
         } else {
@@ -265,7 +305,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         }
     }
 
-    fn append(&mut self, frame: Frame<'_>) {
+    fn append(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
         match &mut self.keys {
             Keys::One => {}
             Keys::Asking(asking) => asking.sealed(frame.kind),
@@ -277,7 +317,12 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         let cell = self.gathered[at..]
             .first_chunk_mut::<CELL>()
             .expect("a cell was just added");
-        self.sealer.seal(frame, cell);
+        let is_sealed = self.is_sealed && matches!(frame.kind, Kind::Answer | Kind::Data);
+        if let Err(error) = self.sealer.seal(frame, is_sealed, cell) {
+            self.gathered.truncate(at);
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {

@@ -377,6 +377,7 @@ async fn provide(relay: &mut Machine, person: &mut Machine) -> Result<String, St
         value: VALUE,
         operator: false,
         rotate: String::new(),
+        pad: None,
     };
     let issued = ask(relay, &relay_dir(), &order).await?;
     let pack: IssuedPack = serde_json::from_value(issued).map_err(|error| error.to_string())?;
@@ -391,6 +392,7 @@ async fn provide(relay: &mut Machine, person: &mut Machine) -> Result<String, St
         relay_domain: pack.relay_domain.clone(),
         aliases: Vec::new(),
         rotation: Default::default(),
+        pad: None,
     };
     let (host, _crew) = person.host();
     let options = HolderOptions {

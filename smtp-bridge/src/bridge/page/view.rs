@@ -210,6 +210,9 @@ pub(in crate::bridge) fn warning_of_link(state: LinkState) -> Option<&'static st
         LinkState::KeysUsedUp => {
             Some("The link keys are used up: nothing can be sent or fetched with this pack. Get a new one.")
         }
+        LinkState::PadUsedUp => {
+            Some("The pad is used up: nothing can be sent or fetched with this pack. Get a new one.")
+        }
         LinkState::RolledBack => {
             Some("The relay was restored from an old copy and is not trusted any more: ask its operator.")
         }

@@ -258,6 +258,7 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
             let deleted = u16::try_from(named.len()).expect("few");
             (Answer::Confirmed { deleted }, &[])
         }
+        Request::Lease { .. } => unreachable!("the link is not under a pad"),
         Request::Balance => {
             let answer = Answer::Balance {
                 balance: 1,

@@ -47,7 +47,7 @@ fn plainly(request: &Request) -> Answer {
             next: *from,
             more: false,
         },
-        Request::Fetch { .. } => busily(request),
+        Request::Fetch { .. } | Request::Lease { .. } => busily(request),
         Request::Confirm { .. } => Answer::Confirmed { deleted: 0 },
         Request::Statement { from } => Answer::Statement {
             services: Vec::new(),
@@ -111,6 +111,7 @@ pub(in crate::holder) fn linked() -> (Established, DuplexStream, Link) {
         writer: LinkWriter::new(write, holder.sealer),
         token_mismatch: false,
         rolled_back: false,
+        pad: None,
     };
     (established, far, relay)
 }
@@ -144,6 +145,7 @@ fn issue() -> Issue {
         relay_domain: "relay.test".to_owned(),
         aliases: Vec::new(),
         rotation: Default::default(),
+        pad: None,
     }
 }
 

@@ -1,0 +1,345 @@
+"""One-time pads: every cell recomputed from the known pad, no byte of it used twice, what was used gone from both disks.
+
+A byte of a pad that masks two texts gives away the exclusive-or of both, to anybody, for ever; a MAC key used twice lets
+anybody forge. So the recording decides, not the programs: the test keeps the pad as it was issued, opens every cell that
+crossed the path by the documents alone, makes it again, and keeps count of every record and byte.
+"""
+
+import random
+import shutil
+import socket
+import struct
+import time
+
+from clients import Inbox, curl, deliver, message, refusal_of, split_address, submit, swaks
+from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, by_extent, second_implementation, word
+from needles import Secret, search_files
+from processes import run, wait_until
+from proxy import DOWN, UP
+
+CELL = 16_384
+SIZE = "1M"
+# Of the relay's prices: what a link costs.
+KEY = 7
+
+
+class Used:
+    """What a recording used of a known pad, by the second implementation."""
+
+    def __init__(self, blob):
+        self.second = second_implementation()
+        self.layout = self.second.PadLayout.of_size(len(blob) - 8_192)
+        self.pad = self.second.Pad(blob, self.layout)
+        numbers = range(self.layout.records)
+        self.records = {
+            way: {self.pad.record(way, number)[0]: number for number in numbers} for way in (UP, DOWN)
+        }
+        self.cells = {}
+        self.masked = {UP: [], DOWN: []}
+        self.links = []
+        self.recomputed = 0
+
+    def is_of(self, connection):
+        return connection.octets(UP)[:16] in self.records[UP]
+
+    def take(self, connections):
+        """Opens and makes anew every whole cell of the connections under this pad."""
+        for connection in filter(self.is_of, connections):
+            link = {"hello": None, "lease": None, "end": None, "up": 0, "down": 0, "stands": False}
+            octets = connection.octets(UP)
+            if len(octets) >= CELL:
+                # Only its tag is the pad's, which masks nothing: it may be tried again with another nonce.
+                self.assert_noise(octets[32:CELL])
+            link["hello"] = self.records[UP][octets[:16]]
+            for way in (DOWN, UP):
+                octets = connection.octets(way)
+                first = CELL if way == UP else 0
+                for at in range(first, len(octets) - CELL + 1, CELL):
+                    self._open(way, octets[at : at + CELL], link)
+            self.links.append(link)
+        return self
+
+    def assert_noise(self, octets):
+        """Behind the nonce of a hello there are no bytes of the pad."""
+        if any(self.pad.blob.find(octets[at : at + 16]) >= 0 for at in range(0, 1_024, 64)):
+            raise AssertionError("a hello shows more of the pad than its tag")
+
+    def _note(self, way, cell):
+        """A record is for one cell: the same bytes may be sent again, others never."""
+        number = self.records[way][cell[:16]]
+        if self.cells.setdefault((way, number), cell) != cell:
+            raise AssertionError(f"record {number} {way} was used for two cells")
+        return number
+
+    def _open(self, way, cell, link):
+        if (way, self.records[way].get(cell[:16])) in self.cells:
+            self._note(way, cell)
+            return
+        number = self._note(way, cell)
+        offset, (kind, flags, _, data) = self.pad.open(way, number, cell)
+        self.recomputed += 1
+        count = self.second.pad_masked(kind, flags, data)
+        self.masked[way].append((offset, offset + count))
+        link[way] += 64 + count
+        if kind == self.second.LEASE:
+            _, (a, c, b, d), _ = self.second.decode_lease(data)
+            link["lease"], link["end"] = (a, c), (b, d)
+        elif kind == self.second.LINKED:
+            link["stands"] = True
+        elif kind == self.second.ANSWER and data[2:4] == bytes([1, 8]):
+            records, rest = self.second.read_varint(data[4 : 2 + struct.unpack("<H", data[:2])[0]])
+            link["end"] = records, self.second.read_varint(rest)[0]
+
+    def overlap(self):
+        """Body bytes that masked two cells."""
+        twice = 0
+        for ranges in self.masked.values():
+            end = 0
+            for first, behind in sorted(ranges):
+                twice += max(0, min(end, behind) - first)
+                end = max(end, behind)
+        return twice
+
+
+class Padded(Hazard):
+    @staticmethod
+    def make():
+        world = World(holders=())
+        add(world, "a")
+        return world
+
+    def setUp(self):
+        self.relay, self.a, self.proxy, self.sink = self.world.relay, self.world.a, self.world.proxy, self.world.sink
+
+    def mail_both_ways(self, length=200):
+        token = word()
+        deliver(self.relay.mx, OUTSIDE, self.a.alias, message(OUTSIDE, self.a.alias, token, "z" * 70 + "\r\n"))
+        Inbox(self.a).wait_for(token)
+        self.send(length)
+
+    def send(self, length=200):
+        token = word()
+        submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token, ("y" * 70 + "\r\n") * (length // 72 + 1)))
+        wait_until(lambda: self.sink.with_word(token), 60, "the message outside")
+
+    def used(self):
+        """Everything that crossed the path until now, judged."""
+        used = Used(self.a.blob).take(self.proxy.connections)
+        self.assertEqual(used.overlap(), 0, "bytes that masked two cells")
+        return used
+
+
+def add(world, name, *mix):
+    """A bridge on a pad whose bytes the test keeps."""
+    bridge = Bridge(world.folder.path, name, world.proxy.address)
+    pack = world.folder.path / f"{name}.pack"
+    issue(world.relay, pack, bridge.passphrase, *mix)
+    beside = pack.with_name(pack.name + ".pad")
+    bridge.blob = beside.read_bytes()
+    bridge.issued = second_implementation().open_pack(pack.read_bytes(), bridge.passphrase.read_bytes().strip())
+    bridge.init(pack)
+    assert not beside.exists(), "the pad was moved, not copied"
+    world.bridges.append(bridge)
+    setattr(world, name, bridge.start())
+    return bridge
+
+
+def issue(relay, pack, passphrase, *mix, check=True):
+    words = ["--out", pack, "--keys", 400, "--value", 100_000_000, "--passphrase-file", passphrase, "--pad", SIZE]
+    return relay.command("pack", "issue", *words, *(part for source in mix for part in ("--mix", source)), check=check)
+
+
+class Making(Padded):
+    def test_a_source_that_is_too_short_is_refused_and_leaves_nothing(self):
+        folder = self.world.folder.path
+        short, passphrase = folder / "short", self.a.passphrase
+        short.write_bytes(bytes((1 << 20) - 1))
+        before = sorted(path.name for path in folder.rglob("*pad*"))
+        accounts = self.relay.totals()["accounts"]
+        for sources in ([short], ["/dev/null"], ["-"], ["/dev/zero", "/dev/zero"]):
+            done = issue(self.relay, folder / "none.pack", passphrase, *sources, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("cannot make the pad", done.stderr)
+        self.assertEqual(sorted(path.name for path in folder.rglob("*pad*")), before)
+        self.assertEqual([path.name for path in folder.glob("none*")], [])
+        self.assertEqual(self.relay.totals()["accounts"], accounts)
+
+    def test_both_ends_have_the_same_bytes_and_no_two_pads_share_any(self):
+        folder = self.world.folder.path
+        source = folder / "source"
+        source.write_bytes(bytes(1 << 20))
+        pads = []
+        for name in ("one", "two"):
+            issue(self.relay, folder / f"{name}.pack", self.a.passphrase, source)
+            pads.append((folder / f"{name}.pack.pad").read_bytes())
+        names = [blob[16:32].hex() for blob in pads]
+        for name, blob in zip(names, pads):
+            path = self.relay.data / "pads" / name
+            self.assertEqual(path.read_bytes()[8_192:], blob[8_192:])
+            self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        blocks = {blob[at : at + 32] for blob in pads for at in range(8_192, len(blob), 32)}
+        self.assertEqual(len(blocks), 2 * ((1 << 20) // 32))
+
+
+class Links(Padded):
+    def test_mail_goes_both_ways_and_every_cell_is_the_pad_and_the_message(self):
+        token = word()
+        sent = swaks(
+            self.a.smtp, self.a.alias, OUTSIDE, "--h-Subject", token, user=self.a.user, password=self.a.password
+        )
+        self.assertEqual(sent.returncode, 0, sent.stdout)
+        wait_until(lambda: self.sink.with_word(token), 60, "the message outside")
+        token = word()
+        deliver(self.relay.mx, OUTSIDE, self.a.alias, message(OUTSIDE, self.a.alias, token))
+        Inbox(self.a).wait_for(token)
+        text = curl(f"imap://{self.a.imap}/INBOX", "-X", f"SEARCH SUBJECT {token}", holder=self.a)
+        self.assertRegex(text.decode(), r"SEARCH \d+")
+        self.mail_both_ways(60_000)
+        used = self.used()
+        self.assertGreater(used.recomputed, 30)
+        status = self.a.command("status").stdout
+        self.assertIn("one-time pad", status)
+        self.relay.audit()
+
+    def test_consumption_is_the_formula_exactly(self):
+        self.mail_both_ways(20_000)
+        self.proxy.cut()
+        self.a.settled()
+        self.mail_both_ways(300)
+        self.a.settled()
+        time.sleep(1.5)
+        status, used = self.a.status()["pad"], self.used()
+        region = used.layout.region
+        down = sum(link["down"] for link in used.links)
+        self.assertEqual(region - status["down"]["bytes"], down)
+        up, last = 0, used.links[-1]
+        for link in used.links:
+            self.assertTrue(link["stands"])
+            (a, c), (b, d) = link["lease"], link["end"]
+            leased = 64 * (b - a) + d - c
+            self.assertLessEqual(link["up"], leased)
+            # The record of cell 1; the whole lease of a link that is over, of the last one what it used.
+            up += 64 + (link["up"] if link is last else leased)
+        self.assertEqual(region - status["up"]["bytes"], up)
+
+    def test_each_link_is_paid_for_as_with_keys(self):
+        self.a.settled()
+        before = self.a.status()
+        links = 3
+        for _ in range(links):
+            seen = len(self.proxy.connections)
+            self.proxy.cut()
+            wait_until(lambda seen=seen: len(self.proxy.connections) > seen, 30, "the next link")
+            self.a.settled()
+        after = self.a.status()
+        self.assertEqual(before["keys"] - after["keys"], links)
+        self.assertEqual(before["balance"] - after["balance"], links * KEY)
+
+    def test_the_keys_of_a_pack_with_a_pad_open_nothing(self):
+        second = second_implementation()
+        chain = second.Chain.from_root("link", self.a.issued["root"])
+        for index in range(4):
+            client = second.Client(split_address(self.relay.link), self.a.issued["relay_public"], chain, timeout=2)
+            with self.assertRaises((socket.timeout, TimeoutError)):
+                client.connect()
+            client.socket.close()
+            chain.advance()
+
+
+class Erased(Padded):
+    def test_what_was_used_is_on_neither_disk(self):
+        for _ in range(3):
+            self.mail_both_ways(5_000)
+        self.a.settled()
+        time.sleep(2)
+        used = self.used()
+        pads = [self.a.data / "pad", self.relay.data / "pads" / self.a.blob[16:32].hex()]
+        secrets, layout = [], used.layout
+        for way, number in used.cells:
+            _, key, mask = used.pad.record(way, number)
+            secrets.append(Secret(f"P {way} {number}", key))
+            for path in pads:
+                record = path.read_bytes()[layout.record_at(way, number) :][:64]
+                self.assertEqual(record, bytes(64), f"record {number} {way}")
+        for way, ranges in used.masked.items():
+            for first, behind in ranges:
+                for at in range(first, behind - 31, 32):
+                    secrets.append(Secret(f"bytes {way} {at}", used.pad.body(way, at, 32)))
+                for path in pads:
+                    with path.open("rb") as file:
+                        file.seek(layout.body_at(way, first))
+                        self.assertEqual(file.read(behind - first), bytes(behind - first))
+        self.assertGreater(len(secrets), 300)
+        secrets = random.sample(secrets, 200)
+        self.assertEqual(search_files(secrets, self.relay.data, self.a.data), [])
+        # The control: what was not used is found at both ends.
+        unused = [Secret("unused", used.pad.record(DOWN, layout.records - 1)[1])]
+        for data in (self.relay.data, self.a.data):
+            self.assertTrue(search_files(unused, data))
+
+
+class Once(Padded):
+    def test_no_byte_is_used_twice_whatever_is_killed(self):
+        draw = random.Random()
+        for death in range(by_extent(10, 200)):
+            token = word()
+            submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token))
+            time.sleep(draw.uniform(0, 0.4))
+            victim = draw.choice([self.relay, self.a])
+            victim.kill()
+            victim.start()
+            wait_until(lambda token=token: self.sink.with_word(token), 90, "the message outside")
+            self.assertEqual(len(self.sink.with_word(token)), 1)
+        self.used()
+        self.relay.audit()
+
+    def test_a_restored_copy_uses_nothing_again_and_goes_on(self):
+        self.a.settled()
+        self.a.stop()
+        copy = self.world.folder.path / "copy"
+        shutil.copytree(self.a.data, copy, ignore=lambda _, names: [n for n in names if n.endswith(".sock")])
+        self.a.start()
+        for _ in range(3):
+            self.mail_both_ways(2_000)
+        self.a.settled()
+        self.a.stop()
+        shutil.rmtree(self.a.data)
+        shutil.copytree(copy, self.a.data)
+        self.a.start(wait=False)
+        wait_until(self.linked_again, 240, "the link of the restored copy")
+        self.send()
+        self.used()
+
+    def linked_again(self):
+        done = run(BINARIES / "postern", "status", "--json", "--dir", self.a.data, check=False)
+        return done.returncode == 0 and self.a.status()["linked"]
+
+
+class Ends(Padded):
+    @staticmethod
+    def make():
+        world = World(holders=())
+        add(world, "a")
+        return world
+
+    def test_the_end_is_told_before_anything_is_lost_and_the_last_requests_go(self):
+        sent = []
+
+        def until_refused():
+            while True:
+                token = word()
+                submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token, ("y" * 70 + "\r\n") * 400))
+                sent.append(token)
+                self.a.settled()
+
+        code, text = refusal_of(until_refused)
+        self.assertEqual((code, text[:5]), (552, "5.2.2"))
+        self.assertGreater(len(sent), 5)
+        for token in sent:
+            wait_until(lambda token=token: self.sink.with_word(token), 30, "what was acknowledged")
+        token = word()
+        deliver(self.relay.mx, OUTSIDE, self.a.alias, message(OUTSIDE, self.a.alias, token))
+        Inbox(self.a).wait_for(token)
+        self.assertEqual(self.a.status()["outbox"], 0)
+        self.used()
+        self.relay.audit()
