@@ -7,32 +7,41 @@ use keypacks::pad::{self, Direction, End, Fill, HELLO_NONCE, Lease, Offer, PadEr
 
 use super::{Left, PadFile, TAGS_AHEAD, at};
 
-/// Attempts before they begin anew, the first time: they stay within the relay's window.
-const STEPS: u64 = TAGS_AHEAD / 2;
-
 /// Which attempt is next.
 pub(super) struct Probe {
-    step: u64,
-    steps: u64,
+    count: u64,
+    /// Half windows that were gone beyond the near ones, and how many there are to go.
+    far: u64,
+    farthest: u64,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { step: 0, steps: STEPS }
+        Self {
+            count: 0,
+            far: 0,
+            farthest: 64,
+        }
     }
 }
 
 impl PadFile {
     /// The record to try next. An attempt that got no answer may have been answered all the same, and then the relay has
-    /// gone on by two; so this goes upwards, and begins anew with a longer way each time, until cell 2 says where it is.
+    /// gone on by two: every other attempt goes upwards in steps of two, again and again. A restored copy is farther behind:
+    /// those between go up by half of the relay's window, and begin anew with twice the way, until cell 2 says where it is.
     pub fn next_attempt(&self) -> u64 {
         let mut state = self.state();
-        let Probe { step, steps } = &mut state.probe;
-        if *step >= *steps {
-            (*step, *steps) = (0, steps.saturating_add(STEPS));
-        }
-        let ahead = 2 * *step;
-        *step += 1;
+        let probe = &mut state.probe;
+        probe.count += 1;
+        let ahead = if probe.count % 2 == 1 {
+            2 * (probe.count / 2 % (TAGS_AHEAD / 2))
+        } else {
+            if probe.far >= probe.farthest {
+                (probe.far, probe.farthest) = (0, probe.farthest.saturating_mul(2));
+            }
+            probe.far += 1;
+            TAGS_AHEAD / 2 * (probe.far + 1)
+        };
         let first = state.header.spent[at(Direction::Up)].record;
         first.saturating_add(ahead).min(self.made.layout.records() - 1)
     }
