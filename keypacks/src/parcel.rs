@@ -29,8 +29,10 @@ pub const PARCEL_LOOK_AHEAD: u64 = 8;
 /// Tag, nonce prefix and sealed header: what must be read before anything opens.
 pub const HEAD: usize = TAG + PREFIX + MAC + HEADER;
 
-const TAG: usize = 16;
-const PREFIX: usize = 16;
+/// Length of the tag that a layer begins with.
+pub const TAG: usize = 16;
+/// Length of `N`, the part of the nonces that the sender draws for a layer.
+pub const PREFIX: usize = 16;
 const HEADER: usize = 512;
 /// Plaintext of a full chunk.
 const CHUNK: usize = 15_984;

@@ -118,6 +118,17 @@ pub struct OutboxRow {
     pub taken: u64,
 }
 
+/// Whose a message is among the holder's aliases.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MessageOf {
+    /// No such message is known.
+    Nobody,
+    /// This address, open or closed.
+    Alias(String),
+    /// One of that name came for more than one alias.
+    Several,
+}
+
 /// An alias as its holder knows it.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct HolderAlias {
@@ -226,6 +237,8 @@ pub struct KeptParcel {
     pub label: String,
     /// UTC second at which it was sealed.
     pub sealed: u64,
+    /// `N` of the parcel, which its receipt names.
+    pub prefix: [u8; 16],
 }
 
 /// Why no parcel can be sealed now.
@@ -518,9 +531,8 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// here, or has no other name.
     fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError>;
 
-    /// The alias for which a message came, or under which it was sent, by the mail program's name for it. `None`: it is
-    /// not known, or came for several.
-    fn alias_of_message(&self, message_id: &str) -> Result<Option<String>, StoreError>;
+    /// The alias for which a message came, or under which it was sent, by the mail program's name for it.
+    fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError>;
 
     /// The aliases of the pack.
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError>;

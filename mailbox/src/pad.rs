@@ -143,7 +143,12 @@ impl PadFile {
     /// Overwrites what is finished with, and makes that durable. Blocks on the disk.
     pub fn settle(&self) -> Result<(), StoreError> {
         let (erased, finished) = {
-            let state = self.state();
+            let mut state = self.state();
+            // Before a byte is overwritten: nobody may take zeros for a record that was never used.
+            if (0..2).any(|direction| !state.finished[direction].is_within(state.header.spent[direction])) {
+                let spent = state.header.spent;
+                self.write_spent(&mut state, spent)?;
+            }
             (state.erased, state.finished)
         };
         if erased == finished {
@@ -321,7 +326,15 @@ pub fn move_to(disk: &Arc<dyn Disk>, from: &Path, to: &Path) -> Result<(), Store
 
 fn copy(disk: &dyn Disk, source: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), StoreError> {
     // The source may be half overwritten already: then the copy is whole.
-    if let Ok(header) = read_header(source) {
+    let is_copied = |made: &Made| {
+        let copied = disk.open(to, false).map_err(StoreError::from);
+        copied
+            .and_then(|file| read_header(&*file))
+            .is_ok_and(|header| header.made == *made)
+    };
+    if let Ok(header) = read_header(source)
+        && !is_copied(&header.made)
+    {
         let target = disk.open(to, true)?;
         target.set_len(0)?;
         // The headers come last: what has none is no pad.

@@ -1,6 +1,6 @@
 //! What stands inside parcels and what answers them (`docs/PROTOCOL.md` section 7).
 
-use keypacks::parcel::HOP;
+use keypacks::parcel::{HOP, PREFIX};
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Malformed, RECIPIENTS_MAX, Refusal};
@@ -53,8 +53,26 @@ impl Terms {
 pub struct Receipt {
     /// Index of the parcel.
     pub index: u64,
+    /// `N` of the parcel that came, zeros where none did: under one index a restored copy can have sealed another.
+    pub prefix: [u8; PREFIX],
     /// What became of it.
     pub outcome: Outcome,
+}
+
+impl Receipt {
+    /// Nothing came under this index.
+    pub(crate) fn burned(index: u64) -> Self {
+        Self {
+            index,
+            prefix: [0; PREFIX],
+            outcome: Outcome::Burned,
+        }
+    }
+
+    /// Whether it is of a parcel with this `N`, or of none at all.
+    pub fn is_of(&self, prefix: &[u8; PREFIX]) -> bool {
+        self.outcome == Outcome::Burned || self.prefix == *prefix
+    }
 }
 
 /// What became of a parcel; final. The order of the variants is part of the protocol.
@@ -116,14 +134,21 @@ mod tests {
         ];
         let receipts: Vec<_> = (5..)
             .zip(receipts)
-            .map(|(index, outcome)| Receipt { index, outcome })
+            .map(|(index, outcome)| Receipt {
+                index,
+                prefix: [9; PREFIX],
+                outcome,
+            })
             .collect();
         let written = encode_receipts(&receipts);
-        assert_eq!(written[..8], [1, 3, 5, 0, 0xac, 2, 0x80, 0x80]);
+        assert_eq!(written[..3], [1, 3, 5]);
+        assert_eq!(written[3..24], [[9; 16].as_slice(), &[0, 0xac, 2, 0x80, 0x80]].concat());
         assert_eq!(decode_receipts(&written), Ok(receipts));
         assert_eq!(decode_receipts(&[&written[..], &[0]].concat()), Err(Malformed));
         assert_eq!(decode_receipts(&[1, 0]), Err(Malformed));
-        assert_eq!(decode_receipts(&[2, 1, 5, 2]), Err(Malformed));
+        let one = encode_receipts(&[Receipt::burned(5)]);
+        assert_eq!(one, [[1, 1, 5].as_slice(), &[0; 16], &[2]].concat());
+        assert_eq!(decode_receipts(&[&[2], &one[1..]].concat()), Err(Malformed));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use keypacks::Tag;
 use keypacks::chain::LinkStep;
 use keypacks::pack::Identifier;
+use keypacks::parcel::PREFIX;
 use ledger::PriceList;
 use tokio::sync::watch;
 
@@ -261,7 +262,7 @@ impl RelayStore for RelayFiles {
     async fn carry_out_parcel(
         &self,
         account: Account,
-        index: u64,
+        (index, prefix): (u64, [u8; PREFIX]),
         effect: Effect,
         day: u32,
         now: u64,
@@ -269,6 +270,7 @@ impl RelayStore for RelayFiles {
         let arrival = Arrival {
             account: account.0,
             index,
+            prefix,
             action: self.prepare(effect)?,
             day,
             now,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkStep};
+use keypacks::parcel::PREFIX;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag, deposit::Dek, pack::Identifier};
 use ledger::PriceList;
@@ -392,11 +393,11 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit>;
 
     /// Carries out what a parcel says that opened whole, and stores its sealed receipt in the same commit. `false`: its
-    /// index has had its end before, and nothing happened. `Busy`: the spool is full, as [`Self::pass_parcel`] would say.
+    /// index has had its end before, and nothing happened. `prefix`: `N` of the parcel, which its receipt names. `Busy`: the spool is full, as [`Self::pass_parcel`] would say.
     fn carry_out_parcel(
         &self,
         account: Account,
-        index: u64,
+        index_and_prefix: (u64, [u8; PREFIX]),
         effect: Effect,
         day: u32,
         now: u64,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use keypacks::parcel::{Header, Kind};
+use keypacks::parcel::{Header, Kind, PREFIX};
 use keypacks::{deposit, kdf};
 use mailbox::parcel::Terms;
 use mailbox::relay_store::{Account, Effect, Spooled};
@@ -96,8 +96,7 @@ async fn execute<S: RelayStore>(relay: &Relay<S>, account: Account, change: Chan
 /// Carries out a parcel that opened whole; `Ok(false)`: its index has had its end before.
 pub(crate) async fn parcel<S: RelayStore>(
     relay: &Arc<Relay<S>>,
-    account: Account,
-    index: u64,
+    (account, index, prefix): (Account, u64, [u8; PREFIX]),
     header: Header,
     payload: Zeroizing<Vec<u8>>,
 ) -> Result<bool, StoreError> {
@@ -115,7 +114,7 @@ pub(crate) async fn parcel<S: RelayStore>(
     let now = coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s);
     relay
         .store
-        .carry_out_parcel(account, index, effect, relay.host.day(), now)
+        .carry_out_parcel(account, (index, prefix), effect, relay.host.day(), now)
         .await
 }
 

@@ -8,7 +8,7 @@ mod carriage;
 
 use std::sync::Arc;
 
-use keypacks::parcel::{HEAD, LayerOpener, class_of, parcel_tag};
+use keypacks::parcel::{HEAD, LayerOpener, PREFIX, class_of, parcel_tag};
 use mailbox::relay_store::Account;
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::smtp::replies::{self, Enhanced, Reply};
@@ -41,9 +41,14 @@ pub(crate) struct ParcelMail<S> {
     carriage: Carriage,
     room: Room,
     intake: Option<Intake>,
+    /// Parts that began, of which each may be a parcel.
+    parts: u32,
     /// There are more parcels than one, or what is no mail.
     is_spoilt: bool,
 }
+
+/// Most parts of a mail that are looked into: each costs a key's derivation, whatever it holds.
+const PARTS_MAX: u32 = 16;
 
 /// What may be a parcel, as far as it came.
 struct Intake {
@@ -60,6 +65,9 @@ struct Opening {
     payload: Zeroizing<Vec<u8>>,
 }
 
+/// A whole parcel of one of this relay's packs.
+type Opened = (Account, u64, [u8; PREFIX], keypacks::parcel::Header, Zeroizing<Vec<u8>>);
+
 impl<S: RelayStore> ParcelMail<S> {
     pub(crate) fn new(relay: Arc<Relay<S>>, room: Room) -> Self {
         Self {
@@ -67,6 +75,7 @@ impl<S: RelayStore> ParcelMail<S> {
             carriage: Carriage::new(),
             room,
             intake: None,
+            parts: 0,
             is_spoilt: false,
         }
     }
@@ -77,9 +86,13 @@ impl<S: RelayStore> ParcelMail<S> {
             return Err(NO_PARCEL);
         }
         let (relay, intake, is_spoilt) = (&self.relay, &mut self.intake, &mut self.is_spoilt);
+        let parts = &mut self.parts;
         let fed = self.carriage.feed(octets, &mut |found| match found {
-            Found::Begin if intake.as_ref().is_some_and(Intake::is_parcel) => *is_spoilt = true,
-            Found::Begin => *intake = Some(Intake::new()),
+            Found::Begin => {
+                *parts += 1;
+                *is_spoilt |= *parts > PARTS_MAX || intake.as_ref().is_some_and(Intake::is_parcel);
+                *intake = (!*is_spoilt).then(Intake::new);
+            }
             Found::Octets(octets) => {
                 if let Some(intake) = intake {
                     intake.take(relay, octets);
@@ -126,7 +139,10 @@ impl<S: RelayStore> ParcelMail<S> {
             return NO_PARCEL;
         }
         let carried = match intake.opening.take().and_then(Opening::finish) {
-            Some((account, index, header, payload)) => accept::parcel(&relay, account, index, header, payload).await,
+            Some((account, index, prefix, header, payload)) => {
+                let arrived = (account, index, prefix);
+                accept::parcel(&relay, arrived, header, payload).await
+            }
             None => Ok(false),
         };
         let done = match carried {
@@ -172,11 +188,7 @@ impl Intake {
         }
         if let Some(opening) = &mut self.opening {
             let payload = &mut opening.payload;
-            if opening
-                .opener
-                .push(octets, |plain| payload.extend_from_slice(plain))
-                .is_err()
-            {
+            if opening.opener.push(octets, |plain| append(payload, plain)).is_err() {
                 // Damaged, or forged by whoever saw the tag: as good as nobody's, and the true one may still come.
                 self.opening = None;
             }
@@ -188,18 +200,28 @@ impl Opening {
     fn begin<S: RelayStore>(relay: &Relay<S>, head: &[u8; HEAD]) -> Option<Self> {
         let hit = relay.store.find_parcel(&parcel_tag(head)?)?;
         let opener = LayerOpener::new(&hit.step, head).ok()?;
-        // At its whole length at once, so that growing leaves nothing behind.
-        let payload = Zeroizing::new(Vec::with_capacity(opener.header().length as usize));
         Some(Self {
             account: hit.account,
             index: hit.step.index,
             opener,
-            payload,
+            payload: Zeroizing::default(),
         })
     }
 
-    fn finish(self) -> Option<(Account, u64, keypacks::parcel::Header, Zeroizing<Vec<u8>>)> {
+    fn finish(self) -> Option<Opened> {
+        let prefix = self.opener.prefix();
         let header = self.opener.finish().ok()?;
-        Some((self.account, self.index, header, self.payload))
+        Some((self.account, self.index, prefix, header, self.payload))
     }
+}
+
+/// Appends, and wipes what growing leaves behind. Memory grows with what opened, never with what a header promises.
+fn append(payload: &mut Zeroizing<Vec<u8>>, plain: &[u8]) {
+    let length = payload.len() + plain.len();
+    if length > payload.capacity() {
+        let mut more = Zeroizing::new(Vec::with_capacity(length.max(2 * payload.capacity())));
+        more.extend_from_slice(payload);
+        *payload = more;
+    }
+    payload.extend_from_slice(plain);
 }

@@ -138,6 +138,9 @@ pub(super) fn seal(
     let (layout, direction, from) = (end.layout(), piece.direction, piece.from);
     let mut record = Zeroizing::new([0; RECORD as usize]);
     end.read(layout.record_at(direction, from.record), &mut record[..])?;
+    if *record == [0; RECORD as usize] {
+        return Err(PadError::Unreadable);
+    }
     let mut mask = Zeroizing::new(vec![0; piece.masked]);
     end.read(layout.body_at(direction, from.offset), &mut mask)?;
 
@@ -248,6 +251,9 @@ impl PadOpener {
             Ok(())
         };
         let is_sealed = flags & FLAG_SEALED != 0;
+        if is_sealed && kind != Kind::Answer as u8 && kind != Kind::Data as u8 {
+            return Err(Refused);
+        }
         // Of a sealed body's first cell only the length of the header tells how much is masked.
         let first = if is_sealed {
             masked_head(kind).min(length)
@@ -300,7 +306,8 @@ pub(super) fn find(
         end.read(end.layout().record_at(direction, first), &mut records)
             .map_err(|_| Refused)?;
         for (number, record) in (first..).zip(records.as_chunks::<{ RECORD as usize }>().0) {
-            if record[..16] == *tag {
+            // One of zeros was overwritten: under it anybody could make a MAC.
+            if record[..16] == *tag && *record != [0; RECORD as usize] {
                 return Ok((number, Zeroizing::new(*record)));
             }
         }

@@ -92,6 +92,9 @@ pub fn hello(
         return Err(PadError::Spent);
     }
     end.read(end.layout().record_at(Direction::Up, record), &mut tag)?;
+    if tag == [0; 16] {
+        return Err(PadError::Unreadable);
+    }
     cell[..16].copy_from_slice(&tag);
     cell[16..16 + HELLO_NONCE].copy_from_slice(nonce);
     fill.next(&mut cell[16 + HELLO_NONCE..]);

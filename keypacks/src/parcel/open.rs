@@ -49,6 +49,11 @@ impl LayerOpener {
         })
     }
 
+    /// `N`, which the sender drew for this layer.
+    pub fn prefix(&self) -> [u8; PREFIX] {
+        self.prefix
+    }
+
     /// What the head says.
     pub fn header(&self) -> &Header {
         &self.header

@@ -165,9 +165,12 @@ pub(super) fn open_base(
     bounds: Bounds,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<(Base, Secret<32>), StoreError> {
+    // Before the header is read: a store that is moved meanwhile is not opened with what it said before.
+    let header = disk.open(&header_path(folder), false)?;
+    let lock = Base::lock(&**disk, folder)?;
+    drop(header);
     let file_key = header::unlock(&*disk.open(&header_path(folder), false)?, passphrase)?;
     let keys = Keys::of(&file_key);
-    let lock = Base::lock(&**disk, folder)?;
     let base = Base::open(Arc::clone(disk), folder, lock, keys.store, bounds, Arc::clone(entropy))?;
     Ok((base, keys.slots))
 }
@@ -292,8 +295,9 @@ fn check_same_pack(
 
 /// Clears what a creation left that did not come to its header. Only files of a store's own names are touched.
 fn remove_leftovers(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
-    let is_own =
-        |name: &str| matches!(name, "index.redb" | "slab" | "slots" | "header.new") || name.starts_with("segment-");
+    let is_own = |name: &str| {
+        matches!(name, "index.redb" | "slab" | "slots" | "header.new" | "move") || name.starts_with("segment-")
+    };
     for path in disk.list(folder)? {
         if path.file_name().and_then(|name| name.to_str()).is_some_and(is_own) {
             disk.remove(&path)?;

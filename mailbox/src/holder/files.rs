@@ -24,9 +24,9 @@ use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{
-    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, KeptParcel, LinkPosition, OpenedDeposit,
-    OutboxOrder, OutboxRow, OutboxState, PackFacts, ParcelOrder, PendingDeposit, Reserved, SealError, Snapshot,
-    SpecialUse, StoreFlags, ValueMirror,
+    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, KeptParcel, LinkPosition, MessageOf,
+    OpenedDeposit, OutboxOrder, OutboxRow, OutboxState, PackFacts, ParcelOrder, PendingDeposit, Reserved, SealError,
+    Snapshot, SpecialUse, StoreFlags, ValueMirror,
 };
 use crate::index::{View, Write};
 use crate::pad::PadFile;
@@ -546,7 +546,7 @@ impl HolderStore for HolderFiles {
         self.shelf.message_id_here(message_id)
     }
 
-    fn alias_of_message(&self, message_id: &str) -> Result<Option<String>, StoreError> {
+    fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError> {
         let aliases = Arc::clone(&self.books().aliases);
         self.shelf.alias_of_message(&aliases, message_id)
     }

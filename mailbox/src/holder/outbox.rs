@@ -336,11 +336,11 @@ fn outcome(answer: &Answer) -> Result<(u64, Option<OutboxState>), StoreError> {
 /// Whether the relay keeps this answer under its number. What it refuses before it looks at the number it does not
 /// keep, and acknowledging it would look like a relay that forgot.
 fn is_kept_by_relay(answer: &Answer) -> bool {
-    use Refusal::{Busy, Conflict, Malformed, Stale, Unacknowledged};
+    use Refusal::{Busy, Conflict, Malformed, Pad, Stale, Unacknowledged};
     !matches!(
         answer,
         Answer::Refused {
-            refusal: Busy | Conflict | Malformed | Stale | Unacknowledged,
+            refusal: Busy | Conflict | Malformed | Pad | Stale | Unacknowledged,
             ..
         }
     )

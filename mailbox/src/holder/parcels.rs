@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use keypacks::chain::{BoxChain, BoxStep};
-use keypacks::parcel::{PARCEL_LOOK_AHEAD, class_of};
+use keypacks::parcel::{PARCEL_LOOK_AHEAD, TAG, class_of};
 
 use super::books::Books;
 use super::rows::{PARCEL_POSITION, PARCELS, ParcelEntry, ParcelPosition, UNCONFIRMED, UnconfirmedRow};
@@ -53,6 +53,7 @@ impl Books {
             price: parcel.entry.price,
             label: parcel.entry.label.clone(),
             sealed: parcel.entry.sealed,
+            prefix: parcel.entry.prefix,
         };
         self.parcels.iter().map(show).collect()
     }
@@ -76,6 +77,7 @@ impl HolderStage {
             Ok(_) | Err(SealError::WindowFull) => return Ok(false),
             Err(SealError::NoKeys) => return Err(StoreError::Invalid),
         }
+        let prefix = *order.parcel[TAG..].first_chunk().ok_or(StoreError::Invalid)?;
         let (key, body) = self.shelf.put_body(write, &order.parcel)?;
         let entry = ParcelEntry {
             class,
@@ -83,6 +85,7 @@ impl HolderStage {
             price: order.price,
             label: order.label.clone(),
             sealed: order.now,
+            prefix,
             body,
         };
         self.tell_time(order.now);
@@ -93,14 +96,20 @@ impl HolderStage {
             entry,
         };
         Arc::make_mut(&mut self.books.parcels).insert(order.index, Arc::new(parcel));
-        self.books.parcel_position.next = order.index + 1;
-        if let Some(chain) = self.books.parcel.as_deref().map(BoxChain::duplicate) {
-            self.books.parcel = Some(Arc::new(moved(chain, order.index + 1)?));
-        }
+        self.parcels_go_on_at(order.index + 1)?;
         self.books.outbox_version += 1;
         PARCEL_POSITION.put(write, Single, &self.books.parcel_position)?;
         self.put_state(write)?;
         Ok(true)
+    }
+
+    /// The next parcel has this index.
+    fn parcels_go_on_at(&mut self, index: u64) -> Result<(), StoreError> {
+        if let Some(chain) = self.books.parcel.as_deref().map(BoxChain::duplicate) {
+            self.books.parcel = Some(Arc::new(moved(chain, index)?));
+            self.books.parcel_position.next = index;
+        }
+        Ok(())
     }
 
     /// Takes the receipts of a deposit: the parcels they speak of end here, and the deposit is to be confirmed.
@@ -122,9 +131,15 @@ impl HolderStage {
         }
         self.tell_time(now);
         for receipt in receipts {
-            // A relay that speaks of what was never sent is not followed.
-            if receipt.index >= self.books.parcel_position.next {
-                continue;
+            // What came under an index that was not used here was sealed by another copy of this store, before that copy
+            // was put back or beside it: the key is used, and those before it.
+            match receipt.index.checked_sub(self.books.parcel_position.next) {
+                None => {}
+                Some(ahead) if ahead < AHEAD_MAX && receipt.outcome != Outcome::Burned => {
+                    self.parcels_go_on_at(receipt.index + 1)?;
+                }
+                // A relay that speaks of what nobody can have sent is not followed.
+                Some(_) => continue,
             }
             let answered = &mut self.books.parcel_position.answered;
             *answered = (*answered).max(Some(receipt.index));
@@ -149,6 +164,9 @@ impl HolderStage {
         self.put_state(write)
     }
 }
+
+/// Furthest that a receipt moves the chain.
+const AHEAD_MAX: u64 = 1 << 16;
 
 /// The chain at `index`.
 pub(super) fn moved(mut chain: BoxChain, index: u64) -> Result<BoxChain, StoreError> {

@@ -203,6 +203,8 @@ pub(super) struct ParcelEntry {
     pub(super) label: String,
     /// UTC second.
     pub(super) sealed: u64,
+    /// `N` of the parcel, which its receipt names.
+    pub(super) prefix: [u8; 16],
     /// The parcel as it leaves.
     pub(super) body: BodyName,
 }

@@ -17,7 +17,7 @@ use super::rows::{MESSAGE_IDS, SENT, SENT_BY_OUTSIDE, SENT_BY_OWN};
 use super::shelf::Shelf;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{HolderAlias, SentNames};
+use crate::holder_store::{HolderAlias, MessageOf, SentNames};
 use crate::tables::Table;
 
 impl HolderStage {
@@ -99,23 +99,23 @@ impl Shelf {
     }
 
     /// See [`crate::HolderStore::alias_of_message`].
-    pub(super) fn alias_of_message(&self, aliases: &[HolderAlias], id: &str) -> Result<Option<String>, StoreError> {
+    pub(super) fn alias_of_message(&self, aliases: &[HolderAlias], id: &str) -> Result<MessageOf, StoreError> {
         let view = self.base.view()?;
         if let Some(names) = sent(&view, &SENT_BY_OWN, self.own_name(id))? {
-            return Ok(Some(names.alias));
+            return Ok(MessageOf::Alias(names.alias));
         }
         let mut found = None;
         for alias in aliases {
             let name = self.collected_name(alias.number, id.as_bytes());
             if MESSAGE_IDS.get(&view, name)?.is_some() && found.replace(alias).is_some() {
-                return Ok(None);
+                return Ok(MessageOf::Several);
             }
         }
         if let Some(alias) = found {
-            return Ok(Some(alias.address.clone()));
+            return Ok(MessageOf::Alias(alias.address.clone()));
         }
         let names = sent(&view, &SENT_BY_OUTSIDE, self.outside_name(id))?;
-        Ok(names.map(|names| names.alias))
+        Ok(names.map_or(MessageOf::Nobody, |names| MessageOf::Alias(names.alias)))
     }
 
     /// Identifiers are found by keyed hashes: the names of rows show no correspondent's host.

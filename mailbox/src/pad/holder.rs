@@ -7,12 +7,17 @@ use keypacks::pad::{self, Direction, End, Fill, HELLO_NONCE, Lease, Offer, PadEr
 
 use super::{Left, PadFile, TAGS_AHEAD, at};
 
+/// Body bytes that cell 3 takes.
+const CONFIRM_BYTES: u64 = 24;
+
 /// Which attempt is next.
 pub(super) struct Probe {
     count: u64,
     /// Half windows that were gone beyond the near ones, and how many there are to go.
     far: u64,
     farthest: u64,
+    /// Where a lease would end that was asked for and not answered.
+    asked: Option<u64>,
 }
 
 impl Default for Probe {
@@ -21,6 +26,7 @@ impl Default for Probe {
             count: 0,
             far: 0,
             farthest: 64,
+            asked: None,
         }
     }
 }
@@ -42,7 +48,13 @@ impl PadFile {
             probe.far += 1;
             TAGS_AHEAD / 2 * (probe.far + 1)
         };
-        let first = state.header.spent[at(Direction::Up)].record;
+        let spent = state.header.spent[at(Direction::Up)].record;
+        // A line that was cut behind such a request leaves the relay there, if it came so far.
+        let first = state
+            .probe
+            .asked
+            .filter(|_| state.probe.count % 4 == 3)
+            .unwrap_or(spent);
         first.saturating_add(ahead).min(self.made.layout.records() - 1)
     }
 
@@ -72,7 +84,8 @@ impl PadFile {
         // Where the relay is to be found next, whether cell 3 arrives or not: it follows to any record of its window.
         let hint = Place {
             record: offer.end.record,
-            offset: offer.from.offset,
+            // Cell 3 masks as many, whether it arrives or not.
+            offset: (offer.from.offset + CONFIRM_BYTES).min(offer.end.offset),
         };
         let down = state.header.spent[at(Direction::Down)];
         self.write_spent(&mut state, [hint, down])
@@ -90,6 +103,13 @@ impl PadFile {
         self.extended(end)
     }
 
+    /// So many records more are asked for: if no answer comes, the relay is looked for behind them too.
+    pub fn asking(&self, records: u64) {
+        let mut state = self.state();
+        let end = state.lease.end().record.saturating_add(records);
+        state.probe.asked = Some(end.min(self.made.layout.records()));
+    }
+
     /// The lease ends there from now on. Blocks on the disk.
     pub fn extended(&self, end: Place) -> Result<(), PadError> {
         let mut state = self.state();
@@ -100,6 +120,7 @@ impl PadFile {
         self.write_spent(&mut state, [end, down])
             .map_err(|_| PadError::Unreadable)?;
         state.lease.extend(end);
+        state.probe.asked = None;
         Ok(())
     }
 

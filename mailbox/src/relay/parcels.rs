@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use keypacks::chain::{BoxChain, BoxStep};
 use keypacks::deposit::{BodySealer, Dek};
-use keypacks::parcel::PARCEL_LOOK_AHEAD;
+use keypacks::parcel::{PARCEL_LOOK_AHEAD, PREFIX};
 use keypacks::{Secret, Tag};
 use ledger::{AccountKey, Kind};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,7 @@ use crate::vault::{self, slab_key};
 pub(super) struct Arrival {
     pub(super) account: u64,
     pub(super) index: u64,
+    pub(super) prefix: [u8; PREFIX],
     pub(super) action: Action,
     pub(super) day: u32,
     pub(super) now: u64,
@@ -78,7 +79,11 @@ impl RelayStage {
     /// Carries a parcel out and stores its receipt. `false`: its index has had its end before.
     pub(super) fn arrive(&mut self, write: &Write<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
         let Arrival {
-            account, index, day, ..
+            account,
+            index,
+            prefix,
+            day,
+            ..
         } = *arrival;
         self.account(write, account)?;
         let mut row = PARCELS.get(write, account)?.unwrap_or_default();
@@ -111,15 +116,12 @@ impl RelayStage {
                 row.base = index + 1;
             }
         }
-        let mut receipts = vec![Receipt { index, outcome }];
+        let mut receipts = vec![Receipt { index, prefix, outcome }];
         while row.skipped > SKIPPED_MAX {
             let (oldest, skipped) = self.oldest_skipped(write, account)?;
             self.drop_skipped(write, (account, oldest), &skipped)?;
             row.skipped -= 1;
-            receipts.push(Receipt {
-                index: oldest,
-                outcome: Outcome::Burned,
-            });
+            receipts.push(Receipt::burned(oldest));
         }
         PARCELS.put(write, account, &row)?;
         self.deposit_receipts(write, account, &receipts, day)?;
@@ -175,10 +177,7 @@ impl RelayStage {
             if let Some(skipped) = SKIPPED.get(write, (account, *index))? {
                 self.drop_skipped(write, (account, *index), &skipped)?;
                 row.skipped -= 1;
-                receipts.push(Receipt {
-                    index: *index,
-                    outcome: Outcome::Burned,
-                });
+                receipts.push(Receipt::burned(*index));
             }
         }
         if receipts.is_empty() {

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::RelayFiles;
 use super::rows::{ANSWERS, DEPOSITS};
 use crate::StoreError;
+use crate::parcel::RECEIPTS;
 use crate::relay_store::Upkeep;
 
 /// Days that an answer is kept for a holder who does not come back.
@@ -61,7 +62,8 @@ impl RelayFiles {
         DEPOSITS.scan(&base.snapshot()?, ((0, 0), (u64::MAX, u64::MAX)), |key, row| {
             let age = day.saturating_sub(row.day);
             match row.held {
-                Some(_) if age > retention_days => old.push(key),
+                // Without its receipts a holder seals no parcels any more.
+                Some(held) if age > retention_days && held.alias != RECEIPTS => old.push(key),
                 None if age > TOMBSTONE_DAYS => forgotten.push(key),
                 _ => {}
             }

@@ -187,10 +187,12 @@ impl<S: RelayStore> Exit<S> {
             // The operator ends it just now. Until then it stays due, and would be looked at without a pause.
             tokio::time::sleep(HELD).await;
             self.queue().recorded(id);
+            self.queue().pass_on();
             return true;
         };
         let Ok(Some(account)) = relay.store.delivery_account(id) else {
             self.record(id, self.later()).await;
+            self.queue().pass_on();
             return true;
         };
         // Sealed as it is kept, and opened.

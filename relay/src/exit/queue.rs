@@ -178,6 +178,13 @@ impl<C> Queue<C> {
         self.ready.len() > before
     }
 
+    /// A delivery that was called is gone: another one is called in its place.
+    pub(super) fn pass_on(&mut self) {
+        if let Some(id) = self.shares.call_next() {
+            self.ready.push_front(id);
+        }
+    }
+
     /// Takes a place at `host` for an opened delivery.
     pub(super) fn begin(&mut self, host: &str, id: DeliveryId) -> Berth<C> {
         let next_host = self.hosts.entry(host.to_owned()).or_insert_with(|| NextHost {

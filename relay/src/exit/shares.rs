@@ -44,6 +44,8 @@ pub(super) struct Shares {
     accounts: BTreeMap<Account, Share>,
     /// Accounts of which something waits, each once, the longest waiting first.
     turns: VecDeque<Account>,
+    /// One that holds nothing, and for whose delivery there is no room: others leave it what it needs.
+    starved: Option<(Account, Load)>,
 }
 
 #[derive(Default)]
@@ -53,11 +55,12 @@ struct Share {
 }
 
 impl Share {
-    /// Whether it may hold a delivery more while so much is free.
-    fn admits(&self, load: Load, free: Load) -> bool {
-        let [held, load, free] = [self.held.0, load.0, free.0];
+    /// Whether it may hold a delivery more while so much is free, of which some is reserved for another.
+    fn admits(&self, load: Load, free: Load, reserved: Load) -> bool {
+        let [held, load, free, reserved] = [self.held.0, load.0, free.0, reserved.0];
         (0..3).all(|kind| {
-            load[kind] == 0 || load[kind] + held[kind] <= free[kind] || (held[kind] == 0 && load[kind] <= free[kind])
+            let fits = load[kind] + reserved[kind] <= free[kind];
+            load[kind] == 0 || fits && (held[kind] == 0 || load[kind] + held[kind] <= free[kind])
         })
     }
 }
@@ -68,13 +71,16 @@ impl Shares {
             free: all,
             accounts: BTreeMap::new(),
             turns: VecDeque::new(),
+            starved: None,
         }
     }
 
     /// Takes what a delivery needs. `false`: it waits for its account's turn.
     pub(super) fn enter(&mut self, account: Account, load: Load, id: DeliveryId) -> bool {
+        let others = self.starved.filter(|(starved, _)| *starved != account);
+        let reserved = others.map_or_else(Load::default, |(_, load)| load);
         let share = self.accounts.entry(account).or_default();
-        if share.admits(load, self.free) {
+        if share.admits(load, self.free, reserved) {
             share.held.add(load);
             self.free.take(load);
             return true;
@@ -83,6 +89,9 @@ impl Shares {
             self.turns.push_back(account);
         }
         share.waiting.push_back(id);
+        if share.held.0 == [0; 3] {
+            self.starved.get_or_insert((account, load));
+        }
         false
     }
 
@@ -94,9 +103,16 @@ impl Shares {
             share.held.take(load);
         }
         let own = self.call(account);
-        let other = self.turns.front().copied().and_then(|first| self.call(first));
+        let starved = self.starved.and_then(|(starved, _)| self.call(starved));
+        let other = self.call_next();
         self.forget_if_unused(account);
-        [own, other].into_iter().flatten()
+        [own, starved, other].into_iter().flatten()
+    }
+
+    /// Calls one of the account that waits longest.
+    pub(super) fn call_next(&mut self) -> Option<DeliveryId> {
+        let first = self.turns.front().copied()?;
+        self.call(first)
     }
 
     /// The first of an account that waits; the account goes to the end of the turns.
@@ -104,6 +120,8 @@ impl Shares {
         let share = self.accounts.get_mut(&account)?;
         let id = share.waiting.pop_front()?;
         self.turns.retain(|other| *other != account);
+        // It says again what it needs, or is gone.
+        self.starved = self.starved.filter(|(starved, _)| *starved != account);
         if !share.waiting.is_empty() {
             self.turns.push_back(account);
         }

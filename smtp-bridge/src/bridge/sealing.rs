@@ -1,8 +1,8 @@
 //! Parcels instead of a link: a message is judged and rebuilt as at the submission port, then sealed under the next parcel
 //! key and kept until its receipt comes.
 
-use keypacks::deposit;
 use keypacks::parcel::{self, Header, LayerSealer};
+use keypacks::{deposit, kdf};
 use mailbox::holder_store::{HolderAlias, ParcelOrder, SentNames};
 use mailbox::parcel::Terms;
 use mailbox::request::{self, Envelope};
@@ -50,8 +50,11 @@ impl<S: HolderStore> Sealing<'_, S> {
         drop(self.store.parcel_step().map_err(|error| error.to_string())?);
         let alias = own_alias(self.store, self.local_address, letter.sender).map_err(said)?;
         let is_named = !letter.sender.eq_ignore_ascii_case(self.local_address);
-        let answering = (!is_named).then(|| answering_alias(self.store, self.local_address, letter.octets));
-        let alias = answering.flatten().unwrap_or(alias);
+        let answering = match is_named {
+            true => None,
+            false => answering_alias(self.store, self.local_address, letter.octets).map_err(said)?,
+        };
+        let alias = answering.unwrap_or(alias);
         let recipients = self.recipients(letter)?;
         if letter.octets.len() > SIZE_MAX {
             return Err("the message is too large".to_owned());
@@ -118,7 +121,11 @@ impl<S: HolderStore> Sealing<'_, S> {
             let step = self.store.parcel_step().map_err(|error| error.to_string())?;
             let index = step.index;
             let mut sealed = Vec::with_capacity(parcel::class_bytes(class));
-            let sealer = LayerSealer::new(step, self.host.random(), &header, &mut sealed);
+            // A cloned machine may draw the same once more: under another text the nonces differ all the same.
+            let what = kdf::hash(&[&header.hop, &payload]);
+            let nonce = kdf::hedged_nonce(&step.key, &self.host.random(), index, &what);
+            let prefix = *nonce.first_chunk().expect("a nonce is longer");
+            let sealer = LayerSealer::new(step, prefix, &header, &mut sealed);
             let mut sealer = sealer.expect("the class was chosen for the payload");
             sealer.push(&payload, &mut sealed).expect("as long as the header says");
             sealer.finish(|fill| self.host.entropy.fill(fill), &mut sealed);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
-use mailbox::holder_store::{HolderAlias, OutboxOrder, SentNames};
+use mailbox::holder_store::{HolderAlias, MessageOf, OutboxOrder, SentNames};
 use mailbox::request::{self, Envelope};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -74,7 +74,7 @@ impl<S: HolderStore> Bridge<S> {
 
     /// The alias that the message came for which `raw` answers, where the client named none: whoever wrote to one alias and
     /// got the answer from another would know that both are one person's.
-    fn answering_alias(&self, raw: &[u8]) -> Option<HolderAlias> {
+    fn answering_alias(&self, raw: &[u8]) -> Result<Option<HolderAlias>, Reply> {
         answering_alias(&self.store, &self.local_address(), raw)
     }
 
@@ -243,8 +243,13 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
             room,
             ..
         } = self;
-        let answering = (!is_alias_named).then(|| bridge.answering_alias(&raw)).flatten();
-        let alias = answering.unwrap_or(alias);
+        let alias = match is_alias_named {
+            true => alias,
+            false => match bridge.answering_alias(&raw) {
+                Ok(answering) => answering.unwrap_or(alias),
+                Err(reply) => return reply,
+            },
+        };
         let rebuilding = {
             let bridge = bridge.clone();
             let alias = alias.clone();
@@ -267,11 +272,36 @@ impl<S: HolderStore> smtp::Receiver for Submitted<S> {
 }
 
 /// As [`Bridge::answering_alias`].
-pub(super) fn answering_alias(store: &impl HolderStore, local_address: &str, raw: &[u8]) -> Option<HolderAlias> {
-    let answered = message::answers(raw, &Address::parse(local_address).ok()?)?;
-    let address = store.alias_of_message(&answered).ok()??;
-    own_alias(store, local_address, &address).ok()
+pub(super) fn answering_alias(
+    store: &impl HolderStore,
+    local_address: &str,
+    raw: &[u8],
+) -> Result<Option<HolderAlias>, Reply> {
+    let local_address_parsed = Address::parse(local_address).map_err(|_| replies::TRY_LATER)?;
+    let Some(answered) = message::answers(raw, &local_address_parsed) else {
+        return Ok(None);
+    };
+    // Where it is in doubt another alias would tell that it is the same person's.
+    match store.alias_of_message(&answered).map_err(|_| replies::TRY_LATER)? {
+        MessageOf::Nobody => Ok(None),
+        MessageOf::Several => Err(ALIAS_IN_DOUBT),
+        MessageOf::Alias(address) => match own_alias(store, local_address, &address) {
+            Err(reply) if reply.code == replies::SENDER_NOT_OWNED.code => Err(ALIAS_CLOSED),
+            found => found.map(Some),
+        },
+    }
 }
+
+const ALIAS_IN_DOUBT: Reply = Reply::fixed(
+    550,
+    Enhanced::new(5, 7, 1),
+    "the message that this answers came for several of your aliases: name one of them as the sender",
+);
+const ALIAS_CLOSED: Reply = Reply::fixed(
+    550,
+    Enhanced::new(5, 7, 1),
+    "the alias that this answers for is closed: name another one as the sender",
+);
 
 /// The alias that an address of the user's stands for: an alias, or `user@localhost` for the first one.
 pub(super) fn own_alias(store: &impl HolderStore, local_address: &str, address: &str) -> Result<HolderAlias, Reply> {

@@ -376,6 +376,10 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         let notice = |receipt: &Receipt| {
             let parcel = parcels.iter().find(|parcel| parcel.index == receipt.index)?;
             let reason = match receipt.outcome {
+                _ if !receipt.is_of(&parcel.prefix) => {
+                    "another parcel had come under its key, as this folder was put back from a copy: seal it again"
+                        .into()
+                }
                 Outcome::Accepted { .. } => return None,
                 Outcome::Refused(Refusal::Value { shortfall }) => {
                     format!("{shortfall} µtok are missing: seal it again after a top-up")

@@ -213,7 +213,7 @@ async fn run<S: HolderStore>(
                     // What is left of the lease is never used.
                     pad.abandon();
                     pad::settle(&host, &pad).await;
-                    if matches!(ended, courier::Ended::Link(LinkError::Pad(_))) {
+                    if matches!(ended, courier::Ended::Link(LinkError::Pad(_))) && pad::is_used_up(&pad) {
                         state.send_replace(LinkState::PadUsedUp);
                         return;
                     }

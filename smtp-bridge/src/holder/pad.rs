@@ -41,7 +41,7 @@ pub(super) async fn link<S: HolderStore>(
     config: &HolderConfig,
     file: Arc<PadFile>,
 ) -> Result<Established, DialError> {
-    if file.left_at_holder()[0].records < RECORDS_MIN {
+    if is_used_up(&file) {
         return Err(DialError::PadUsedUp);
     }
     for _ in 0..ATTEMPTS {
@@ -161,6 +161,18 @@ pub(super) fn wanted(room: (u64, u64), cost: PadCost) -> Option<Request> {
         records: missing.records + AHEAD.records,
         bytes: missing.bytes + AHEAD.bytes,
     })
+}
+
+/// Such a request leaves now.
+pub(super) fn asking(file: &PadFile, lease: &Request) {
+    if let Request::Lease { records, .. } = *lease {
+        file.asking(records);
+    }
+}
+
+/// Whether no link can be made any more.
+pub(super) fn is_used_up(file: &PadFile) -> bool {
+    file.left_at_holder()[0].records < RECORDS_MIN
 }
 
 /// Takes the answer to such a request. It blocks on the disk for a moment, since nothing may leave before.

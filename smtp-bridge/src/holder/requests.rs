@@ -47,6 +47,7 @@ impl Requests {
         if let (Some(file), Some(room)) = (self.pad.clone(), self.writer.room()) {
             let length = request::encode(request).len() + body.len();
             if let Some(lease) = pad::wanted(room, pad_cost([length])) {
+                pad::asking(&file, &lease);
                 let answer = self.exchange(&lease, &[]).await?;
                 pad::extend(&file, &answer)?;
             }
@@ -205,13 +206,14 @@ impl Leasing {
             return Some(self.take(burst));
         };
         self.held.push(burst);
+        pad::asking(&self.pad, &lease);
         let stream = take_stream(next_stream);
         self.asked = Some(stream);
         Some(self.take(vec![(stream, Zeroizing::new(request::encode(&lease)))]))
     }
 
-    /// What may be sent now. Everything that was held back fits, or the pad is at its end.
-    fn granted(&mut self, answer: &Answer) -> Result<Vec<Burst>, LinkError> {
+    /// What may be sent now: of what was held back as much as fits, and the request for the rest.
+    fn granted(&mut self, answer: &Answer, next_stream: &mut u32) -> Result<Vec<Burst>, LinkError> {
         let before = self.pad.lease_end();
         pad::extend(&self.pad, answer)?;
         let end = self.pad.lease_end();
@@ -219,7 +221,10 @@ impl Leasing {
         self.room.1 += end.offset - before.offset;
         self.asked = None;
         let held = std::mem::take(&mut self.held);
-        Ok(held.into_iter().map(|burst| self.take(burst)).collect())
+        Ok(held
+            .into_iter()
+            .filter_map(|burst| self.fitting(burst, next_stream))
+            .collect())
     }
 }
 
@@ -268,7 +273,7 @@ impl Line<'_> {
         let Some(leasing) = self.leasing.as_mut().filter(|leasing| leasing.asked == Some(stream)) else {
             return Ok(false);
         };
-        for burst in leasing.granted(answer)? {
+        for burst in leasing.granted(answer, self.next_stream)? {
             let _ = self.bursts.send(burst);
         }
         Ok(true)

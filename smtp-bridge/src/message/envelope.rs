@@ -99,7 +99,8 @@ pub(super) fn answers(header: &Header<'_>, local_address: &address::Address) -> 
         let text = header.all(name).next()?.ok()?;
         let (_, last) = text.rsplit_once('<')?;
         let (id, _) = last.split_once('>')?;
-        is_message_id(id).then(|| id.to_owned())
+        // Whatever stands there: it is looked up and goes nowhere.
+        (!id.is_empty()).then(|| id.to_owned())
     })
 }
 

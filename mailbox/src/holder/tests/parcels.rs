@@ -25,7 +25,11 @@ fn receipt(index: u64) -> Receipt {
         debited: 10,
         balance: 90,
     };
-    Receipt { index, outcome }
+    Receipt {
+        index,
+        prefix: [0; 16],
+        outcome,
+    }
 }
 
 async fn keep(store: &HolderFiles, byte: u8) -> u64 {
@@ -128,6 +132,7 @@ fn a_receipt_of_what_was_never_sent_moves_nothing() {
         let index = collect(store).await;
         let refused = Receipt {
             index: 1,
+            prefix: [3; 16],
             outcome: Outcome::Refused(Refusal::Sender),
         };
         let taken = store.take_receipts(index, vec![receipt(u64::MAX), refused], Vec::new(), 5);

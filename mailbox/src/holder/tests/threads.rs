@@ -1,7 +1,7 @@
 //! Message-IDs: an identifier that got out by mistake names the user's other mailbox; one that is lost breaks a thread.
 
 use super::*;
-use crate::holder_store::HolderAlias;
+use crate::holder_store::{HolderAlias, MessageOf};
 
 const ALIAS: &str = "first@relay.test";
 
@@ -86,9 +86,13 @@ fn what_came_in_keeps_its_name_and_what_a_mail_program_stored_has_none() {
             assert_eq!(tied, Ok(None), "it came for another alias");
         }
         for known in ["in@x", "m@laptop", "m@relay.test"] {
-            assert_eq!(store.alias_of_message(known), Ok(Some(ALIAS.to_owned())), "{known}");
+            assert_eq!(
+                store.alias_of_message(known),
+                Ok(MessageOf::Alias(ALIAS.to_owned())),
+                "{known}"
+            );
         }
-        assert_eq!(store.alias_of_message("other@account"), Ok(None));
+        assert_eq!(store.alias_of_message("other@account"), Ok(MessageOf::Nobody));
         assert_eq!(store.message_id_outside(ALIAS, "other@account"), Ok(None));
         assert_eq!(store.message_id_outside(ALIAS, "m@laptop"), here("m@relay.test"));
         assert_eq!(store.message_id_outside("second@relay.test", "m@laptop"), Ok(None));

@@ -35,7 +35,7 @@ async fn arrive(store: &RelayFiles, issued: &Issued, index: u64, effect: Effect)
         None => false,
         Some(hit) => {
             assert!(hit.account == issued.account && hit.step.index == index && hit.step.key == step.key);
-            let carried = store.carry_out_parcel(hit.account, index, effect, DAY, NOW);
+            let carried = store.carry_out_parcel(hit.account, (index, [7; 16]), effect, DAY, NOW);
             carried.await.expect("carried out")
         }
     }
@@ -158,7 +158,9 @@ fn a_full_spool_refuses_every_parcel_alike_and_ends_none() {
         assert_eq!(store.pass_parcel().await, Ok(()));
         assert!(arrive(&store, &issued, 0, mail(10)).await);
         assert_eq!(store.pass_parcel().await, Err(StoreError::Busy));
-        let carried = store.carry_out_parcel(issued.account, 1, mail(10), DAY, NOW).await;
+        let carried = store
+            .carry_out_parcel(issued.account, (1, [7; 16]), mail(10), DAY, NOW)
+            .await;
         assert_eq!(carried, Err(StoreError::Busy));
         let id = store.due(NOW, 1).expect("readable")[0];
         store.finish(id, Outcome::Delivered).await.expect("recorded");
@@ -253,7 +255,9 @@ fn whenever_the_power_goes_a_parcel_is_carried_out_once_or_not_yet() {
                 let Some(hit) = store.find_parcel(&step.tag) else {
                     continue;
                 };
-                let carried = store.carry_out_parcel(hit.account, index, mail(10), DAY, NOW).await;
+                let carried = store
+                    .carry_out_parcel(hit.account, (index, [7; 16]), mail(10), DAY, NOW)
+                    .await;
                 acknowledged += u64::from(carried == Ok(true));
             }
             files.crash(store, n).await;

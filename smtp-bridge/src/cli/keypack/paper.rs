@@ -48,6 +48,9 @@ pub(super) fn print(args: &PrintArgs) -> Result<(), Failure> {
     // What does not open is not worth its paper.
     let opened = inspect(&*host.disk, &args.file, &args.passphrase.read()?);
     let (outside, _) = opened.map_err(|fault| failed(&fault))?;
+    if mailbox::pad::beside(&args.file).exists() {
+        return Err(failed(&"it has a one-time pad beside it, which no paper holds"));
+    }
     let [header, issue] = whole(&*host.disk, &args.file, &outside.damaged).map_err(|error| failed(&error))?;
     let parts = paper_parts(&header, &issue);
     let codes = parts

@@ -66,7 +66,7 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
     }
     let data = place.join(dirs::MEDIUM_DATA);
     let folder = if data.is_dir() { data } else { place.to_owned() };
-    if !["header", "header.moved", "slots"]
+    if !["header", "header.moved", "slots", "slab", "pad", "move"]
         .iter()
         .any(|name| folder.join(name).exists())
     {
@@ -104,7 +104,20 @@ fn wipe_file(path: &Path) -> std::io::Result<()> {
     if start != *keypacks::pack::Header::MAGIC || !second {
         return Err(std::io::Error::other("it is no pack"));
     }
-    let zeros = [0; keypacks::pack::BLOCK];
+    overwrite(&file, path)?;
+    // Whoever has the pad can be the holder, without the pack.
+    let pad = mailbox::pad::beside(path);
+    match std::fs::OpenOptions::new().read(true).write(true).open(&pad) {
+        Ok(file) => overwrite(&file, &pad),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Zeros over all of a file, which then goes.
+fn overwrite(file: &std::fs::File, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let zeros = vec![0; 1 << 20];
     let mut at = 0;
     let length = file.metadata()?.len();
     while at < length {

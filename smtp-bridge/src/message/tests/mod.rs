@@ -80,7 +80,7 @@ fn an_answer_whose_sender_is_left_open_tells_what_it_answers() {
         "From: a@localhost",
         "From: alias@relay.test\r\nIn-Reply-To: <x@y>",
         "From: a@localhost\r\nReply-To: alias@relay.test\r\nIn-Reply-To: <x@y>",
-        "From: a@localhost\r\nIn-Reply-To: <no id>",
+        "From: a@localhost\r\nIn-Reply-To: <>",
     ] {
         assert_eq!(answered(header), None, "{header}");
     }
