@@ -221,7 +221,7 @@ last-version-used=9.99
             self.until_in("INBOX", self.token, r"\Answered")
             alpine.do(("*", "Important"), ("*", ""))
             self.until_in("INBOX", self.token, r"\Flagged")
-            alpine.do(("s", "folder"), ("\x15Projects\r", "reate"), ("y", "opied"))
+            alpine.do(("s", "folder"), ("\x15Projects\r", "reate"), ("y", "DEL"))
             self.until_in("Projects", self.token)
             alpine.do(("x", ""))
             self.until_gone("INBOX", self.token)

@@ -13,6 +13,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import termios
 import time
 import unittest
 from http.client import HTTPConnection
@@ -66,6 +67,11 @@ class Terminal:
     def type(self, line):
         os.write(self.handle, line.encode() + b"\n")
         return self
+
+    def secretly(self, line):
+        """Types once the terminal shows nothing of it, as a person does who needs longer than the program."""
+        wait_until(lambda: not termios.tcgetattr(self.handle)[3] & termios.ECHO, 10, "a terminal that keeps quiet")
+        return self.type(line)
 
     def end(self, seconds=60):
         end = time.monotonic() + seconds
@@ -159,7 +165,7 @@ class Beginning(People):
         terminal.until("File of the pack").type("~/gift.pack")
         terminal.until("Folder for the bridge's data").until(f"[{self.home}/.local/share/postern]").type("")
         terminal.until("User name").until("[me]").type("otter")
-        terminal.until("Passphrase").type(passphrase)
+        terminal.until("Passphrase").secretly(passphrase)
         terminal.until("Ready. Start the bridge with:")
         self.assertEqual(terminal.end(), 0)
         self.assertNotIn(passphrase, terminal.text)

@@ -271,3 +271,23 @@ proptest! {
         prop_assert!(opener.open(&mut cell).is_err());
     }
 }
+
+/// What was overwritten is no pad: with P = 0 any cell whose MAC is zeros would be of the other end.
+#[test]
+fn a_record_of_zeros_opens_nothing_and_seals_nothing() {
+    let layout = Layout::of_size(PAD_MIN).expect("the smallest");
+    let zeros = Arc::new(vec![0; usize::try_from(layout.file_bytes()).expect("a small pad")]);
+    let lease = || Lease::granted(Direction::Up, Place::default(), layout.end());
+    let end = MemoryEnd::new(&zeros, lease(), layout.end());
+    let mut opener = PadOpener::new(end.clone(), Direction::Down, Place::default());
+    assert!(opener.open(&mut [0; CELL]).is_err());
+    let mut forged = [0; CELL];
+    assert!(open_offer(&mut opener, &*end, &[0; HELLO_NONCE], &mut forged).is_err());
+    assert!(hello(&*end, 0, &[1; HELLO_NONCE], &mut Fill::new([2; 32])).is_err());
+    let mut sealer = PadSealer::new(end, Direction::Up, Fill::new([3; 32]));
+    let confirm = Confirm {
+        token: [0; 16],
+        answered: 0,
+    };
+    assert!(seal_confirm(&mut sealer, &confirm).is_err());
+}

@@ -181,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn what_finds_no_room_is_reserved_for() {
+        let mut shares = Shares::new(ALL);
+        let (large, small) = (Load::of(30 * SMALL_MAX), Load::of(8 * SMALL_MAX));
+        assert_eq!(enter_many(&mut shares, 1, small, 2), 2);
+        assert_eq!(enter_many(&mut shares, 2, large, 1), 0, "there is no room yet");
+        assert_eq!(enter_many(&mut shares, 3, small, 1), 0, "what is left is reserved");
+        assert_eq!(shares.leave(Account(1), small).count(), 2, "both may try again");
+        assert_eq!(enter_many(&mut shares, 2, large, 1), 1);
+        assert_eq!(enter_many(&mut shares, 4, small, 1), 0);
+        let _ = shares.leave(Account(2), large).count();
+        assert_eq!(enter_many(&mut shares, 4, small, 1), 1);
+    }
+
+    #[test]
     fn an_account_is_forgotten_when_nothing_is_left_of_it() {
         let mut shares = Shares::new(ALL);
         for account in 0..1_000 {
