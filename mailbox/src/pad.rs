@@ -2,7 +2,7 @@
 //! overwritten in place after.
 //!
 //! A pad keeps its own place, in its header and not in a database: who restores a database from a copy uses no byte twice
-//! by it. [`PadFile`] is one end's; [`relay`] and [`holder`] say what each end does with it.
+//! by it. [`PadFile`] is one end's; the files `relay` and `holder` say what each end does with it.
 //!
 //! What a crash leaves, whenever it comes: the header says at least what was used, and opening overwrites all of that.
 
