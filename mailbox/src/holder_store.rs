@@ -527,9 +527,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// may learn that it is known here.
     fn message_id_outside(&self, alias: &str, message_id: &str) -> Result<Option<String>, StoreError>;
 
-    /// How the mail program named the message that the outside knows by this Message-ID. `None`: it was not sent from
-    /// here, or has no other name.
-    fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError>;
+    /// How the mail program named the message that the outside knows by this Message-ID, for mail that came for the alias
+    /// of this number. `None`: it was not sent under that alias, or has no other name.
+    fn message_id_here(&self, alias: u32, message_id: &str) -> Result<Option<String>, StoreError>;
 
     /// The alias for which a message came, or under which it was sent, by the mail program's name for it.
     fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError>;

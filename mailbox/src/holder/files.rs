@@ -542,8 +542,12 @@ impl HolderStore for HolderFiles {
             .message_id_outside(alias, known.map(|known| known.number), message_id)
     }
 
-    fn message_id_here(&self, message_id: &str) -> Result<Option<String>, StoreError> {
-        self.shelf.message_id_here(message_id)
+    fn message_id_here(&self, alias: u32, message_id: &str) -> Result<Option<String>, StoreError> {
+        let aliases = Arc::clone(&self.books().aliases);
+        match aliases.iter().find(|known| known.number == alias) {
+            Some(alias) => self.shelf.message_id_here(&alias.address, message_id),
+            None => Ok(None),
+        }
     }
 
     fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError> {

@@ -93,9 +93,9 @@ impl Shelf {
     }
 
     /// See [`crate::HolderStore::message_id_here`].
-    pub(super) fn message_id_here(&self, id: &str) -> Result<Option<String>, StoreError> {
+    pub(super) fn message_id_here(&self, alias: &str, id: &str) -> Result<Option<String>, StoreError> {
         let names = sent(&self.base.view()?, &SENT_BY_OUTSIDE, self.outside_name(id))?;
-        Ok(names.and_then(|names| names.own))
+        Ok(names.filter(|names| names.alias == alias).and_then(|names| names.own))
     }
 
     /// See [`crate::HolderStore::alias_of_message`].

@@ -358,7 +358,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             }
             return Ok(());
         }
-        let message = self.named_as_here(message)?;
+        let message = self.named_as_here(pending.alias, message)?;
         let now = self.host.clock.unix_seconds();
         self.batch.opened.push(OpenedDeposit {
             index,
@@ -402,13 +402,16 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
     }
 
     /// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
-    fn named_as_here(&self, message: Vec<u8>) -> Result<Vec<u8>, Ended> {
+    ///
+    /// Only where it came for the alias that was sent under: whoever writes to one alias and names mail from another must
+    /// not see in the answer that both are one person's.
+    fn named_as_here(&self, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, Ended> {
         // Nothing else is looked up: what the relay calls a message ends in its domain.
         let ending = format!("@{}", self.store.facts().relay_domain);
         let failed = Cell::new(None);
         let name_here = |id: &str| {
             id.ends_with(&ending).then_some(())?;
-            self.store.message_id_here(id).unwrap_or_else(|error| {
+            self.store.message_id_here(alias, id).unwrap_or_else(|error| {
                 failed.set(Some(error));
                 None
             })

@@ -38,9 +38,14 @@ fn a_sent_message_has_both_its_names_from_the_commit_of_its_row_on() {
             store.message_id_outside(ALIAS, "bare@relay.test"),
             here("bare@relay.test")
         );
-        assert_eq!(store.message_id_here("m@relay.test"), here("m@laptop"));
+        assert_eq!(store.message_id_here(0, "m@relay.test"), here("m@laptop"));
+        assert_eq!(
+            store.message_id_here(1, "m@relay.test"),
+            Ok(None),
+            "mail for another alias"
+        );
         for unknown in ["bare@relay.test", "m@laptop", "x@relay.test"] {
-            assert_eq!(store.message_id_here(unknown), Ok(None), "{unknown}");
+            assert_eq!(store.message_id_here(0, unknown), Ok(None), "{unknown}");
         }
         running.stop().await;
     });
@@ -117,9 +122,9 @@ fn the_oldest_names_go_first_and_a_name_used_again_is_the_later_message() {
         for names in [sent("0"), sent("1"), again, sent("2")] {
             keep(names).await;
         }
-        assert_eq!(store.message_id_here("0@relay.test"), Ok(None), "the oldest of four");
+        assert_eq!(store.message_id_here(0, "0@relay.test"), Ok(None), "the oldest of four");
         assert_eq!(store.message_id_outside(ALIAS, "0@laptop"), here("again@relay.test"));
-        assert_eq!(store.message_id_here("again@relay.test"), here("0@laptop"));
+        assert_eq!(store.message_id_here(0, "again@relay.test"), here("0@laptop"));
         for label in ["3", "4", "5"] {
             keep(sent(label)).await;
         }
