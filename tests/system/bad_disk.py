@@ -180,7 +180,13 @@ class FoundDamaged(BadDisk):
             disk.remount()
             victim.start()
 
-        self.under_load(disk.fail, refusals, mend, recovers)
+        def spoil():
+            # What leaves the relay from here on cannot be recorded, however long its stop then takes.
+            if victim is self.relay:
+                self.breaks.append(time.time())
+            disk.fail()
+
+        self.under_load(spoil, refusals, mend, recovers)
 
 
 class Passing(BadDisk):
