@@ -17,7 +17,7 @@ pub use seal::{LayerSealer, TooLong};
 
 use crate::chain::BoxStep;
 use crate::kdf::he;
-use crate::secretbox::{MAC, NONCE};
+use crate::secretbox::{MAC, chunk_nonce};
 use crate::{Secret, Tag};
 
 /// Bytes of a class-1 parcel: with its framing it fills one cell.
@@ -96,16 +96,6 @@ const fn layers_fit(class: u32) -> bool {
 /// `k = HE(K[j], "parcel", T[j], 32)`.
 fn layer_key(step: &BoxStep) -> Secret<32> {
     he(&step.key, "parcel", &step.tag.0)
-}
-
-/// `prefix 16 | u56 counter | u8 final`; the header has counter 0.
-fn chunk_nonce(prefix: &[u8; PREFIX], counter: u64, last: bool) -> [u8; NONCE] {
-    let mut nonce = [0; NONCE];
-    nonce[..PREFIX].copy_from_slice(prefix);
-    nonce[PREFIX..].copy_from_slice(&counter.to_le_bytes());
-    // A layer has at most 4,096 chunks: the counter's last byte is free for the end.
-    nonce[NONCE - 1] = u8::from(last);
-    nonce
 }
 
 /// Feeds hostile bytes to every parser of parcels; must not panic.

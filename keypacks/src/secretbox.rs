@@ -20,6 +20,16 @@ pub const MAC: usize = 16;
 /// Length of a nonce.
 pub const NONCE: usize = 24;
 
+/// Nonces of STREAM, `prefix 16 | u56 counter | u8 final`: order, count and end are bound into them.
+pub(crate) fn chunk_nonce(prefix: &[u8; 16], counter: u64, last: bool) -> [u8; NONCE] {
+    let mut nonce = [0; NONCE];
+    nonce[..16].copy_from_slice(prefix);
+    nonce[16..].copy_from_slice(&counter.to_le_bytes());
+    // There are at most 4,097 chunks: the counter's last byte is free for the end.
+    nonce[NONCE - 1] = u8::from(last);
+    nonce
+}
+
 /// Seals `boxed[MAC..]` where it lies and writes the MAC before it.
 ///
 /// A (key, nonce) pair seals one plaintext: a second one would reveal the exclusive-or of both and the MAC key.

@@ -85,13 +85,15 @@ struct Mx<S> {
 }
 
 impl<S: RelayStore> Mx<S> {
-    /// Whether this is where parcels go.
+    /// Whether this is where parcels go. An alias that was opened before there were parcels keeps its mail.
     fn is_for_parcels(&self, recipient: &ForwardPath) -> bool {
         let config = &self.relay.config;
         match recipient {
             ForwardPath::Postmaster => false,
             ForwardPath::Mailbox(mailbox) => {
-                mailbox.domain().as_str() == config.domain && config.is_parcel_local(mailbox.local())
+                mailbox.domain().as_str() == config.domain
+                    && config.is_parcel_local(mailbox.local())
+                    && self.alias(recipient).is_err()
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use zeroize::Zeroize;
 
-use crate::secretbox::{MAC, NONCE, open_in_place, seal_in_place};
+use crate::secretbox::{MAC, chunk_nonce, open_in_place, seal_in_place};
 use crate::{Refused, Secret};
 
 use super::Dek;
@@ -172,16 +172,6 @@ fn open_chunks(key: &Secret<32>, body: &mut [u8]) -> Result<usize, Refused> {
         counter += 1;
     }
     Ok(to)
-}
-
-/// `prefix 16 | u56 counter | u8 final`.
-fn chunk_nonce(prefix: &[u8; PREFIX], counter: u64, last: bool) -> [u8; NONCE] {
-    let mut nonce = [0; NONCE];
-    nonce[..PREFIX].copy_from_slice(prefix);
-    nonce[PREFIX..].copy_from_slice(&counter.to_le_bytes());
-    // A body has at most 4,096 chunks: the counter's last byte is free for the end.
-    nonce[NONCE - 1] = u8::from(last);
-    nonce
 }
 
 pub(super) fn fuzz(bytes: &[u8]) {

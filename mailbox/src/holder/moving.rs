@@ -58,8 +58,12 @@ pub fn move_store(disk: &Arc<dyn Disk>, from: &Path, to: &Path, entropy: &dyn En
     let header = match read_file(&**disk, &header_path(from))? {
         Some(header) => {
             begin(&**disk, from, to, entropy)?;
-            disk.rename(&header_path(from), &from.join(SHUT))
-                .map_err(StoreError::from)?;
+            if let Err(error) = disk.rename(&header_path(from), &from.join(SHUT)) {
+                if is_there(&**disk, &header_path(from))? {
+                    let _ = take_back(&**disk, to);
+                }
+                return Err(StoreError::from(error).into());
+            }
             disk.sync_dir(from).map_err(StoreError::from)?;
             Some(header)
         }
@@ -103,11 +107,31 @@ fn begin(disk: &dyn Disk, from: &Path, to: &Path, entropy: &dyn Entropy) -> Resu
     if is_there(disk, &header_path(to))? || is_there(disk, &to.join(SHUT))? {
         return Err(MoveError::Taken);
     }
+    // Of another store that did not come whole: its segments would be taken for this one's.
+    take_back(disk, to)?;
     let name: [u8; 16] = random(entropy);
     write_file(disk, &from.join(MOVE), &name)?;
     write_file(disk, &to.join(MOVE), &name)?;
     disk.sync_dir(from).map_err(StoreError::from)?;
-    Ok(copy_all(disk, from, to)?)
+    copy_all(disk, from, to).map_err(|error| {
+        // The store stays where it was, and goes on: no key of it is to lie about. What this cannot do, the next one does.
+        let _ = take_back(disk, to);
+        error.into()
+    })
+}
+
+/// Removes what a store has in its folder, keys and pad overwritten, from a place that has no header.
+fn take_back(disk: &dyn Disk, to: &Path) -> Result<(), StoreError> {
+    for path in disk.list(to)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if matches!(name, "slots" | "slab" | "pad" | "header.new") {
+            overwrite(&*disk.open(&path, false)?)?;
+        } else if !matches!(name, "index.redb" | MOVE) && !name.starts_with("segment-") {
+            continue;
+        }
+        disk.remove(&path)?;
+    }
+    Ok(disk.sync_dir(to)?)
 }
 
 /// Copies all files of a folder but those that are the move's own, and makes them durable.

@@ -256,8 +256,17 @@ async fn establish(
     stream.write_all(cell3).await?;
     stream.flush().await?;
     let (read, write) = tokio::io::split(stream);
-    let mut reader = LinkReader::new(read, link.opener);
-    let writer = LinkWriter::new(write, link.sealer);
+    let (reader, writer) = (LinkReader::new(read, link.opener), LinkWriter::new(write, link.sealer));
+    let (established, linked) = linked(reader, writer, None).await?;
+    Ok((established, linked, link.rekey))
+}
+
+/// Takes the first down cell: before it opens, no request may leave. `pad`: what the link is under, if not under keys.
+pub(super) async fn linked(
+    mut reader: LinkReader<tokio::io::ReadHalf<BoxStream>>,
+    writer: LinkWriter<tokio::io::WriteHalf<BoxStream>>,
+    pad: Option<Arc<PadFile>>,
+) -> Result<(Established, Linked), LinkError> {
     let head = reader.next().await?;
     if head.kind != Kind::Linked || !head.is_bare() {
         return Err(LinkError::Broken);
@@ -269,7 +278,7 @@ async fn establish(
         writer,
         token_mismatch: flag(Linked::TOKEN_MISMATCH),
         rolled_back: flag(Linked::ROLLED_BACK),
-        pad: None,
+        pad,
     };
-    Ok((established, linked, link.rekey))
+    Ok((established, linked))
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keypacks::CELL;
-use keypacks::cell::Kind;
-use keypacks::link::{Confirm, Linked};
+use keypacks::link::Confirm;
 use keypacks::pad::{self, Offer, PadError, Place};
 use mailbox::pad::PadFile;
 use mailbox::request::{Answer, Refusal, Request};
@@ -14,9 +13,9 @@ use tokio::io::AsyncWriteExt;
 use zeroize::Zeroize;
 
 use super::HolderConfig;
-use super::dial::{DialError, Established, dial};
+use super::dial::{DialError, Established, dial, linked};
 use crate::link::{LinkError, LinkReader, LinkWriter, PadCost, read_cell};
-use crate::net::{BoxStream, Host};
+use crate::net::Host;
 
 /// Attempts before a pause.
 const ATTEMPTS: usize = 4;
@@ -96,7 +95,12 @@ async fn attempt<S: HolderStore>(
         stream.write_all(&cell3[..]).await?;
         stream.flush().await?;
         let (read, write) = tokio::io::split(stream);
-        linked(LinkReader::new(read, opener), LinkWriter::new(write, sealer), file).await
+        linked(
+            LinkReader::new(read, opener),
+            LinkWriter::new(write, sealer),
+            Some(Arc::clone(file)),
+        )
+        .await
     };
     let established = tokio::time::timeout(config.flight_timeout, establishing).await;
     let (established, linked) = established
@@ -121,27 +125,6 @@ async fn take(host: &Host, file: &Arc<PadFile>, offer: Offer) -> Result<(), Dial
         Some(Err(error)) => Err(failed(error)),
         None => Err(failed(PadError::Unreadable)),
     }
-}
-
-async fn linked(
-    mut reader: LinkReader<tokio::io::ReadHalf<BoxStream>>,
-    writer: LinkWriter<tokio::io::WriteHalf<BoxStream>>,
-    file: &Arc<PadFile>,
-) -> Result<(Established, Linked), LinkError> {
-    let head = reader.next().await?;
-    if head.kind != Kind::Linked || !head.is_bare() {
-        return Err(LinkError::Broken);
-    }
-    let linked = Linked::decode(&head.header)?;
-    let flag = |bit| linked.flags & bit != 0;
-    let established = Established {
-        reader,
-        writer,
-        token_mismatch: flag(Linked::TOKEN_MISMATCH),
-        rolled_back: flag(Linked::ROLLED_BACK),
-        pad: Some(Arc::clone(file)),
-    };
-    Ok((established, linked))
 }
 
 fn failed(error: PadError) -> DialError {

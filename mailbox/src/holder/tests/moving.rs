@@ -138,3 +138,31 @@ fn a_wiped_store_leaves_neither_keys_nor_files() {
         assert_eq!(disk.list(Path::new(FOLDER)).expect("listed"), [] as [&Path; 0]);
     });
 }
+
+#[test]
+fn a_copy_that_fails_leaves_no_key_where_it_went_and_no_segment_in_the_way_of_the_next() {
+    block_on(async {
+        let mut left_something = false;
+        for nth in 0..60 {
+            let disk = used().await;
+            disk.create_dir_all(Path::new(MEDIUM)).expect("made");
+            let stale = disk
+                .open(&Path::new(MEDIUM).join("segment-000099"), true)
+                .expect("created");
+            stale.write_at(0, &[7; 5_000]).expect("written");
+            disk.fail_nth(nth);
+            let failed = moved(&disk, 3).is_err();
+            let names = || disk.list(Path::new(MEDIUM)).expect("listed");
+            let is_key = |path: &std::path::PathBuf| path.ends_with("slots") || path.ends_with("slab");
+            if failed && opens(&disk, FOLDER, 4).await {
+                left_something |= names().iter().any(is_key);
+                assert_eq!(moved(&disk, 5), Ok(()), "the next one goes on");
+            } else if failed {
+                assert_eq!(moved(&disk, 5), Ok(()), "it goes on");
+            }
+            assert!(opens(&disk, MEDIUM, 6).await && !opens(&disk, FOLDER, 7).await, "{nth}");
+            assert!(!names().iter().any(|path| path.ends_with("segment-000099")), "{nth}");
+        }
+        assert!(!left_something, "keys lie where the copy failed");
+    });
+}
