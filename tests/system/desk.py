@@ -59,11 +59,12 @@ class Terminal:
         os.write(self._fd, keys.encode())
 
     def shows(self, words, seconds=20):
-        """Waits until `words` are shown, and returns what came with them."""
+        """Waits until `words`, a text or a pattern, are shown, and returns what came with them."""
+        sought = re.compile(re.escape(words) if isinstance(words, str) else words)
         end = time.monotonic() + seconds
-        while words not in self.text[self._from :]:
+        while not sought.search(self.text[self._from :]):
             if time.monotonic() > end or not self._read(0.1):
-                raise AssertionError(f"{self.name} does not show {words!r}: {self.text[self._from :][-2000:]!r}")
+                raise AssertionError(f"{self.name} does not show {sought.pattern!r}: {self.text[self._from :][-2000:]!r}")
         return self.text[self._from :]
 
     def do(self, *steps):
