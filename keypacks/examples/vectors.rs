@@ -11,11 +11,14 @@ use keypacks::cell::{Frame, Kind, padding};
 use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
 use keypacks::deposit::{self, BodySealer, Dek, WrapFields};
 use keypacks::link::{self, ClientEntropy, Confirm, Link, Linked, PersistedIndex, RelaySecret, Rotate, floor_verdict};
-use keypacks::pack::{Header, Identifier, Issue, PassphraseCost, paper_parts};
+use keypacks::pack::{Header, Identifier, Issue, PackPad, PassphraseCost, paper_parts};
 use keypacks::pad::{
-    self, Direction, FileHeader, Fill, Layout, Lease, Made, Offer, PAD_MIN, PadError, PadSealer, Place,
+    self, Direction, FileHeader, Fill, Half, HalfDigest, Layout, Lease, Made, Offer, PAD_MIN, PadError, PadSealer,
+    Place,
 };
 use keypacks::parcel::{self, LayerSealer};
+use keypacks::procure::{self, Card, Draft};
+use keypacks::reroot::{self, RecoveryCode};
 use keypacks::rotation::Policy;
 use keypacks::{CELL, Secret, kdf};
 use serde_json::{Value, json};
@@ -42,6 +45,8 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("pack.json", pack_vectors()),
         ("pad.json", pad_vectors()),
         ("parcels.json", parcel_vectors()),
+        ("roots.json", root_vectors()),
+        ("procure.json", procure_vectors()),
     ]
 }
 
@@ -146,6 +151,7 @@ fn link_vectors() -> Value {
         },
         "down": traffic(&mut relay, &linked_and_answer()),
         "up": traffic(&mut holder, &request_and_padding()),
+        "linked": Vec::from([0, 1, 1_800_000_000].map(linked)),
         "rotation": rotation(&root, &mut holder, &mut relay),
         "padding": (0..20).map(|cells| json!([cells, padding(cells)])).collect::<Vec<_>>(),
     })
@@ -169,15 +175,31 @@ fn rotation(root: &Secret<32>, holder: &mut Link, relay: &mut Link) -> Value {
     })
 }
 
+/// LINKED of a relay of this generation.
+fn linked(generation: u64) -> Value {
+    let linked = Linked {
+        token: pattern(0xe0),
+        highest: 43,
+        floor: 12,
+        flags: Linked::ROLLED_BACK,
+        generation,
+    };
+    json!({
+        "token": hex(&linked.token), "highest": linked.highest, "floor": linked.floor, "flags": linked.flags,
+        "generation": generation, "data": hex(&linked.encode()),
+    })
+}
+
 fn linked_and_answer() -> [(Kind, bool, u32, Vec<u8>); 3] {
     let linked = Linked {
         token: pattern(0xe0),
         highest: 43,
         floor: 12,
         flags: Linked::TOKEN_MISMATCH,
+        generation: 0,
     };
     [
-        (Kind::Linked, true, 0, linked.encode().to_vec()),
+        (Kind::Linked, true, 0, linked.encode()),
         (Kind::Answer, true, 1, b"\x02\x00\x01\x00".to_vec()),
         (Kind::New, true, 0, Vec::new()),
     ]
@@ -293,7 +315,14 @@ fn parcel_vectors() -> Value {
         .into_iter()
         .map(|length| json!([length, parcel::class_for(length)]))
         .collect();
-    json!({ "root": hex(root.expose()), "classes": classes, "parcels": parcels })
+    let logins: Vec<Value> = (0..2)
+        .map(|_| {
+            let step = chain.advance();
+            let login = parcel::Login::new(&step);
+            json!({ "index": step.index, "name": login.name, "password": *login.password })
+        })
+        .collect();
+    json!({ "root": hex(root.expose()), "classes": classes, "parcels": parcels, "logins": logins })
 }
 
 fn floor_vectors() -> Value {
@@ -314,6 +343,14 @@ fn floor_vectors() -> Value {
     json!(verdicts)
 }
 
+/// A second half of a pad.
+fn half() -> Half {
+    let mut digest = HalfDigest::default();
+    digest.update(b"the other ");
+    digest.update(b"half");
+    digest.finish()
+}
+
 fn pack_vectors() -> Value {
     let file_key = secret(0x22);
     let issue = Issue {
@@ -330,9 +367,12 @@ fn pack_vectors() -> Value {
             seconds: Some(600),
             interval: Some(86_400),
         },
-        pad: Some(Made {
-            name: pattern(0x66),
-            layout: pad_layout(),
+        pad: Some(PackPad {
+            made: Made {
+                name: pattern(0x66),
+                layout: pad_layout(),
+            },
+            half: Some(half().check(&secret(0x01))),
         }),
     };
     let block = issue.seal(&file_key, pattern(0x55)).expect("short names");
@@ -373,9 +413,10 @@ fn pack_vectors() -> Value {
             "identifier": hex(&issue.identifier.0), "relay_public": hex(&issue.relay_public), "link_keys": issue.link_keys,
             "root": hex(issue.root.expose()), "day": issue.day, "relay_address": issue.relay_address,
             "relay_domain": issue.relay_domain, "aliases": issue.aliases,
-            "pad": issue.pad.map(|pad| json!([hex(&pad.name), pad.layout.region(), pad.layout.records()])),
+            "pad": issue.pad.map(|PackPad { made, half }| json!([hex(&made.name), made.layout.region(), made.layout.records(), half.map(|half| hex(&half))])),
             "rotation": hex(&issue.rotation.encode()), "block": long(&block[..]),
         },
+        "half": { "bytes": hex(b"the other half"), "digest": hex(half().expose()), "root": hex(half().join(&issue.root).expose()) },
         "identifiers": identifiers,
     })
 }
@@ -499,6 +540,103 @@ fn pad_traffic(sealer: &mut PadSealer, frames: &[(Kind, bool, u32, Vec<u8>)], is
         })
     };
     frames.iter().map(seal).collect()
+}
+
+/// A new root, as both ends come to it.
+fn root_vectors() -> Value {
+    let relay_secret = RelaySecret::new(secret(0x60));
+    let secrets = reroot::Secrets {
+        kem: secret(0x11),
+        dh: secret(0x21),
+    };
+    let offer = secrets.offer();
+    let code = RecoveryCode::new(Secret::new(pattern(0x31)));
+    // Number 3, the length of the key in two bytes, the key, and so on, as the request has them.
+    let operation = [
+        &[3, 0xc0, 0x09],
+        &offer.kem[..],
+        &offer.dh,
+        &code.verifier(),
+        &[1],
+        code.proof(),
+    ]
+    .concat();
+    let random = pattern::<64>(0x41);
+    let (root, ciphertext) =
+        reroot::encapsulate(&relay_secret, &offer, &operation, &Secret::new(random)).expect("well-formed");
+    let again = secrets.decapsulate(&relay_secret.public(), &operation, &ciphertext);
+    assert!(again.is_ok_and(|again| again == root), "both ends come to one root");
+    let mut link = LinkChain::from_root_at(&root, 7);
+    let links = json!({ "index": 7, "state": hex(link.state().expose()), "tag": hex(&link.advance().tag.0) });
+    let boxed = |kind, index| {
+        let mut chain = BoxChain::from_root_at(kind, &root, index);
+        json!({ "index": index, "state": hex(chain.state().expose()), "tag": hex(&chain.advance().tag.0) })
+    };
+    json!({
+        "relay_secret": hex(&pattern::<32>(0x60)), "kem_seed": hex(&pattern::<32>(0x11)), "dh_secret": hex(&pattern::<32>(0x21)),
+        "kem_public": long(&offer.kem), "dh_public": hex(&offer.dh),
+        "code": { "octets": hex(code.proof()), "text": *code.to_text(), "verifier": hex(&code.verifier()) },
+        "operation": long(&operation), "random": hex(&random), "ciphertext": long(&ciphertext),
+        "root": hex(root.expose()), "token": hex(&reroot::first_token(&root)),
+        "chains": { "link": links, "post": boxed(BoxKind::Post, 30), "parcel": boxed(BoxKind::Parcel, 4) },
+    })
+}
+
+/// A pack that one relay procures at another, as holder and further relay come to it; the card; what the holder keeps of
+/// the order.
+fn procure_vectors() -> Value {
+    let relay_secret = RelaySecret::new(secret(0x60));
+    let secrets = || reroot::Secrets {
+        kem: secret(0x11),
+        dh: secret(0x21),
+    };
+    let offer = secrets().offer();
+    let (keys, value) = (500u64, 10_000_000u64);
+    // Number 13, the length of the key in two bytes, the key, and so on, as the request has them.
+    let numbers = [0xf4, 0x03, 0x80, 0xad, 0xe2, 0x04];
+    let operation = [&[13, 0xc0, 0x09], &offer.kem[..], &offer.dh, &numbers].concat();
+    let random = pattern::<64>(0x41);
+    let (endowed, ciphertext) =
+        procure::endow(&relay_secret, &offer, &operation, &Secret::new(random)).expect("well-formed");
+    let public = relay_secret.public();
+    let again = procure::receive(&secrets(), &public, &operation, &ciphertext, &endowed.confirm);
+    assert!(
+        again.is_ok_and(|again| again.root == endowed.root),
+        "both ends come to one root"
+    );
+    let card = Card {
+        domain: "far.example".to_owned(),
+        address: "[2001:db8::1]:7025".to_owned(),
+        relay_public: public,
+    };
+    let text = card.to_text().expect("well-formed");
+    let draft = Draft {
+        secrets: secrets(),
+        card,
+        keys,
+        value,
+        debit_max: value + 1_000,
+    };
+    let filled = std::cell::Cell::new(0x50);
+    let fresh = |out: &mut [u8]| {
+        out.iter_mut()
+            .enumerate()
+            .for_each(|(at, room)| *room = byte(at).wrapping_add(filled.get()));
+        filled.set(filled.get() + 1);
+    };
+    let file = draft
+        .to_file(b"open the gate", PassphraseCost::LEAST, fresh)
+        .expect("fits");
+    json!({
+        "relay_secret": hex(&pattern::<32>(0x60)), "kem_seed": hex(&pattern::<32>(0x11)), "dh_secret": hex(&pattern::<32>(0x21)),
+        "keys": keys, "value": value, "operation": long(&operation), "random": hex(&random), "ciphertext": long(&ciphertext),
+        "root": hex(endowed.root.expose()), "identifier": endowed.identifier.to_text(), "confirm": hex(&endowed.confirm),
+        "card": { "domain": "far.example", "address": "[2001:db8::1]:7025", "text": text },
+        "draft": {
+            "passphrase": "open the gate", "debit_max": draft.debit_max, "header": hex(&file[..112]),
+            "sealed": hex(&file[4_096..]),
+        },
+    })
 }
 
 /// A proof without a store, for vectors only.

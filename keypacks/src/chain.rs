@@ -54,8 +54,13 @@ pub struct LinkChain(State);
 impl LinkChain {
     /// The chain of a pack from its beginning: `C[0] = HE(R, "chain/link", 32)`.
     pub fn from_root(root: &Secret<32>) -> Self {
+        Self::from_root_at(root, 0)
+    }
+
+    /// The chain that goes on at `index` from another root: `C[index] = HE(R', "chain/link", 32)`.
+    pub fn from_root_at(root: &Secret<32>, index: u64) -> Self {
         Self(State {
-            index: 0,
+            index,
             state: he(root, "chain/link", &[]),
         })
     }
@@ -160,10 +165,15 @@ pub struct BoxChain {
 impl BoxChain {
     /// The chain of a pack from its beginning: `C[0] = HE(R, "chain/" kind, 32)`.
     pub fn from_root(kind: BoxKind, root: &Secret<32>) -> Self {
+        Self::from_root_at(kind, root, 0)
+    }
+
+    /// The chain that goes on at `index` from another root: `C[index] = HE(R', "chain/" kind, 32)`.
+    pub fn from_root_at(kind: BoxKind, root: &Secret<32>, index: u64) -> Self {
         Self {
             kind,
             state: State {
-                index: 0,
+                index,
                 state: he(root, kind.root_label(), &[]),
             },
         }

@@ -4,10 +4,12 @@
 //! Bodies have few lengths, the size classes, which are what is priced and what the wire shows.
 
 mod body;
+mod carried;
 mod class;
 mod wrap;
 
 pub use body::{BodySealer, Sealed, TooLong, open_body};
+pub use carried::{carried_bytes, carried_kilobytes, split_carried};
 pub use class::{CLASS_KILOBYTES_MAX, class_bytes, class_for, is_class, sealed_capacity, sealed_class_for};
 pub use wrap::{WRAP, WrapFields, open_wrap, seal_wrap, wrap_digest, wrap_tag};
 
@@ -37,5 +39,6 @@ impl Dek {
 /// Feeds hostile bytes to every parser of deposits; must not panic.
 pub fn fuzz(bytes: &[u8]) {
     body::fuzz(bytes);
+    carried::fuzz(bytes);
     wrap::fuzz(bytes);
 }

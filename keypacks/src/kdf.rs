@@ -49,11 +49,20 @@ pub fn hash(pieces: &[&[u8]]) -> [u8; 32] {
 /// A cloned virtual machine repeats its random bytes; a nonce that also depends on the plaintext then still differs
 /// wherever the plaintext does.
 pub fn hedged_nonce(local_secret: &Secret<32>, random: &[u8; 32], index: u64, plaintext: &[u8]) -> [u8; 24] {
+    let context = hedge_context(random, index, &Sha256::digest(plaintext).into());
+    *he::<24>(local_secret, HEDGE, &context).expose()
+}
+
+/// Purpose of hedged nonces.
+pub(crate) const HEDGE: &str = "hedge";
+
+/// `random | u64 index | digest`.
+pub(crate) fn hedge_context(random: &[u8; 32], index: u64, digest: &[u8; 32]) -> [u8; 72] {
     let mut context = [0; 72];
     context[..32].copy_from_slice(random);
     context[32..40].copy_from_slice(&index.to_le_bytes());
-    context[40..].copy_from_slice(&Sha256::digest(plaintext));
-    *he::<24>(local_secret, "hedge", &context).expose()
+    context[40..].copy_from_slice(digest);
+    context
 }
 
 /// Apart from its caller, so that its working state lies in a frame that [`wipe_stack`] reaches.
@@ -74,6 +83,13 @@ fn expand(key: &Secret<32>, info: &[&[u8]], okm: &mut [u8]) {
     Hkdf::<Sha256>::from_prk(key.expose())
         .expect("the key is as long as the digest")
         .expand_multi_info(info, okm)
+        .expect("every output of the protocol is below 255 digests");
+}
+
+/// [`he`] by a key that was prepared, for callers who wipe the stack themselves. Apart from them, as [`extract`] is.
+#[inline(never)]
+pub(crate) fn expand_prepared(key: &Hkdf<Sha256>, purpose: &str, context: &[u8], okm: &mut [u8]) {
+    key.expand_multi_info(&[PREFIX, purpose.as_bytes(), END, context], okm)
         .expect("every output of the protocol is below 255 digests");
 }
 

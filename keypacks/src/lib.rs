@@ -16,7 +16,10 @@ pub mod link;
 pub mod pack;
 pub mod pad;
 pub mod parcel;
+pub mod procure;
+pub mod reroot;
 pub mod rotation;
+pub mod rows;
 mod secret;
 pub mod secretbox;
 

@@ -26,6 +26,8 @@ pub use rotate::{Rekey, Rotate};
 
 use crate::cell::{Opener, Sealer};
 
+pub(crate) use transcript::{x25519, x25519_public};
+
 /// Version of the handshake, in cells 1 and 2.
 pub const LINK_VERSION: u8 = 1;
 

@@ -17,8 +17,11 @@ mod paper;
 
 pub use header::{Header, HeaderFault, PassphraseCost};
 pub use identifier::Identifier;
-pub use issue::{ALIASES_MAX, DoesNotFit, Issue, NAME_BYTES_MAX};
+pub(crate) use identifier::{spell, unspell};
+pub use issue::{ALIASES_MAX, DoesNotFit, Issue, NAME_BYTES_MAX, PackPad};
+pub(crate) use issue::{read_name, write_name};
 pub use paper::{PaperFault, paper_parts, read_paper};
+pub(crate) use paper::{read_back, short, spelled};
 
 /// Length of every block of a pack file.
 pub const BLOCK: usize = 4_096;

@@ -13,12 +13,14 @@
 
 mod cell;
 mod file;
+mod half;
 mod hello;
 mod layout;
 mod lease;
 
 pub use cell::{DATA_MAX, End, Fill, PadError, PadOpener, PadSealer, masked};
 pub use file::{FileHeader, HEADER_COPY, Made};
+pub use half::{HALF_CHECK, Half, HalfDigest};
 pub use hello::{
     HELLO_NONCE, Offer, PadConfirm, hello, hello_nonce, open_confirm, open_offer, seal_confirm, seal_offer, up_tags,
 };

@@ -8,10 +8,12 @@
 //! ```
 
 mod header;
+mod login;
 mod open;
 mod seal;
 
 pub use header::{HOP, Header, Kind};
+pub use login::{LOGIN_WORD, Login, is_password, login_tag};
 pub use open::LayerOpener;
 pub use seal::{LayerSealer, TooLong};
 
@@ -24,8 +26,11 @@ use crate::{Secret, Tag};
 pub const UNIT: usize = 16_000;
 /// Largest class.
 pub const CLASS_MAX: u32 = 4_096;
-/// How far above its lowest unused parcel index a relay looks for tags, and a holder seals without an answer.
+/// How far above its lowest unused parcel index a relay looks for tags, and a holder uses indices without an answer.
 pub const PARCEL_LOOK_AHEAD: u64 = 8;
+/// How many of these a holder uses for mail. The next may be used for control too, the last for a login alone: who has no
+/// link can always collect the receipts that move the window on.
+pub const MAIL_AHEAD_MAX: u64 = 6;
 /// Tag, nonce prefix and sealed header: what must be read before anything opens.
 pub const HEAD: usize = TAG + PREFIX + MAC + HEADER;
 
@@ -101,6 +106,7 @@ fn layer_key(step: &BoxStep) -> Secret<32> {
 /// Feeds hostile bytes to every parser of parcels; must not panic.
 pub fn fuzz(bytes: &[u8]) {
     header::fuzz(bytes);
+    login::fuzz(bytes);
     open::fuzz(bytes);
 }
 

@@ -37,11 +37,17 @@ pub(crate) fn chunk_nonce(prefix: &[u8; 16], counter: u64, last: bool) -> [u8; N
 /// # Panics
 /// If `boxed` has no room for the MAC.
 pub fn seal_in_place(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &mut [u8]) {
+    seal_without_wiping(key, nonce, boxed);
+    wipe_stack();
+}
+
+/// [`seal_in_place`] for callers who wipe the stack themselves.
+#[inline(always)]
+pub(crate) fn seal_without_wiping(key: &Secret<32>, nonce: &[u8; NONCE], boxed: &mut [u8]) {
     let (mac, plain) = boxed
         .split_first_chunk_mut::<MAC>()
         .expect("the caller leaves room for the MAC");
     encrypt(key, nonce, plain, mac);
-    wipe_stack();
 }
 
 /// Checks the MAC of `boxed`, then opens it where it lies; returns the plaintext behind the MAC.

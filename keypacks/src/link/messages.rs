@@ -32,7 +32,7 @@ impl Confirm {
     }
 }
 
-/// What the relay says in its first down cell: `token 16 | u64 highest | u64 floor | u8 flags`.
+/// What the relay says in its first down cell: `token 16 | u64 highest | u64 floor | u8 flags [| u64 generation]`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Linked {
     /// Link token to show at the next link.
@@ -41,8 +41,11 @@ pub struct Linked {
     pub highest: u64,
     /// Change numbers up to here are refused as stale.
     pub floor: u64,
-    /// [`Linked::TOKEN_MISMATCH`] and [`Linked::ROLLED_BACK`]; other bits are reserved.
+    /// [`Linked::TOKEN_MISMATCH`], [`Linked::ROLLED_BACK`], [`Linked::FROZEN`] and [`Linked::REPLACED`]; other bits are
+    /// reserved.
     pub flags: u8,
+    /// Goes up whenever the relay's database is restored from a copy; 0 as long as it never was, which is left out.
+    pub generation: u64,
 }
 
 impl Linked {
@@ -50,30 +53,45 @@ impl Linked {
     pub const TOKEN_MISMATCH: u8 = 1;
     /// The holder acknowledges an answer that the relay never gave: the relay was restored.
     pub const ROLLED_BACK: u8 = 2;
-    /// Length of the layout.
+    /// The pack is frozen: it sends nothing before it has a new root.
+    pub const FROZEN: u8 = 4;
+    /// The link is under a root that was replaced: nothing is answered but the change that did it.
+    pub const REPLACED: u8 = 8;
+    /// Length of the layout of a relay that was never restored.
     pub const BYTES: usize = 33;
 
     /// The data of a [`crate::cell::Kind::Linked`] cell.
-    pub fn encode(&self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..16].copy_from_slice(&self.token);
-        bytes[16..24].copy_from_slice(&self.highest.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.floor.to_le_bytes());
-        bytes[32] = self.flags;
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::BYTES + 8);
+        bytes.extend_from_slice(&self.token);
+        bytes.extend_from_slice(&self.highest.to_le_bytes());
+        bytes.extend_from_slice(&self.floor.to_le_bytes());
+        bytes.push(self.flags);
+        if self.generation > 0 {
+            bytes.extend_from_slice(&self.generation.to_le_bytes());
+        }
         bytes
     }
 
-    /// Reads the data of a [`crate::cell::Kind::Linked`] cell.
+    /// Reads the data of a [`crate::cell::Kind::Linked`] cell. A generation of 0 that is written out is refused.
     pub fn decode(data: &[u8]) -> Result<Self, Refused> {
-        let data: &[u8; Self::BYTES] = data.try_into().map_err(|_| Refused)?;
         let (token, rest) = data.split_first_chunk::<16>().ok_or(Refused)?;
         let (highest, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
-        let (floor, flags) = rest.split_first_chunk::<8>().ok_or(Refused)?;
+        let (floor, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
+        let (flags, generation) = rest.split_first().ok_or(Refused)?;
+        let generation = match generation {
+            [] => 0,
+            bytes => match u64::from_le_bytes(bytes.try_into().map_err(|_| Refused)?) {
+                0 => return Err(Refused),
+                generation => generation,
+            },
+        };
         Ok(Self {
             token: *token,
             highest: u64::from_le_bytes(*highest),
             floor: u64::from_le_bytes(*floor),
-            flags: flags[0],
+            flags: *flags,
+            generation,
         })
     }
 }
@@ -82,5 +100,33 @@ pub(super) fn fuzz(bytes: &[u8]) {
     let _ = Confirm::decode(bytes);
     if let Ok(linked) = Linked::decode(bytes) {
         assert!(linked.encode() == bytes, "one layout, one encoding");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_left_out_where_there_is_none_and_has_one_encoding() {
+        let mut linked = Linked {
+            token: [7; 16],
+            highest: 3,
+            floor: 2,
+            flags: 0,
+            generation: 0,
+        };
+        let without = linked.encode();
+        assert_eq!(without.len(), Linked::BYTES);
+        linked.generation = 0x0102;
+        let with = linked.encode();
+        assert_eq!(with, [&without[..], &[2, 1, 0, 0, 0, 0, 0, 0]].concat());
+        assert!(Linked::decode(&with).is_ok_and(|read| read == linked));
+        assert!(Linked::decode(&without).is_ok_and(|read| read.generation == 0));
+        assert!(Linked::decode(&[&without[..], &[0; 8]].concat()).is_err());
+        for length in (0..with.len()).filter(|length| *length != Linked::BYTES) {
+            assert!(Linked::decode(&with[..length]).is_err(), "{length}");
+        }
+        assert!(Linked::decode(&[&with[..], &[0]].concat()).is_err());
     }
 }

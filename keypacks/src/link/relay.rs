@@ -23,6 +23,11 @@ impl RelaySecret {
     pub fn public(&self) -> [u8; 32] {
         x25519_public(&self.0)
     }
+
+    /// `X25519(S, public)`.
+    pub(crate) fn agree(&self, public: &[u8; 32]) -> Result<Secret<32>, Refused> {
+        x25519(&self.0, public)
+    }
 }
 
 /// Cell 2 is on its way; nothing is burned or debited yet.

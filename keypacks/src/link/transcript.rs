@@ -106,7 +106,7 @@ impl Traffic {
 }
 
 /// X25519 (RFC 7748). Refuses the all-zero result, by which a peer could fix the shared secret.
-pub(super) fn x25519(secret: &Secret<32>, public: &[u8; 32]) -> Result<Secret<32>, Refused> {
+pub(crate) fn x25519(secret: &Secret<32>, public: &[u8; 32]) -> Result<Secret<32>, Refused> {
     let mut contributory = false;
     let shared = Secret::from_fn(|shared| contributory = multiply(secret, public, shared));
     wipe_stack();
@@ -114,7 +114,7 @@ pub(super) fn x25519(secret: &Secret<32>, public: &[u8; 32]) -> Result<Secret<32
 }
 
 /// The public key of an X25519 secret.
-pub(super) fn x25519_public(secret: &Secret<32>) -> [u8; 32] {
+pub(crate) fn x25519_public(secret: &Secret<32>) -> [u8; 32] {
     let public = multiply_base(secret);
     wipe_stack();
     public

@@ -14,24 +14,25 @@
 //! 605   aliases        u8, at most 8
 //! 606   alias          name, 8 of them
 //! 2654  rotation       16, as [`Policy::encode`]
-//! 2670  pad            u8, 1 if there is one
+//! 2670  pad            u8, 1 if there is one, 2 if it lacks its other half
 //! 2671  its name       16
 //! 2687  region         u64
 //! 2695  records        u64
-//! 2703  zeros          to 4,056
+//! 2703  check          16 of the other half, zeros if there is none
+//! 2719  zeros          to 4,056
 //!
 //! name = u8 length | UTF-8 | zeros, 256 bytes in all
 //! ```
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::kdf::he;
-use crate::pad::{Layout, Made};
+use crate::pad::{HALF_CHECK, Layout, Made};
 use crate::rotation::Policy;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
 
-use super::{BLOCK, Identifier};
+use super::{BLOCK, Header, Identifier, PassphraseCost};
 
 /// Most aliases that a pack is issued with.
 pub const ALIASES_MAX: usize = 8;
@@ -46,7 +47,10 @@ const ALIAS_COUNT_AT: usize = DOMAIN_AT + NAME;
 const ALIASES_AT: usize = ALIAS_COUNT_AT + 1;
 const ROTATION_AT: usize = ALIASES_AT + ALIASES_MAX * NAME;
 const PAD_AT: usize = ROTATION_AT + Policy::BYTES;
-const PAD_BYTES: usize = 33;
+const PAD_BYTES: usize = 33 + HALF_CHECK;
+/// Of the byte that says whether there is a pad.
+const WHOLE: u8 = 1;
+const HALVED: u8 = 2;
 const PLAIN: usize = BLOCK - NONCE - MAC;
 
 const _: () = assert!(PAD_AT + PAD_BYTES <= PLAIN);
@@ -72,7 +76,16 @@ pub struct Issue {
     /// When a link goes on under a new key.
     pub rotation: Policy,
     /// The pad that its links are under, in a file of its own; `None`: its links are under keys.
-    pub pad: Option<Made>,
+    pub pad: Option<PackPad>,
+}
+
+/// What a pack says of its pad.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PackPad {
+    /// What its file was made as.
+    pub made: Made,
+    /// The file beside the pack is the first of two halves, of which the second one has this check.
+    pub half: Option<[u8; HALF_CHECK]>,
 }
 
 /// A name or the list of aliases is longer than the block holds.
@@ -88,6 +101,33 @@ impl std::fmt::Display for DoesNotFit {
 impl std::error::Error for DoesNotFit {}
 
 impl Issue {
+    /// A pack's whole file: header twice, issue block twice. `fresh` fills with fresh randomness: the file key, salt and
+    /// nonces. Fails as [`Self::seal`] does.
+    pub fn to_file(
+        &self,
+        passphrase: &[u8],
+        cost: PassphraseCost,
+        fresh: impl Fn(&mut [u8]),
+    ) -> Result<Zeroizing<Vec<u8>>, DoesNotFit> {
+        let nonce = || {
+            let mut nonce = [0; NONCE];
+            fresh(&mut nonce);
+            nonce
+        };
+        let file_key = Secret::from_fn(|key| fresh(key));
+        let mut salt = [0; 16];
+        fresh(&mut salt);
+        let header = Header::create(passphrase, &file_key, salt, nonce(), cost);
+        // Of its full length from the beginning: what a growing vector leaves behind is not wiped.
+        let mut file = Zeroizing::new(Vec::with_capacity(4 * BLOCK));
+        file.extend_from_slice(&header);
+        file.extend_from_slice(&header);
+        for _ in 0..2 {
+            file.extend_from_slice(&self.seal(&file_key, nonce())?[..]);
+        }
+        Ok(file)
+    }
+
     /// Makes an issue block. `nonce` is fresh randomness for each copy. Fails if a name is over
     /// [`NAME_BYTES_MAX`] or there are more aliases than [`ALIASES_MAX`].
     pub fn seal(&self, file_key: &Secret<32>, nonce: [u8; NONCE]) -> Result<Box<[u8; BLOCK]>, DoesNotFit> {
@@ -124,10 +164,11 @@ impl Issue {
         plain[ROTATION_AT..ROTATION_AT + Policy::BYTES].copy_from_slice(&self.rotation.encode());
         if let Some(pad) = self.pad {
             let room = &mut plain[PAD_AT..PAD_AT + PAD_BYTES];
-            room[0] = 1;
-            room[1..17].copy_from_slice(&pad.name);
-            room[17..25].copy_from_slice(&pad.layout.region().to_le_bytes());
-            room[25..].copy_from_slice(&pad.layout.records().to_le_bytes());
+            room[0] = if pad.half.is_some() { HALVED } else { WHOLE };
+            room[1..17].copy_from_slice(&pad.made.name);
+            room[17..25].copy_from_slice(&pad.made.layout.region().to_le_bytes());
+            room[25..33].copy_from_slice(&pad.made.layout.records().to_le_bytes());
+            room[33..].copy_from_slice(&pad.half.unwrap_or_default());
         }
     }
 
@@ -156,30 +197,34 @@ impl Issue {
     }
 }
 
-fn write_name(room: &mut [u8], name: &str) {
+pub(crate) fn write_name(room: &mut [u8], name: &str) {
     room[0] = u8::try_from(name.len()).expect("at most NAME_BYTES_MAX, as checked by seal");
     room[1..=name.len()].copy_from_slice(name.as_bytes());
 }
 
-fn read_name(room: &[u8]) -> Result<String, Refused> {
+pub(crate) fn read_name(room: &[u8]) -> Result<String, Refused> {
     let (length, rest) = room.split_first().ok_or(Refused)?;
     let name = rest.get(..usize::from(*length)).ok_or(Refused)?;
     Ok(std::str::from_utf8(name).map_err(|_| Refused)?.to_owned())
 }
 
-fn read_pad(room: &[u8]) -> Result<Option<Made>, Refused> {
+fn read_pad(room: &[u8]) -> Result<Option<PackPad>, Refused> {
     let (is_there, rest) = room.split_first().ok_or(Refused)?;
     let (name, rest) = rest.split_first_chunk::<16>().ok_or(Refused)?;
     let (region, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
-    let records = rest.first_chunk::<8>().ok_or(Refused)?;
-    match is_there {
-        0 => Ok(None),
-        1 => Ok(Some(Made {
-            name: *name,
-            layout: Layout::from_parts(u64::from_le_bytes(*region), u64::from_le_bytes(*records))?,
-        })),
-        _ => Err(Refused),
-    }
+    let (records, rest) = rest.split_first_chunk::<8>().ok_or(Refused)?;
+    let check = rest.first_chunk::<HALF_CHECK>().ok_or(Refused)?;
+    let half = match *is_there {
+        0 => return Ok(None),
+        WHOLE => None,
+        HALVED => Some(*check),
+        _ => return Err(Refused),
+    };
+    let made = Made {
+        name: *name,
+        layout: Layout::from_parts(u64::from_le_bytes(*region), u64::from_le_bytes(*records))?,
+    };
+    Ok(Some(PackPad { made, half }))
 }
 
 /// `HE(file key, "pack/issue", 32)`.

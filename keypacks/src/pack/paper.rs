@@ -140,12 +140,12 @@ impl<'a> Part<'a> {
 }
 
 /// The first 40 bits of SHA-256, spelled.
-fn short(bytes: &[u8]) -> String {
+pub(crate) fn short(bytes: &[u8]) -> String {
     spelled(&kdf::hash(&[bytes])[..5])
 }
 
 /// Five bits to a character, most significant first, the last one filled up with zeros.
-fn spelled(bytes: &[u8]) -> String {
+pub(crate) fn spelled(bytes: &[u8]) -> String {
     let bit = |at: usize| bytes.get(at / 8).map_or(0, |byte| byte >> (7 - at % 8) & 1);
     (0..bytes.len() * 8)
         .step_by(5)
@@ -153,7 +153,7 @@ fn spelled(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn read_back(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn read_back(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
     let (mut held, mut bits) = (0u32, 0);
     for character in text.bytes() {

@@ -12,7 +12,8 @@
 //! 72     down           u64 record | u64 offset
 //! 88     up, erased     u64 record | u64 offset     overwritten up to here
 //! 104    down, erased   u64 record | u64 offset
-//! 120    zeros          to 4,064
+//! 120    asked          u64    at a holder: where a lease would end that was asked for, until it is answered; 0 is none
+//! 128    zeros          to 4,064
 //! 4064   H of what stands before          32
 //! ```
 
@@ -47,6 +48,8 @@ pub struct FileHeader {
     pub spent: [Place; 2],
     /// Everything before these is overwritten: up, then down.
     pub erased: [Place; 2],
+    /// At a holder: the record where a lease would end that was asked for, until it is answered; 0 is none.
+    pub asked: u64,
 }
 
 impl FileHeader {
@@ -57,6 +60,7 @@ impl FileHeader {
             generation: 0,
             spent: [Place::default(); 2],
             erased: [Place::default(); 2],
+            asked: 0,
         }
     }
 
@@ -71,7 +75,8 @@ impl FileHeader {
         let numbers = [self.made.layout.region(), self.made.layout.records(), self.generation];
         let numbers = numbers
             .into_iter()
-            .chain(places.into_iter().flat_map(|place| [place.record, place.offset]));
+            .chain(places.into_iter().flat_map(|place| [place.record, place.offset]))
+            .chain([self.asked]);
         for (number, room) in numbers.zip(copy[32..].chunks_mut(8)) {
             room.copy_from_slice(&number.to_le_bytes());
         }
@@ -102,12 +107,17 @@ impl FileHeader {
             generation: number(2),
             spent: [place(0), place(1)],
             erased: [place(2), place(3)],
+            asked: number(11),
         };
         let is_sound = (0..2).all(|direction| {
             header.erased[direction].is_within(header.spent[direction])
                 && header.spent[direction].is_within(layout.end())
         });
-        if is_sound { Ok(header) } else { Err(Refused) }
+        if is_sound && header.asked <= layout.records() {
+            Ok(header)
+        } else {
+            Err(Refused)
+        }
     }
 }
 
@@ -137,6 +147,7 @@ mod tests {
         header.generation = 9;
         header.spent = [Place { record: 5, offset: 300 }, Place { record: 7, offset: 0 }];
         header.erased[0] = Place { record: 5, offset: 299 };
+        header.asked = 70;
         let copy = header.encode();
         assert!(FileHeader::decode(&copy) == Ok(header));
         for bit in [0, 8 * 9, 8 * 56, 8 * 120, 8 * 4_095] {
