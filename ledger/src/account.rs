@@ -7,12 +7,19 @@ use crate::{Amount, Transfer, TransferId};
 /// Names an account.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum AccountKey {
-    /// The holder of a pack, by its row number. The only kind that may not go below zero.
+    /// The holder of a pack, by its row number. May not go below zero.
     Holder(u64),
     /// What the relay has earned.
     Revenue,
     /// Counter-account of all value handed out: its debits are the value ever issued.
     Issue,
+    /// Value on its way from one holder to another. May not go below zero; its balance is that of open vouchers.
+    Transit,
+    /// What holders have paid for the legs of their mail behind this relay and for packs there, which it spends at its
+    /// peers. May not go below zero: what could not be bought goes back.
+    Onward,
+    /// What a holder owes, by its row number: its debits are the value drawn on credit, its credits what was settled.
+    Owed(u64),
 }
 
 /// The two sides of an account, both of which only grow: `balance = credits - debits`.

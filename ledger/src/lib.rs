@@ -6,11 +6,13 @@
 //! once however often it is posted, and no holder spends what it has not.
 
 mod account;
+mod onward;
 mod posting;
 mod price;
 mod statement;
 
 pub use account::{AccountKey, Accounts, Balance};
+pub use onward::{Leg, Onward, Price};
 pub use posting::{Kind, LedgerError, Posted, Transfer, TransferId, post};
 pub use price::PriceList;
 pub use statement::{Services, StatementEntry, fold};

@@ -15,12 +15,28 @@ pub type TransferId = [u8; 16];
 pub enum Kind {
     /// Value handed out: from [`AccountKey::Issue`] to a holder.
     TopUp,
-    /// A submission: from a holder to [`AccountKey::Revenue`], as are all that follow.
+    /// A submission: from a holder to [`AccountKey::Revenue`], as are the two that follow.
     Message,
     /// A completed link or rotation.
     Key,
     /// A deposit served for the first time.
     Inbound,
+    /// Value that a holder gave away: to [`AccountKey::Transit`].
+    Given,
+    /// Value that came from another holder: out of [`AccountKey::Transit`].
+    Received,
+    /// What an account still had when it ended: from a holder to [`AccountKey::Revenue`].
+    Lapsed,
+    /// The part of a submission's price that is due behind this relay: from a holder to [`AccountKey::Onward`].
+    Onward,
+    /// Value drawn on credit: from the holder's [`AccountKey::Owed`] to the holder.
+    Credit,
+    /// What was owed was paid: from [`AccountKey::Issue`] to the holder's [`AccountKey::Owed`].
+    Settled,
+    /// A pack at a further relay, with what it costs to have it procured: from a holder to [`AccountKey::Onward`].
+    Procured,
+    /// What was paid for such a pack that could not be made: from [`AccountKey::Onward`] to the holder.
+    Returned,
 }
 
 impl Kind {
@@ -31,6 +47,14 @@ impl Kind {
             Kind::Message => "message",
             Kind::Key => "key",
             Kind::Inbound => "inbound",
+            Kind::Given => "given",
+            Kind::Received => "received",
+            Kind::Lapsed => "lapsed",
+            Kind::Onward => "onward",
+            Kind::Credit => "credit",
+            Kind::Settled => "settled",
+            Kind::Procured => "procured",
+            Kind::Returned => "returned",
         }
     }
 
@@ -38,9 +62,19 @@ impl Kind {
     fn flows(self, debit: AccountKey, credit: AccountKey) -> bool {
         match self {
             Kind::TopUp => matches!((debit, credit), (AccountKey::Issue, AccountKey::Holder(_))),
-            Kind::Message | Kind::Key | Kind::Inbound => {
+            Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed => {
                 matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Revenue))
             }
+            Kind::Given => matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Transit)),
+            Kind::Received => matches!((debit, credit), (AccountKey::Transit, AccountKey::Holder(_))),
+            Kind::Onward | Kind::Procured => {
+                matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Onward))
+            }
+            Kind::Returned => matches!((debit, credit), (AccountKey::Onward, AccountKey::Holder(_))),
+            Kind::Credit => {
+                matches!((debit, credit), (AccountKey::Owed(of), AccountKey::Holder(to)) if of == to)
+            }
+            Kind::Settled => matches!((debit, credit), (AccountKey::Issue, AccountKey::Owed(_))),
         }
     }
 }
@@ -75,7 +109,87 @@ impl Transfer {
         }
     }
 
-    /// A price paid by a holder, of any kind but [`Kind::TopUp`] (which [`post`] then refuses).
+    /// Value that a holder gives away.
+    pub fn given(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Holder(holder),
+            credit: AccountKey::Transit,
+            amount,
+            kind: Kind::Given,
+            day,
+        }
+    }
+
+    /// Value that a holder has from another.
+    pub fn received(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Transit,
+            credit: AccountKey::Holder(holder),
+            amount,
+            kind: Kind::Received,
+            day,
+        }
+    }
+
+    /// Value that a holder draws on credit.
+    pub fn drawn(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Owed(holder),
+            credit: AccountKey::Holder(holder),
+            amount,
+            kind: Kind::Credit,
+            day,
+        }
+    }
+
+    /// What a holder owed, and has paid.
+    pub fn settled(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Issue,
+            credit: AccountKey::Owed(holder),
+            amount,
+            kind: Kind::Settled,
+            day,
+        }
+    }
+
+    /// What a holder pays for the legs behind this relay.
+    pub fn onward(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Holder(holder),
+            credit: AccountKey::Onward,
+            amount,
+            kind: Kind::Onward,
+            day,
+        }
+    }
+
+    /// What a holder pays for a pack at a further relay.
+    pub fn procured(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            kind: Kind::Procured,
+            ..Self::onward(id, holder, amount, day)
+        }
+    }
+
+    /// What a holder gets back, for whom no such pack was made.
+    pub fn returned(id: TransferId, holder: u64, amount: Amount, day: u32) -> Self {
+        Transfer {
+            id,
+            debit: AccountKey::Onward,
+            credit: AccountKey::Holder(holder),
+            amount,
+            kind: Kind::Returned,
+            day,
+        }
+    }
+
+    /// A price paid by a holder, of a kind that the relay earns (any other is refused by [`post`]).
     pub fn charge(id: TransferId, holder: u64, amount: Amount, kind: Kind, day: u32) -> Self {
         Transfer {
             id,
@@ -105,6 +219,11 @@ pub enum LedgerError<E> {
         /// µtok missing.
         shortfall: Amount,
     },
+    /// More is settled than the holder owes.
+    Overpaid {
+        /// µtok too much.
+        excess: Amount,
+    },
     /// The id names another transfer.
     Conflict,
     /// Value of this kind does not flow between these accounts: the caller is wrong.
@@ -119,6 +238,7 @@ impl<E: fmt::Display> fmt::Display for LedgerError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LedgerError::Shortfall { shortfall } => write!(f, "{shortfall} µtok are missing"),
+            LedgerError::Overpaid { excess } => write!(f, "{excess} µtok more than are owed"),
             LedgerError::Conflict => f.write_str("the transfer's id is taken by another transfer"),
             LedgerError::Misdirected => f.write_str("value of this kind does not flow between these accounts"),
             LedgerError::Overflow => f.write_str("the account's sums exceed 64 bits"),
@@ -153,12 +273,20 @@ pub fn post<A: Accounts>(accounts: &mut A, transfer: Transfer) -> Result<Posted,
     }
     let giver = accounts.load(transfer.debit).map_err(LedgerError::Store)?;
     let receiver = accounts.load(transfer.credit).map_err(LedgerError::Store)?;
-    if let AccountKey::Holder(_) = transfer.debit
+    if let AccountKey::Holder(_) | AccountKey::Transit | AccountKey::Onward = transfer.debit
         && transfer.amount > giver.available()
     {
         return Err(LedgerError::Shortfall {
             shortfall: transfer.amount - giver.available(),
         });
+    }
+    if let AccountKey::Owed(_) = transfer.credit {
+        let owed = receiver.debits.saturating_sub(receiver.credits);
+        if transfer.amount > owed {
+            return Err(LedgerError::Overpaid {
+                excess: transfer.amount - owed,
+            });
+        }
     }
     let giver = giver.debited(transfer.amount).ok_or(LedgerError::Overflow)?;
     let receiver = receiver.credited(transfer.amount).ok_or(LedgerError::Overflow)?;

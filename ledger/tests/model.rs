@@ -47,7 +47,10 @@ fn account() -> impl Strategy<Value = AccountKey> {
     prop_oneof![
         (0..3u64).prop_map(AccountKey::Holder),
         Just(AccountKey::Revenue),
-        Just(AccountKey::Issue)
+        Just(AccountKey::Issue),
+        Just(AccountKey::Transit),
+        Just(AccountKey::Onward),
+        (0..3u64).prop_map(AccountKey::Owed)
     ]
 }
 
@@ -56,7 +59,15 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::TopUp),
         Just(Kind::Message),
         Just(Kind::Key),
-        Just(Kind::Inbound)
+        Just(Kind::Inbound),
+        Just(Kind::Given),
+        Just(Kind::Received),
+        Just(Kind::Lapsed),
+        Just(Kind::Onward),
+        Just(Kind::Credit),
+        Just(Kind::Settled),
+        Just(Kind::Procured),
+        Just(Kind::Returned)
     ]
 }
 
@@ -68,6 +79,20 @@ fn transfer() -> impl Strategy<Value = Transfer> {
         (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::top_up(id, holder, amount, 1));
     let charge = (id.clone(), 0..3u64, amount.clone(), kind())
         .prop_map(|(id, holder, amount, kind)| Transfer::charge(id, holder, amount, kind, 2));
+    let given =
+        (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::given(id, holder, amount, 2));
+    let received = (id.clone(), 0..3u64, amount.clone())
+        .prop_map(|(id, holder, amount)| Transfer::received(id, holder, amount, 2));
+    let onward =
+        (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::onward(id, holder, amount, 2));
+    let drawn =
+        (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::drawn(id, holder, amount, 2));
+    let settled =
+        (id.clone(), 0..3u64, amount.clone()).prop_map(|(id, holder, amount)| Transfer::settled(id, holder, amount, 2));
+    let procured = (id.clone(), 0..3u64, amount.clone())
+        .prop_map(|(id, holder, amount)| Transfer::procured(id, holder, amount, 2));
+    let returned = (id.clone(), 0..3u64, amount.clone())
+        .prop_map(|(id, holder, amount)| Transfer::returned(id, holder, amount, 2));
     let any = (id, account(), account(), amount, kind()).prop_map(|(id, debit, credit, amount, kind)| Transfer {
         id,
         debit,
@@ -76,7 +101,7 @@ fn transfer() -> impl Strategy<Value = Transfer> {
         kind,
         day: 3,
     });
-    prop_oneof![4 => top_up, 4 => charge, 1 => any]
+    prop_oneof![4 => top_up, 4 => charge, 2 => given, 2 => received, 2 => onward, 2 => drawn, 2 => settled, 2 => procured, 2 => returned, 1 => any]
 }
 
 proptest! {
@@ -105,6 +130,10 @@ proptest! {
                         LedgerError::Shortfall { shortfall } => {
                             prop_assert_eq!(i128::from(shortfall), i128::from(transfer.amount) - spendable);
                         }
+                        LedgerError::Overpaid { excess } => {
+                            let owed = -nets.get(&transfer.credit).copied().unwrap_or(0);
+                            prop_assert_eq!(i128::from(excess), i128::from(transfer.amount) - owed);
+                        }
                         LedgerError::Overflow => {
                             let debits = before.load(transfer.debit).unwrap().debited(transfer.amount);
                             let credits = before.load(transfer.credit).unwrap().credited(transfer.amount);
@@ -113,7 +142,22 @@ proptest! {
                         LedgerError::Misdirected => {
                             let pays = matches!((transfer.debit, transfer.credit), (AccountKey::Holder(_), AccountKey::Revenue));
                             let earns = matches!((transfer.debit, transfer.credit), (AccountKey::Issue, AccountKey::Holder(_)));
-                            let flows = if transfer.kind == Kind::TopUp { earns } else { pays };
+                            let gives = matches!((transfer.debit, transfer.credit), (AccountKey::Holder(_), AccountKey::Transit));
+                            let receives = matches!((transfer.debit, transfer.credit), (AccountKey::Transit, AccountKey::Holder(_)));
+                            let passes = matches!((transfer.debit, transfer.credit), (AccountKey::Holder(_), AccountKey::Onward));
+                            let returns = matches!((transfer.debit, transfer.credit), (AccountKey::Onward, AccountKey::Holder(_)));
+                            let draws = matches!((transfer.debit, transfer.credit), (AccountKey::Owed(of), AccountKey::Holder(to)) if of == to);
+                            let settles = matches!((transfer.debit, transfer.credit), (AccountKey::Issue, AccountKey::Owed(_)));
+                            let flows = match transfer.kind {
+                                Kind::TopUp => earns,
+                                Kind::Onward | Kind::Procured => passes,
+                                Kind::Returned => returns,
+                                Kind::Credit => draws,
+                                Kind::Settled => settles,
+                                Kind::Given => gives,
+                                Kind::Received => receives,
+                                Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed => pays,
+                            };
                             prop_assert!(!flows);
                         }
                         LedgerError::Store(never) => match never {},
@@ -123,7 +167,11 @@ proptest! {
             prop_assert_eq!(accounts.sum(), 0);
             for (account, net) in &nets {
                 prop_assert_eq!(accounts.load(*account).unwrap().net(), *net);
-                prop_assert!(*net >= 0 || *account == AccountKey::Issue);
+                match account {
+                    AccountKey::Issue => {}
+                    AccountKey::Owed(_) => prop_assert!(*net <= 0, "nobody settles more than is owed"),
+                    _ => prop_assert!(*net >= 0),
+                }
             }
         }
     }
@@ -134,7 +182,7 @@ proptest! {
         for transfer in series {
             let _ = post(&mut accounts, transfer);
         }
-        for account in [AccountKey::Holder(0), AccountKey::Holder(1), AccountKey::Revenue, AccountKey::Issue] {
+        for account in [AccountKey::Holder(0), AccountKey::Holder(1), AccountKey::Revenue, AccountKey::Issue, AccountKey::Transit, AccountKey::Onward, AccountKey::Owed(0)] {
             let entries: Vec<_> = accounts.journal.iter().filter_map(|transfer| StatementEntry::of(transfer, account)).collect();
             let (folded, kept) = entries.split_at(cut.min(entries.len()));
             let opening = fold(Balance::default(), folded.iter().copied()).unwrap();
