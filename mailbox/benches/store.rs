@@ -129,6 +129,10 @@ fn commit_of_a_submission(bencher: Bencher<'_, '_>) {
             recipients: vec!["recipient@example.org".to_owned()],
             message: vec![b'x'; MESSAGE_BYTES],
             price: 1,
+            onward: 0,
+            hops: 0,
+            mix: None,
+            wishes: Vec::new(),
         };
         (change.digest(), change, spooled)
     };
@@ -137,7 +141,7 @@ fn commit_of_a_submission(bencher: Bencher<'_, '_>) {
         .bench_local_values(|(digest, change, spooled)| {
             let executed = store
                 .store
-                .execute(Account(0), change, digest, Effect::Spool(spooled), DAY, 0);
+                .execute((Account(0), 0), change, digest, Effect::Spool(spooled), DAY, 0);
             store.runtime.block_on(executed).expect("executed")
         });
 }

@@ -70,7 +70,19 @@ impl Base {
         bounds: Bounds,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, StoreError> {
-        let slab = Slab::open(&*disk, &folder.join("slab"), Arc::clone(&entropy))?;
+        Self::open_beside(disk, (folder, folder), lock, store_key, bounds, entropy)
+    }
+
+    /// As [`Self::open`], with the database in the first folder and the slab in the second.
+    pub(crate) fn open_beside(
+        disk: Arc<dyn Disk>,
+        (folder, slab): (&Path, &Path),
+        lock: Box<dyn LockGuard>,
+        store_key: Secret<32>,
+        bounds: Bounds,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
+        let slab = Slab::open(&*disk, &slab.join("slab"), Arc::clone(&entropy))?;
         let (index, mark) = Index::open(Arc::clone(&disk), &folder.join("index.redb"))?;
         let log_key = kdf::he(&store_key, "store/log", &[]);
         let (log, replayed) = Log::open(

@@ -1,5 +1,7 @@
 //! Bodies by random names: rows that say where each lies and how many other rows need it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
@@ -30,6 +32,20 @@ impl Base {
         // the two rows that name it contradict its count of references, which `audit` finds.
         let name = u64::from_le_bytes(random(&*self.entropy));
         let location = self.log.append(name, bytes)?;
+        BODIES.put(write, name, &BodyRow { location, references })?;
+        Ok(name)
+    }
+
+    /// As [`Self::put_body`], of so many bytes that come in parts, for one row.
+    pub(crate) fn put_body_parts(
+        &self,
+        write: &Write<'_>,
+        length: usize,
+        parts: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<BodyName, StoreError> {
+        let name = u64::from_le_bytes(random(&*self.entropy));
+        let location = self.log.append_parts(name, length, parts)?;
+        let references = 1;
         BODIES.put(write, name, &BodyRow { location, references })?;
         Ok(name)
     }
@@ -70,6 +86,27 @@ impl Base {
         Ok(None)
     }
 
+    /// Holds a body where it lies now, unless it is gone: removed or moved meanwhile, it can still be read there.
+    pub(crate) fn hold_body(self: &Arc<Self>, name: BodyName) -> Result<Option<HeldBody>, StoreError> {
+        let place =
+            || -> Result<Option<Location>, StoreError> { Ok(BODIES.get(&self.view()?, name)?.map(|row| row.location)) };
+        let mut before = place()?;
+        while let Some(location) = before {
+            self.log.hold(location.segment);
+            let held = HeldBody {
+                base: Arc::clone(self),
+                location,
+            };
+            // It lived there when its segment was held already, or it is somewhere else.
+            let after = place()?;
+            if after == before {
+                return Ok(Some(held));
+            }
+            before = after;
+        }
+        Ok(None)
+    }
+
     /// Whether a body lies at this place.
     pub(crate) fn is_at(&self, source: &impl Source, name: BodyName, location: Location) -> Result<bool, StoreError> {
         Ok(BODIES.get(source, name)?.is_some_and(|row| row.location == location))
@@ -90,5 +127,31 @@ impl Base {
         BODIES.put(write, name, &BodyRow { location, ..row })?;
         self.log.release(from);
         Ok(true)
+    }
+}
+
+/// See [`Base::hold_body`].
+pub(crate) struct HeldBody {
+    base: Arc<Base>,
+    location: Location,
+}
+
+impl HeldBody {
+    /// Its length, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.location.length as usize
+    }
+
+    /// So many bytes of it from `at` on.
+    pub(crate) fn read(&self, at: usize, length: usize) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = vec![0; length];
+        self.base.log.read_within(self.location, at as u64, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for HeldBody {
+    fn drop(&mut self) {
+        self.base.log.let_go(self.location.segment);
     }
 }

@@ -59,6 +59,11 @@ pub(crate) trait Stage: Send + 'static {
 
     /// Erases what is finished with: slots moved on, slab records overwritten.
     fn settle(&mut self) -> Result<(), StoreError>;
+
+    /// **For measurements only**: how many operations each commit takes and waits for.
+    fn commit_of(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Hands operations to the actor. Clones share it; the actor ends when the last one is gone.
@@ -242,7 +247,7 @@ impl<S: Stage> Actor<S> {
     /// Commits what waits, in as many records as it takes.
     async fn commit(&mut self, first: Box<dyn Operation<S>>) {
         self.wait_for_index().await;
-        let mut batch = self.gather(first);
+        let mut batch = self.gather(first).await;
         while !self.base.is_overdue() {
             batch = self.attempt(batch);
             if self.base.wants_checkpoint() {
@@ -265,14 +270,20 @@ impl<S: Stage> Actor<S> {
     }
 
     /// What waits already, for one commit.
-    fn gather(&mut self, first: Box<dyn Operation<S>>) -> Vec<Box<dyn Operation<S>>> {
-        let mut batch = vec![first];
-        while batch.len() < BATCH_MAX
-            && let Ok(next) = self.receiver.try_recv()
-        {
+    async fn gather(&mut self, first: Box<dyn Operation<S>>) -> Vec<Box<dyn Operation<S>>> {
+        let exactly = self.stage.commit_of();
+        let most = exactly.unwrap_or(BATCH_MAX);
+        let mut batch = Vec::with_capacity(most);
+        batch.push(first);
+        while batch.len() < most {
+            let next = match self.receiver.try_recv() {
+                Err(mpsc::error::TryRecvError::Empty) if exactly.is_some() => self.receiver.recv().await,
+                next => next.ok(),
+            };
             match next {
-                Order::Apply(next) => batch.push(next),
-                Order::Stop(reply) => self.stop_after(reply),
+                Some(Order::Apply(next)) => batch.push(next),
+                Some(Order::Stop(reply)) => self.stop_after(reply),
+                None => break,
             }
         }
         batch

@@ -43,6 +43,9 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("another process has this folder open")]
     Locked,
+    /// A database was being put back into the folder when the process ended: see [`crate::relay::Restore`].
+    #[error("a restore of this folder was interrupted: run 'posternd restore' again")]
+    HalfRestored,
 }
 
 impl StoreError {

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkChain, LinkStep};
 use keypacks::deposit::Dek;
+use keypacks::parcel::{MAIL_AHEAD_MAX, PARCEL_LOOK_AHEAD};
+use keypacks::procure::CONFIRM;
 use keypacks::rotation::Policy;
-use keypacks::{Secret, pack::Identifier};
-use ledger::PriceList;
+use keypacks::{Secret, Tag, pack::Identifier};
+use ledger::{Onward, PriceList};
 use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::pad::PadFile;
-use crate::parcel::Receipt;
+use crate::parcel::{Asked, Receipt};
 use crate::request::{Answer, Change, Refusal};
 
 mod entries;
@@ -70,6 +72,8 @@ pub struct OutboxOrder {
     pub label: String,
     /// By which names the message is known, here and outside.
     pub sent: SentNames,
+    /// What the mail program calls it and its recipients in reports.
+    pub reports: SentReports,
     /// UTC second.
     pub now: u64,
 }
@@ -85,6 +89,25 @@ pub struct SentNames {
     pub outside: String,
 }
 
+/// What a mail program wants to find again in the reports on one message (ENVID and ORCPT of RFC 3461). It stays here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SentReports {
+    /// Its name for the message.
+    pub envelope_id: Option<String>,
+    /// Recipients, each with what it was before, as `type;address`.
+    pub originals: Vec<(String, String)>,
+}
+
+impl SentReports {
+    /// Whether there is nothing to find again.
+    pub fn is_empty(&self) -> bool {
+        self.envelope_id.is_none() && self.originals.is_empty()
+    }
+}
+
+/// Among how many messages, the last ones, [`SentReports`] are kept.
+pub const SENT_REPORTS_MAX: u64 = 1_000;
+
 /// Most messages whose [`SentNames`] are kept; the oldest go first.
 pub const SENT_NAMES_MAX: u64 = 100_000;
 
@@ -93,7 +116,8 @@ pub const SENT_NAMES_MAX: u64 = 100_000;
 pub enum OutboxState {
     /// Durable, to be sent or sent again.
     Queued,
-    /// Refused for want of value or for its price; goes again under a new number when value comes.
+    /// Refused for want of value or for its price, and goes again under a new number when value comes; or because its number
+    /// was another's, and goes again at the next look.
     Held(Refusal),
     /// Refused for good.
     Refused(Refusal),
@@ -110,12 +134,27 @@ pub struct OutboxRow {
     pub change: Change,
     /// Where it stands.
     pub state: OutboxState,
+    /// Its body was asked for before, by this process or one before it: the relay may have it.
+    pub may_have_left: bool,
+    /// It was taken in before another copy of this store went on from there: that one may have sent it under another number.
+    pub is_shared: bool,
     /// Price reserved, in µtok.
     pub price: u64,
     /// What `postern outbox` shows.
     pub label: String,
     /// UTC second at which it was taken in.
     pub taken: u64,
+}
+
+/// What a link's first cell told of the numbers of changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// Highest change number that the relay has an answer of.
+    pub highest: u64,
+    /// Generation of the relay's store.
+    pub generation: u64,
+    /// Keys were used that this store knew nothing of: another copy of it, or of its pack, is ahead.
+    pub is_behind: bool,
 }
 
 /// Whose a message is among the holder's aliases.
@@ -175,6 +214,30 @@ pub struct ValueMirror {
     pub at: u64,
 }
 
+/// What the holder itself has noted of what it paid, from the relay's answers to single changes: to be held against the
+/// sums that the relay tells.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct OwnBook {
+    /// The first change number of which all is noted: 1, the book is whole.
+    pub from: u64,
+    /// Submissions and parcels of mail that were accepted.
+    pub messages: u64,
+    /// What they were debited, in µtok, as each answer told.
+    pub debited: u64,
+    /// What they were expected to cost, in µtok, when each was sent.
+    pub agreed: u64,
+    /// What the dearest one was debited beyond that, in µtok.
+    pub beyond: u64,
+    /// µtok that were drawn on credit.
+    pub drawn: u64,
+    /// µtok that were put into other packs or vouchers.
+    pub given: u64,
+    /// µtok that came out of vouchers.
+    pub received: u64,
+    /// µtok that changes may have cost of which no answer will come any more.
+    pub unknown: u64,
+}
+
 /// A collected deposit whose key is kept and whose body is not yet stored.
 pub struct PendingDeposit {
     /// Post index.
@@ -204,22 +267,86 @@ impl PendingDeposit {
     }
 }
 
-/// A sealed parcel that is to be kept until its receipt comes.
+/// What an index of the parcel chain is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParcelUse {
+    /// A parcel with a message.
+    Mail,
+    /// A parcel that asks the relay for something.
+    Control,
+    /// One login at the relay's collecting port, and no parcel.
+    Login,
+}
+
+impl ParcelUse {
+    /// How many indices beyond the highest that was answered may be in use, its own included.
+    pub fn ahead_max(self) -> u64 {
+        match self {
+            Self::Mail => MAIL_AHEAD_MAX,
+            Self::Control => PARCEL_LOOK_AHEAD - 1,
+            Self::Login => PARCEL_LOOK_AHEAD,
+        }
+    }
+}
+
+/// What was made with a parcel index, to be kept until its receipt comes.
 pub struct ParcelOrder {
-    /// Index that it was sealed under: that of [`HolderStore::parcel_step`].
+    /// The index: that of [`HolderStore::parcel_step`].
     pub index: u64,
-    /// The parcel, exactly one class long.
+    /// The parcel, exactly one class long; of a login what it is shown as.
     pub parcel: Vec<u8>,
-    /// Number of recipients.
-    pub recipients: u16,
-    /// Most that it may cost, in µtok: reserved from the mirrored balance.
-    pub price: u64,
+    /// What it is.
+    pub purpose: Purpose,
     /// What lists of parcels show: the subject, for instance.
     pub label: String,
-    /// By which names the message is known, here and outside.
-    pub sent: SentNames,
     /// UTC second.
     pub now: u64,
+}
+
+/// [`ParcelUse`] with what is kept of it.
+pub enum Purpose {
+    /// A message.
+    Mail {
+        /// Number of recipients.
+        recipients: u16,
+        /// Most that it may cost, in µtok: reserved from the mirrored balance.
+        price: u64,
+        /// By which names the message is known, here and outside.
+        sent: SentNames,
+    },
+    /// What is asked for: noted here when it is carried out.
+    Control(Asked),
+    /// A login.
+    Login,
+}
+
+impl Purpose {
+    /// Which it is.
+    pub fn kind(&self) -> ParcelUse {
+        match self {
+            Self::Mail { .. } => ParcelUse::Mail,
+            Self::Control(_) => ParcelUse::Control,
+            Self::Login => ParcelUse::Login,
+        }
+    }
+}
+
+/// What a wrap is to this store that came by itself.
+pub enum WrapPlace {
+    /// Its index is still to be collected.
+    New(BoxStep),
+    /// It is collected, and its body is not here yet.
+    Pending(PendingDeposit),
+    /// It was opened before; the relay may not know.
+    Stored {
+        /// UID in INBOX, if it was mail.
+        uid: Option<u32>,
+    },
+    /// Another wrap came under its index before: the relay was restored from an old copy, or is not honest.
+    Contradicted,
+    /// It is of another pack, or was confirmed long ago.
+    Unknown,
 }
 
 /// A parcel without a receipt.
@@ -227,7 +354,9 @@ pub struct ParcelOrder {
 pub struct KeptParcel {
     /// Its index.
     pub index: u64,
-    /// Its class, in units of 16,000 bytes.
+    /// What it is.
+    pub kind: ParcelUse,
+    /// Its class, in units of 16,000 bytes; 0 of a login.
     pub class: u32,
     /// Number of recipients.
     pub recipients: u16,
@@ -248,8 +377,61 @@ pub enum SealError {
     #[error("this folder was made by an older version and has no keys for parcels: they need a pack initialised anew")]
     NoKeys,
     /// As many parcels as the relay looks ahead have no receipt.
-    #[error("the last 8 parcels have no receipt yet: send them again as they are, and collect their receipts")]
+    #[error(
+        "too many parcels and logins have no receipt yet: send those of 'postern seal --list' again as they are, and collect their receipts over a link or with 'postern login' and 'postern open'"
+    )]
     WindowFull,
+    /// What is sealed now could be under keys that the relay has replaced.
+    #[error("the pack is getting new keys: seal it when 'postern status' says that it has them")]
+    Rerooting,
+}
+
+/// Which root a pack's chains are of.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Rooting {
+    /// How many it was given after its issue: from the first on it has a recovery code.
+    pub number: u64,
+    /// Another one is being asked for.
+    pub is_pending: bool,
+}
+
+/// Why no new root can be asked for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RerootError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A pad has no root.
+    #[error("this pack has a pad, and a pad cannot be given new keys: get a new pack")]
+    Pad,
+    /// One is being asked for already.
+    #[error("the pack is getting new keys already: wait until 'postern status' says that it has them")]
+    Pending,
+    /// Parcels are under way whose keys would end.
+    #[error("parcels are under way: wait for their receipts, since their keys would end with the pack's")]
+    Parcels,
+    /// Mail under the root before the present one is still to be collected.
+    #[error("mail from before the last new keys is still to be collected: try again in a minute")]
+    Collecting,
+}
+
+/// Most packs at further relays that are ordered and not taken in.
+pub const PROCUREMENTS_MAX: usize = 256;
+
+/// How an order of a pack at a further relay stands. Nothing of it is secret.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Procurement {
+    /// It waits to be answered.
+    Ordered,
+    /// The further relay made it, as the relay in between says.
+    Made {
+        /// X-Wing ciphertext.
+        ciphertext: Vec<u8>,
+        /// What shows that it is that relay's.
+        confirm: [u8; CONFIRM],
+    },
+    /// It was not made: what was debited came back.
+    Returned,
 }
 
 /// A deposit whose body was opened.
@@ -283,6 +465,21 @@ pub struct PackFacts {
     pub relay_public: [u8; 32],
     /// When a link goes on under a new key.
     pub rotation: Policy,
+}
+
+/// Text of a message, as it was when it was asked for.
+pub trait MessageText: Send + Sync {
+    /// Its length, in octets.
+    fn len(&self) -> usize;
+
+    /// Whether nothing is in it.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Octets from `at` on: as many as lie behind it in one chunk of the text, at least one unless it ends there. `Corrupt`:
+    /// what was stored there does not open.
+    fn read(&self, at: usize) -> Result<Zeroizing<Vec<u8>>, StoreError>;
 }
 
 /// The holder's durable state.
@@ -328,8 +525,27 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// `Busy`: as many rows as may be are kept; `Invalid`: the order contradicts itself.
     fn enqueue(&self, order: OutboxOrder) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Numbers from here on stay above the relay's highest, as CONFIRM's answer told.
-    fn raise_seq(&self, highest: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Numbers from here on stay above the relay's highest, as LINKED told. If it shows that another copy of this store went
+    /// on from here, the rows that are held may have been sent by that: they become [`OutboxState::Unknown`], and what is
+    /// called what is returned.
+    fn raise_seq(&self, told: Told) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
+
+    /// The generation of the relay's store that was last heard of: 0, it was never restored.
+    fn relay_generation(&self) -> Result<u64, StoreError>;
+
+    /// What the holder noted of what it paid.
+    fn own_book(&self) -> Result<OwnBook, StoreError>;
+
+    /// UTC day on which the pack ends, or did. `None`: its holder never ordered that; `Some(None)`: took it back.
+    fn expiry(&self) -> Result<Option<Option<u32>>, StoreError>;
+
+    /// Records that the relay was restored, with a notice for INBOX.
+    fn relay_restored(
+        &self,
+        generation: u64,
+        notice: Option<Vec<u8>>,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Numbers a change that is not mail (an alias) and keeps it until answered. Returns its row.
     fn enqueue_change(
@@ -339,11 +555,44 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
         now: u64,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
+    /// How an order stands whose [`Operation::Procure`](crate::request::Operation::Procure) was taken in here, by SHA-256 of
+    /// its X-Wing public key. `None`: there is none, or it was refused, or it ended.
+    fn procurement(&self, order: &[u8; 32]) -> Result<Option<Procurement>, StoreError>;
+
+    /// Forgets an order whose pack was taken in, or that was returned.
+    fn end_procurement(&self, order: [u8; 32]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Which root the chains are of.
+    fn rooting(&self) -> Rooting;
+
+    /// Asks the relay for a new root, before all else that waits: a change like any other, whose answer
+    /// ([`Self::answered`]) makes it. `recovery`: verifier of the code that the next one will want; `proof`: the code in
+    /// force. Returns its row.
+    fn begin_reroot(
+        &self,
+        recovery: [u8; 32],
+        proof: Option<crate::request::Proof>,
+        now: u64,
+    ) -> impl Future<Output = Result<u64, RerootError>> + Send;
+
     /// All rows, in order of their numbers.
     fn outbox(&self) -> Result<Vec<OutboxRow>, StoreError>;
 
     /// The next row to send: the queued one of the lowest number. `None`: nothing is queued.
     fn next_queued(&self) -> Result<Option<OutboxRow>, StoreError>;
+
+    /// The queued row of the lowest number above this one, if it is mail of at most so many kilobytes that is not being
+    /// cancelled: what may be sent while those before it are under way.
+    fn queued_mail_behind(&self, seq: u64, kilobytes_max: u32) -> Result<Option<OutboxRow>, StoreError>;
+
+    /// How many rows there are.
+    fn outbox_len(&self) -> usize;
+
+    /// Whether a row is queued or held.
+    fn outbox_waits(&self) -> bool;
+
+    /// Whether a row is called so.
+    fn outbox_knows(&self, label: &str) -> bool;
 
     /// Body of a row that is mail. Asking for it is sending it: from then on a queued row is not cancelled.
     fn outbox_body(&self, row: u64) -> Result<Option<Vec<u8>>, StoreError>;
@@ -385,8 +634,8 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Keys of the post indices from [`Self::collect_from`] on, so many: [`Self::post_step`] of each in one pass.
     fn post_steps(&self, count: u64) -> Vec<BoxStep>;
 
-    /// The key that the next parcel is to be sealed under; it is taken by [`Self::keep_parcel`].
-    fn parcel_step(&self) -> Result<BoxStep, SealError>;
+    /// The key of the next parcel index; it is taken by [`Self::keep_parcel`].
+    fn parcel_step(&self, kind: ParcelUse) -> Result<BoxStep, SealError>;
 
     /// Keeps a sealed parcel, and moves the chain behind its key, which is erased within a second. The parcel may leave
     /// when this has returned, and not before. `false`: its index is not, or no longer, the next.
@@ -395,8 +644,29 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Parcels without a receipt, in order of their indices.
     fn parcels(&self) -> Vec<KeptParcel>;
 
+    /// Takes a login for used whose receipt did not come back: the window moves behind it. The login itself is kept until
+    /// its receipt comes. `false`: there is no such login.
+    fn login_used(&self, index: u64) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Deposits that the next parcel of control is to confirm, at most [`crate::parcel::CONFIRMATIONS_MAX`]: those first
+    /// that no parcel under way confirms.
+    fn to_confirm(&self) -> Result<Vec<(u64, [u8; 32])>, StoreError>;
+
+    /// Changes of aliases that parcels without a receipt ask for, by index: whether the relay made them is not known.
+    fn sealed_aliases(&self) -> Result<Vec<(u64, crate::parcel::AliasChange)>, StoreError>;
+
     /// The bytes of such a parcel, the same each time.
     fn parcel(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Takes the events that a deposit held, with notices for INBOX: aliases stand as they say, and the deposit moves to the
+    /// unconfirmed. Told again, it changes nothing. `NoRow`: it is neither pending nor unconfirmed.
+    fn take_events(
+        &self,
+        index: u64,
+        events: Vec<crate::devices::Event>,
+        notices: Vec<Vec<u8>>,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Takes the receipts that a deposit held, with notices for INBOX: their parcels end, and the deposit moves to the
     /// unconfirmed. Told again, it changes nothing. `NoRow`: it is neither pending nor unconfirmed.
@@ -414,6 +684,35 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
         deposits: Vec<PendingDeposit>,
         next: u64,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// As [`Self::collected`], of deposits that came by themselves, in whatever order. Their tags are kept until they are
+    /// confirmed, so that another wrap under the same index is noticed. `now`: UTC second from which the keys of what was
+    /// passed over are kept.
+    fn collected_carried(
+        &self,
+        deposits: Vec<PendingDeposit>,
+        next: u64,
+        now: u64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Keys of the post indices that [`Self::wrap_place`] does not look at, being too far ahead: in order, without end.
+    fn post_ahead(&self) -> impl Iterator<Item = BoxStep> + Send + 'static;
+
+    /// Goes on at a post index far ahead, of which something came by itself. Of what is passed over the last
+    /// [`COLLECT_STEP_MAX`](crate::request::COLLECT_STEP_MAX) keys are kept as those of gaps are; the others end, with
+    /// whatever still comes under them. `Invalid`: it lies behind; `Busy`: a start could not follow so far yet, or at all.
+    fn pass_over(&self, next: u64, now: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Indices below [`Self::collect_from`] that [`Self::collected_carried`] passed over: what was lost on the way to here
+    /// still waits at the relay. In ascending order.
+    fn missing(&self) -> Vec<u64>;
+
+    /// The relay was asked for these missing indices and has nothing more for them: they are not asked for again. Their
+    /// keys are kept like those of other gaps.
+    fn asked_for(&self, indices: Vec<u64>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What a wrap is to this store, by its tag and its digest.
+    fn wrap_place(&self, tag: &Tag, digest: &[u8; 32]) -> Result<WrapPlace, StoreError>;
 
     /// Deposits whose body is not yet stored.
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError>;
@@ -487,7 +786,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
         internal_date: u64,
     ) -> impl Future<Output = Result<u32, FolderError>> + Send;
 
-    /// Text of a message. `None`: expunged, or moved away.
+    /// Text of a message, to be read piece by piece. `None`: expunged, or moved away. It can be read as long as it is kept,
+    /// even if the message is expunged meanwhile; its key is in memory for so long, and its place on the disk is not used
+    /// again.
+    fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, StoreError>;
+
+    /// Text of a message, whole. `None`: expunged, or moved away.
     fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Summaries of messages in the order asked for. `None`: there is none, or the message is gone.
@@ -531,6 +835,10 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// of this number. `None`: it was not sent under that alias, or has no other name.
     fn message_id_here(&self, alias: u32, message_id: &str) -> Result<Option<String>, StoreError>;
 
+    /// What is to be found again in reports on the message that the outside knows by this Message-ID, for a report that came
+    /// for the alias of this number. `None`: it was not sent under that alias, or nothing is, or that is long ago.
+    fn sent_reports(&self, alias: u32, message_id: &str) -> Result<Option<SentReports>, StoreError>;
+
     /// The alias for which a message came, or under which it was sent, by the mail program's name for it.
     fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError>;
 
@@ -545,6 +853,12 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
 
     /// The price list last heard.
     fn prices(&self) -> Option<PriceList>;
+
+    /// What mail costs behind the relay, as last heard. Of another version than [`Self::prices`]: it is to be asked again.
+    fn onward(&self) -> Arc<Onward>;
+
+    /// Records what mail costs behind the relay.
+    fn put_onward(&self, onward: Onward) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Records news of value and prices.
     fn put_value(

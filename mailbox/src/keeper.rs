@@ -124,6 +124,9 @@ impl<S: Stage> Keeper<S> {
                 return;
             }
             tokio::time::sleep(RETRY).await;
+            if self.checkpoints.is_closed() {
+                return;
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod base;
 pub(crate) mod bodies;
 pub mod commit;
 pub mod conformance;
+pub mod devices;
 pub mod disk;
 pub mod entropy;
 mod error;

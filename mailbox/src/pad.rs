@@ -17,13 +17,17 @@ pub use relay::{Hello, TAGS_AHEAD, Ticket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keypacks::CELL;
-use keypacks::pad::{Direction, End, FileHeader, HEADER_COPY, Layout, Lease, Made, PadError, Piece, Place};
+use keypacks::pad::{
+    Direction, End, FileHeader, HEADER_COPY, Half, HalfDigest, Layout, Lease, Made, PadError, Piece, Place,
+};
+use keypacks::{CELL, kdf};
 use tokio::sync::Notify;
 
 use crate::StoreError;
 use crate::disk::{Disk, DiskFile};
 
+/// Bytes of a second half that it is known by.
+const MARKED: usize = 32;
 /// Bytes that are overwritten with one write.
 static ZEROS: [u8; 65_536] = [0; 65_536];
 
@@ -203,6 +207,17 @@ impl PadFile {
         Ok(())
     }
 
+    /// Makes durable how far the relay may have leased. One copy is enough for what only saves a search: if that is torn, the
+    /// other says where the pad stands.
+    fn write_asked(&self, state: &mut State, asked: u64) -> Result<(), StoreError> {
+        let mut header = state.header;
+        (header.generation, header.asked) = (header.generation + 1, asked);
+        self.file.write_at(0, &header.encode()[..])?;
+        self.file.sync()?;
+        state.header = header;
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -324,6 +339,93 @@ pub fn move_to(disk: &Arc<dyn Disk>, from: &Path, to: &Path) -> Result<(), Store
     Ok(())
 }
 
+/// Digest of a second half: of as many bytes as the regions have. [`StoreError::Corrupt`]: it has fewer.
+pub fn digest_half(disk: &dyn Disk, half: &Path, layout: Layout) -> Result<Half, StoreError> {
+    let file = disk.open(half, false)?;
+    let end = 2 * layout.region();
+    if file.len()? < end {
+        return Err(StoreError::Corrupt);
+    }
+    let (mut digest, mut at) = (HalfDigest::default(), 0);
+    let mut buffer = zeroize::Zeroizing::new(vec![0; 1 << 20]);
+    while at < end {
+        let count = buffer.len().min(usize::try_from(end - at).unwrap_or(buffer.len()));
+        file.read_at(at, &mut buffer[..count])?;
+        digest.update(&buffer[..count]);
+        at += count as u64;
+    }
+    Ok(digest.finish())
+}
+
+/// Adds a second half to the pad at `from`, which becomes the pad at `to`. Both halves stay as they are, until they are
+/// overwritten. Done again after a crash it begins anew, if the pad is not whole.
+pub fn combine(disk: &dyn Disk, from: &Path, half: &Path, to: &Path) -> Result<(), StoreError> {
+    let source = disk.open(from, false)?;
+    let header = read_header(&*source)?;
+    if disk
+        .open(to, false)
+        .is_ok_and(|file| read_header(&*file).is_ok_and(|found| found.made == header.made))
+    {
+        return Ok(());
+    }
+    let (half, target) = (disk.open(half, false)?, disk.open(to, true)?);
+    target.set_len(0)?;
+    let (start, end) = (2 * HEADER_COPY as u64, header.made.layout.file_bytes());
+    let mut pad = zeroize::Zeroizing::new(vec![0; 1 << 20]);
+    let mut other = zeroize::Zeroizing::new(vec![0; 1 << 20]);
+    let mut at = start;
+    while at < end {
+        let count = pad.len().min(usize::try_from(end - at).unwrap_or(pad.len()));
+        source.read_at(at, &mut pad[..count])?;
+        half.read_at(at - start, &mut other[..count])?;
+        for (byte, other) in pad[..count].iter_mut().zip(&other[..count]) {
+            *byte ^= other;
+        }
+        target.write_at(at, &pad[..count])?;
+        at += count as u64;
+    }
+    target.sync()?;
+    // The headers come last: what has none is no pad.
+    copy_range(&*source, &*target, 0, start)?;
+    target.sync()?;
+    match to.parent() {
+        Some(folder) => Ok(disk.sync_dir(folder)?),
+        None => Ok(()),
+    }
+}
+
+/// Overwrites a first half and removes it. Its header goes last, so that after a crash it is still known what it is.
+pub fn overwrite_first(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    overwrite_all(&*disk.open(path, false)?, 2 * HEADER_COPY)?;
+    Ok(disk.remove(path)?)
+}
+
+/// Overwrites a second half and removes it. What [`mark_of_half`] knows it by goes last.
+pub fn overwrite_half(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    overwrite_all(&*disk.open(path, false)?, MARKED)?;
+    Ok(disk.remove(path)?)
+}
+
+/// By what a second half is known again until it is overwritten: H of its first bytes.
+pub fn mark_of_half(disk: &dyn Disk, half: &Path) -> Result<[u8; 32], StoreError> {
+    let mut first = zeroize::Zeroizing::new([0; MARKED]);
+    disk.open(half, false)?.read_at(0, &mut first[..])?;
+    Ok(kdf::hash(&[&first[..]]))
+}
+
+/// Overwrites all behind the first `kept` bytes, and then those.
+fn overwrite_all(file: &dyn DiskFile, kept: usize) -> Result<(), StoreError> {
+    let (mut at, end) = (kept as u64, file.len()?);
+    while at < end {
+        let count = ZEROS.len().min(usize::try_from(end - at).unwrap_or(ZEROS.len()));
+        file.write_at(at, &ZEROS[..count])?;
+        at += count as u64;
+    }
+    file.sync()?;
+    file.write_at(0, &ZEROS[..kept])?;
+    Ok(file.sync()?)
+}
+
 fn copy(disk: &dyn Disk, source: &dyn DiskFile, from: &Path, to: &Path) -> Result<(), StoreError> {
     // The source may be half overwritten already: then the copy is whole.
     let is_copied = |made: &Made| {
@@ -345,14 +447,7 @@ fn copy(disk: &dyn Disk, source: &dyn DiskFile, from: &Path, to: &Path) -> Resul
             target.sync()?;
         }
     }
-    let mut at = 0;
-    let end = source.len()?;
-    while at < end {
-        let count = ZEROS.len().min(usize::try_from(end - at).unwrap_or(ZEROS.len()));
-        source.write_at(at, &ZEROS[..count])?;
-        at += count as u64;
-    }
-    source.sync()?;
+    overwrite_all(source, 2 * HEADER_COPY)?;
     Ok(disk.remove(from)?)
 }
 

@@ -1,6 +1,7 @@
 //! What stands inside parcels and what answers them (`docs/PROTOCOL.md` section 7).
 
 use keypacks::parcel::{HOP, PREFIX};
+use ledger::PriceList;
 use serde::{Deserialize, Serialize};
 
 use crate::request::{Malformed, RECIPIENTS_MAX, Refusal};
@@ -13,6 +14,11 @@ pub const SKIPPED_MAX: u32 = 64;
 pub const SKIPPED_DAYS: u32 = 30;
 /// Most receipts in one deposit.
 pub const RECEIPTS_MAX: usize = 128;
+/// Deposits of receipts that a pack may leave uncollected. Beyond it a relay ends no more parcels of the pack, but for
+/// those that confirm such deposits.
+pub const RECEIPTS_WAITING_MAX: u64 = 1_024;
+/// Most deposits that one parcel of control confirms.
+pub const CONFIRMATIONS_MAX: usize = 256;
 
 const VERSION: u8 = 1;
 
@@ -69,9 +75,18 @@ impl Receipt {
         }
     }
 
+    /// Nobody knows any more what came under this index.
+    pub(crate) fn unknown(index: u64) -> Self {
+        Self {
+            index,
+            prefix: [0; PREFIX],
+            outcome: Outcome::Refused(Refusal::Stale),
+        }
+    }
+
     /// Whether it is of a parcel with this `N`, or of none at all.
     pub fn is_of(&self, prefix: &[u8; PREFIX]) -> bool {
-        self.outcome == Outcome::Burned || self.prefix == *prefix
+        matches!(self.outcome, Outcome::Burned | Outcome::Refused(Refusal::Stale)) || self.prefix == *prefix
     }
 }
 
@@ -89,6 +104,107 @@ pub enum Outcome {
     Refused(Refusal),
     /// It never came while its key was kept, and will never be carried out.
     Burned,
+    /// A parcel of control was carried out, or a login served: how the pack stands. Amounts in µtok.
+    Done {
+        /// What is left.
+        balance: u64,
+        /// Link keys left.
+        keys: u64,
+        /// All credits.
+        credits: u64,
+        /// All debits.
+        debits: u64,
+        /// The price list in force.
+        prices: PriceList,
+    },
+}
+
+/// What a parcel of control asks for. The order of the variants is part of the protocol.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Control {
+    /// Deposits that are durable at the holder; the relay deletes those whose digest matches.
+    Confirm {
+        /// Post index and digest of the wrap.
+        deposits: Vec<(u64, [u8; 32])>,
+    },
+    /// Open an alias with this local part, as on a link.
+    AliasOpen {
+        /// Local part.
+        local: String,
+    },
+    /// Close an alias, as on a link.
+    AliasClose {
+        /// Local part.
+        local: String,
+    },
+}
+
+/// All that a parcel of control asks for.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Asked {
+    /// Deposits to be deleted: post index and digest of the wrap.
+    pub confirmed: Vec<(u64, [u8; 32])>,
+    /// What becomes of one alias. If it is refused, nothing else is carried out.
+    pub alias: Option<AliasChange>,
+}
+
+/// A change of one alias, by its local part.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AliasChange {
+    /// It is opened.
+    Open(String),
+    /// It is closed.
+    Close(String),
+}
+
+impl AliasChange {
+    /// The local part, and whether it is open afterwards.
+    pub fn parts(&self) -> (&str, bool) {
+        match self {
+            Self::Open(local) => (local, true),
+            Self::Close(local) => (local, false),
+        }
+    }
+}
+
+/// `version u8 = 1 | list of Control`, the payload of a parcel of control.
+pub fn encode_control(asked: &Asked) -> Vec<u8> {
+    let mut list = vec![Control::Confirm {
+        deposits: asked.confirmed.clone(),
+    }];
+    list.extend(asked.alias.clone().map(|change| match change {
+        AliasChange::Open(local) => Control::AliasOpen { local },
+        AliasChange::Close(local) => Control::AliasClose { local },
+    }));
+    postcard::to_extend(&list, vec![VERSION]).expect("plain data, and a vector takes any length")
+}
+
+/// Reads such a payload. Another version, too many confirmations, a second change of aliases and trailing bytes are
+/// malformed.
+pub fn decode_control(payload: &[u8]) -> Result<Asked, Malformed> {
+    let (version, rest) = payload.split_first().ok_or(Malformed)?;
+    let Ok((list, [])) = postcard::take_from_bytes::<Vec<Control>>(rest) else {
+        return Err(Malformed);
+    };
+    let mut asked = Asked::default();
+    for one in list {
+        let change = match one {
+            Control::Confirm { deposits } => {
+                asked.confirmed.extend(deposits);
+                continue;
+            }
+            Control::AliasOpen { local } => AliasChange::Open(local),
+            Control::AliasClose { local } => AliasChange::Close(local),
+        };
+        if asked.alias.replace(change).is_some() {
+            return Err(Malformed);
+        }
+    }
+    if *version == VERSION && asked.confirmed.len() <= CONFIRMATIONS_MAX {
+        Ok(asked)
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// `version u8 = 1 | list of receipts`, the payload of a deposit for [`RECEIPTS`].
@@ -109,6 +225,9 @@ pub fn decode_receipts(payload: &[u8]) -> Result<Vec<Receipt>, Malformed> {
 pub fn fuzz(bytes: &[u8]) {
     if let Ok(receipts) = decode_receipts(bytes) {
         assert!(decode_receipts(&encode_receipts(&receipts)) == Ok(receipts));
+    }
+    if let Ok(asked) = decode_control(bytes) {
+        assert!(decode_control(&encode_control(&asked)) == Ok(asked));
     }
     let mut hop = [0; HOP];
     let length = bytes.len().min(HOP);
@@ -131,6 +250,13 @@ mod tests {
             },
             Outcome::Refused(Refusal::Value { shortfall: 7 }),
             Outcome::Burned,
+            Outcome::Done {
+                balance: 1,
+                keys: 2,
+                credits: 3,
+                debits: 4,
+                prices: PriceList::default(),
+            },
         ];
         let receipts: Vec<_> = (5..)
             .zip(receipts)
@@ -141,7 +267,8 @@ mod tests {
             })
             .collect();
         let written = encode_receipts(&receipts);
-        assert_eq!(written[..3], [1, 3, 5]);
+        assert_eq!(written[..3], [1, 4, 5]);
+        assert_eq!(written[written.len() - 11..], [3, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0]);
         assert_eq!(written[3..24], [[9; 16].as_slice(), &[0, 0xac, 2, 0x80, 0x80]].concat());
         assert_eq!(decode_receipts(&written), Ok(receipts));
         assert_eq!(decode_receipts(&[&written[..], &[0]].concat()), Err(Malformed));
@@ -149,6 +276,35 @@ mod tests {
         let one = encode_receipts(&[Receipt::burned(5)]);
         assert_eq!(one, [[1, 1, 5].as_slice(), &[0; 16], &[2]].concat());
         assert_eq!(decode_receipts(&[&[2], &one[1..]].concat()), Err(Malformed));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read_as_it_is_written() {
+        let confirm = |confirmed, alias| encode_control(&Asked { confirmed, alias });
+        let written = confirm(vec![(300, [9; 32])], Some(AliasChange::Open("me".to_owned())));
+        assert_eq!(
+            written,
+            [[1, 2, 0, 1, 0xac, 2].as_slice(), &[9; 32], &[1, 2, b'm', b'e']].concat()
+        );
+        let asked = decode_control(&written).expect("as written");
+        assert_eq!(asked.confirmed, [(300, [9; 32])]);
+        assert_eq!(asked.alias.as_ref().map(AliasChange::parts), Some(("me", true)));
+        assert_eq!(decode_control(&[1, 0]), Ok(Asked::default()));
+        assert_eq!(
+            decode_control(&[1, 1, 2, 1, b'x']).map(|asked| asked.alias),
+            Ok(Some(AliasChange::Close("x".to_owned())))
+        );
+        assert!(decode_control(&confirm(vec![(1, [0; 32]); CONFIRMATIONS_MAX], None)).is_ok());
+        for wrong in [
+            confirm(vec![(1, [0; 32]); CONFIRMATIONS_MAX + 1], None),
+            [&written[..], &[0]].concat(),
+            [&[2], &written[1..]].concat(),
+            vec![1, 1, 3, 0],
+            vec![1, 2, 1, 1, b'x', 2, 1, b'x'],
+            vec![],
+        ] {
+            assert_eq!(decode_control(&wrong), Err(Malformed));
+        }
     }
 
     #[test]

@@ -21,8 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use keypacks::Tag;
 use keypacks::chain::LinkStep;
 use keypacks::pack::Identifier;
+use keypacks::pad::Half;
 use keypacks::parcel::PREFIX;
-use ledger::PriceList;
+use ledger::{Onward, PriceList};
 use tokio::sync::watch;
 
 use crate::StoreError;
@@ -32,10 +33,11 @@ use crate::commit::{Committer, committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
-    Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, Outcome,
-    PadHit, ParcelHit, QueueRow, RelayStore, Rotated, StatementRow, TagHit, Totals, Upkeep, Verified,
+    Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, MixTally,
+    Outcome, PadHit, ParcelHit, Pooled, Procured, Procurement, ProcurementId, QueueRow, RelayStore, Rotated, Standing,
+    StatementRow, TagHit, Totals, Upkeep, Verified,
 };
-use crate::request::{Answer, COLLECT_MAX, Change, Collected, Refusal};
+use crate::request::{Answer, COLLECT_MAX, Change, Collected, Credit, Refusal};
 
 mod accounts;
 mod aliases;
@@ -43,12 +45,20 @@ mod audit;
 mod books;
 mod chains;
 mod changes;
+mod credit;
 mod deposits;
+mod devices;
 mod epochs;
+mod expiry;
 mod live;
 mod load;
+mod moves;
 mod pads;
+mod parcel_tags;
 mod parcels;
+mod procure;
+mod restore;
+mod roots;
 mod rows;
 mod spool;
 mod stage;
@@ -56,12 +66,15 @@ mod upkeep;
 mod verify;
 
 pub use aliases::{ABUSE, ALIASES_MAX, POSTMASTER};
+pub use moves::{SPLITS_PER_DAY, VOUCHER_DAYS};
+pub use procure::{ENDOWED_DAYS, ENDOWED_PER_DAY, PROCURING_MAX};
+pub use restore::{Restore, Restored};
 pub use spool::ACCEPTED_STEP_S;
 pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
 
 use changes::Execution;
 use deposits::{Deposit, Quota};
-use live::Live;
+use live::{Live, LiveAccount};
 use pads::Pads;
 use parcels::Arrival;
 use spool::Ending;
@@ -82,6 +95,9 @@ pub struct RelayConfig {
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
     /// keys can be shown to find them.
     pub keep_used_keys: bool,
+    /// **For measurements only**: each commit waits for so many operations and takes no more; a store that is closed does
+    /// not wait. `None`: what waits already shares a commit.
+    pub commit_of: Option<usize>,
 }
 
 impl Default for RelayConfig {
@@ -92,6 +108,7 @@ impl Default for RelayConfig {
             spool_max: 100_000,
             parcels: false,
             keep_used_keys: false,
+            commit_of: None,
         }
     }
 }
@@ -111,6 +128,8 @@ struct Shared {
     live: RwLock<Live>,
     pads: RwLock<Pads>,
     folder: PathBuf,
+    /// 0: the database was never restored. See [`Restore`].
+    generation: u64,
     deposit_bell: watch::Sender<u64>,
     spool_bell: watch::Sender<u64>,
     /// Day and retention of the last daily upkeep.
@@ -178,11 +197,13 @@ impl RelayFiles {
 
 impl RelayStore for RelayFiles {
     async fn issue(&self, order: IssueOrder) -> Result<Issued, StoreError> {
-        self.committer.run(move |stage, write| stage.issue(write, &order)).await
+        self.committer
+            .run(move |stage, write| stage.issue(write, &order, None))
+            .await
     }
 
-    async fn issue_on_pad(&self, order: IssueOrder, pad: [u8; 16]) -> Result<Issued, StoreError> {
-        self.issue_pad(order, pad).await
+    async fn issue_on_pad(&self, order: IssueOrder, pad: [u8; 16], half: Option<Half>) -> Result<Issued, StoreError> {
+        self.issue_pad(order, pad, half).await
     }
 
     fn find_pad(&self, tag: &Tag) -> Option<PadHit> {
@@ -228,31 +249,55 @@ impl RelayStore for RelayFiles {
             .await
     }
 
+    fn standing(&self, account: Account) -> Standing {
+        self.shared
+            .live()
+            .accounts
+            .get(&account.0)
+            .map(LiveAccount::standing)
+            .unwrap_or_default()
+    }
+
+    fn frozen_packs(&self) -> u64 {
+        self.shared.live().frozen
+    }
+
     fn stored_answer(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer> {
         self.answer_before(account, change, digest)
     }
 
     async fn execute(
         &self,
-        account: Account,
+        (account, root): (Account, u64),
         change: Change,
         digest: [u8; 32],
         effect: Effect,
         day: u32,
         now: u64,
     ) -> Result<Answer, StoreError> {
-        let action = self.prepare(effect)?;
+        let dropped = match effect {
+            Effect::Drop { device } => self.read_other_device(account, device)?,
+            _ => None,
+        };
+        let action = self.prepare(account, effect)?;
         let order = Execution {
             account: account.0,
+            root,
             change,
             digest,
             action,
             day,
             now,
         };
-        self.committer
+        let answer = self
+            .committer
             .run(move |stage, write| stage.execute(write, &order))
-            .await
+            .await?;
+        if let Some(dropped) = dropped.filter(|_| matches!(answer, Answer::Moved { .. })) {
+            // What a crash or a full disk leaves of it is left to upkeep.
+            let _ = self.clear(dropped.0).await;
+        }
+        Ok(answer)
     }
 
     fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit> {
@@ -261,7 +306,7 @@ impl RelayStore for RelayFiles {
 
     async fn carry_out_parcel(
         &self,
-        account: Account,
+        (account, root): (Account, u64),
         (index, prefix): (u64, [u8; PREFIX]),
         effect: Effect,
         day: u32,
@@ -269,9 +314,10 @@ impl RelayStore for RelayFiles {
     ) -> Result<bool, StoreError> {
         let arrival = Arrival {
             account: account.0,
+            root,
             index,
             prefix,
-            action: self.prepare(effect)?,
+            action: self.prepare(account, effect)?,
             day,
             now,
         };
@@ -286,6 +332,18 @@ impl RelayStore for RelayFiles {
 
     fn balance(&self, account: Account) -> Result<Answer, StoreError> {
         self.read_balance(account)
+    }
+
+    fn devices(&self, account: Account) -> Result<Answer, StoreError> {
+        self.read_devices(account)
+    }
+
+    fn other_device(&self, account: Account, number: u32) -> Result<Option<Account>, StoreError> {
+        self.read_other_device(account, number)
+    }
+
+    fn house(&self, account: Account) -> Account {
+        Account(self.house_of(account.0))
     }
 
     fn services(&self, account: Account, from: u64) -> Result<Answer, StoreError> {
@@ -338,6 +396,13 @@ impl RelayStore for RelayFiles {
         self.find_alias(address)
     }
 
+    async fn speak_for(&self, identifier: &Identifier, domain: String, speaks: bool) -> Result<bool, StoreError> {
+        let identifier = *identifier;
+        self.committer
+            .run(move |stage, write| stage.speak_for(write, &identifier, &domain, speaks))
+            .await
+    }
+
     fn waiting(&self, account: Account) -> bool {
         self.shared
             .live()
@@ -354,6 +419,13 @@ impl RelayStore for RelayFiles {
         let deposit = Deposit::check(order)?;
         self.committer
             .run(move |stage, write| stage.deposit(write, &deposit, Quota::Kept))
+            .await
+    }
+
+    async fn report(&self, order: DepositOrder) -> Result<(), StoreError> {
+        let deposit = Deposit::check(order)?;
+        self.committer
+            .run(move |stage, write| stage.deposit(write, &deposit, Quota::Waived))
             .await
     }
 
@@ -377,13 +449,30 @@ impl RelayStore for RelayFiles {
         self.read_delivery(id)
     }
 
+    fn pool(&self) -> Vec<Pooled> {
+        self.shared.live().queue.pool().collect()
+    }
+
+    async fn release(&self, ids: Vec<DeliveryId>, now: u64, day: u32, tally: MixTally) -> Result<(), StoreError> {
+        self.committer
+            .run(move |stage, write| stage.end_wait(write, &ids, (now, day), &tally))
+            .await
+    }
+
+    fn mixed_on(&self, day: u32) -> Result<MixTally, StoreError> {
+        self.read_mixed(day)
+    }
+
     fn spool_changed(&self) -> watch::Receiver<u64> {
         self.shared.spool_bell.subscribe()
     }
 
     async fn finish(&self, id: DeliveryId, outcome: Outcome) -> Result<(), StoreError> {
         let ending = match outcome {
-            Outcome::Delivered => Ending::Delivered,
+            Outcome::Delivered => Ending::Delivered { receipt: None },
+            Outcome::Receipted { report } => Ending::Delivered {
+                receipt: Some(Deposit::check(report)?),
+            },
             Outcome::Retry { at } => Ending::Retry { at },
             Outcome::Delayed { at, report } => Ending::Delayed {
                 at,
@@ -396,6 +485,42 @@ impl RelayStore for RelayFiles {
         self.committer
             .run(move |stage, write| stage.finish(write, id.0, &ending))
             .await
+    }
+
+    async fn grant_credit(&self, identifier: &Identifier, limit: u64) -> Result<bool, StoreError> {
+        let identifier = *identifier;
+        self.committer
+            .run(move |stage, write| stage.grant(write, &identifier, limit))
+            .await
+    }
+
+    fn credit(&self, account: Account) -> Result<Credit, StoreError> {
+        self.read_credit(account)
+    }
+
+    fn account_of(&self, identifier: &Identifier) -> Result<Option<Account>, StoreError> {
+        self.read_account_of(identifier)
+    }
+
+    async fn settle(
+        &self,
+        identifier: &Identifier,
+        amount: u64,
+        id: [u8; 16],
+        day: u32,
+    ) -> Result<Option<Credit>, StoreError> {
+        let identifier = *identifier;
+        self.committer
+            .run(move |stage, write| stage.settle_credit(write, &identifier, amount, id, day))
+            .await
+    }
+
+    fn procurements(&self) -> Result<Vec<Procurement>, StoreError> {
+        self.read_procurements()
+    }
+
+    async fn procured(&self, id: ProcurementId, outcome: Procured, day: u32) -> Result<(), StoreError> {
+        self.end_procurement(id, outcome, day).await
     }
 
     fn prices(&self) -> PriceList {
@@ -420,6 +545,16 @@ impl RelayStore for RelayFiles {
         };
         self.committer
             .run(move |stage, write| stage.set_prices(write, wanted))
+            .await
+    }
+
+    fn onward(&self) -> Arc<Onward> {
+        Arc::clone(&self.shared.live().onward)
+    }
+
+    async fn set_onward(&self, onward: Onward) -> Result<(), StoreError> {
+        self.committer
+            .run(move |stage, write| stage.set_onward(write, &onward))
             .await
     }
 

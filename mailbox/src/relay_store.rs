@@ -9,15 +9,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkStep};
+use keypacks::pad::Half;
 use keypacks::parcel::PREFIX;
+use keypacks::procure::CONFIRM;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag, deposit::Dek, pack::Identifier};
-use ledger::PriceList;
+use ledger::{Onward, PriceList};
 
 use crate::StoreError;
 use crate::backup::Copied;
 use crate::pad::PadFile;
-use crate::request::{Answer, Change, Collected};
+use crate::request::{Answer, Change, Collected, Credit, Profile, Wishes};
 
 /// Row number of an account; never leaves the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +57,8 @@ pub struct TagHit {
     pub step: LinkStep,
     /// `p`: the lowest live link index of the account.
     pub floor: u64,
+    /// Number of the root that the keys are of: the account's, or the one before it while that is kept.
+    pub root: u64,
 }
 
 /// A parcel tag that was found: one of the look-ahead, or of an index that was passed over.
@@ -63,6 +67,8 @@ pub struct ParcelHit {
     pub account: Account,
     /// Its key, computed ahead in memory; nothing is burned by looking.
     pub step: BoxStep,
+    /// Number of the root that the key is of.
+    pub root: u64,
 }
 
 /// A live tag of a pad that was found.
@@ -81,6 +87,8 @@ pub struct PadHit {
 pub struct BurnOrder {
     /// The account.
     pub account: Account,
+    /// Number of the root that the keys are of.
+    pub root: u64,
     /// Index that cell 3 proved.
     pub index: u64,
     /// Link token that CONFIRM shows.
@@ -106,10 +114,41 @@ pub struct Burned {
     pub token_mismatch: bool,
     /// The holder acknowledges an answer that this relay never gave: the relay was restored.
     pub rolled_back: bool,
+    /// Generation of the store: above 0, it was restored from a copy.
+    pub generation: u64,
     /// Link keys that are left behind this one.
     pub keys_left: u64,
     /// When the link goes on under a new key.
     pub rotation: Policy,
+    /// The link is under the root before the account's: only the answer that tells the new one may be asked for.
+    pub is_replaced: bool,
+    /// The account is frozen.
+    pub is_frozen: bool,
+    /// It was frozen by this burn.
+    pub froze: bool,
+}
+
+/// Where an account stands besides its value.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Number of its root: how many it was given after its issue.
+    pub root: u64,
+    /// A copy of it was in use since it has a recovery code: it sends nothing.
+    pub is_frozen: bool,
+    /// It was a device, and another one ended it: nothing of it is served.
+    pub is_dropped: bool,
+}
+
+/// A new root for an account, and what its holder proved.
+pub struct NewRoot {
+    /// The root.
+    pub root: Secret<32>,
+    /// What tells it to the holder.
+    pub ciphertext: Vec<u8>,
+    /// Verifier of the code that gives the next one.
+    pub recovery: [u8; 32],
+    /// Verifier of the code that was shown.
+    pub shown: Option<[u8; 32]>,
 }
 
 /// Proof that the burn of a rotation's index is durable. Only a store can make one.
@@ -139,8 +178,16 @@ pub struct Spooled {
     pub recipients: Vec<String>,
     /// The rebuilt message, byte for byte as it will leave.
     pub message: Vec<u8>,
-    /// Price by the list in force, in µtok.
+    /// Price by the list in force, in µtok, all legs together.
     pub price: u64,
+    /// The part of it that is due behind this relay.
+    pub onward: u64,
+    /// How many relays passed it on before this one.
+    pub hops: u8,
+    /// How its deliveries wait in the pool; `None`: they are due at once.
+    pub mix: Option<Profile>,
+    /// Which reports are wanted on each recipient, in their order; of those behind the end nothing was said.
+    pub wishes: Vec<Wishes>,
 }
 
 /// What a change does besides being recorded, decided by the relay before the commit.
@@ -157,8 +204,133 @@ pub enum Effect {
         /// Full lower-case address.
         address: String,
     },
+    /// Go on from a new root.
+    Reroot(NewRoot),
+    /// What a parcel of control asks for; an alias by its full lower-case address.
+    Control(crate::parcel::Asked),
+    /// A login at the collecting port, which takes the index of a parcel.
+    Login,
+    /// Make an account of some of this one's link keys and value.
+    Split {
+        /// Its identifier.
+        identifier: Identifier,
+        /// Root of its chains.
+        root: Secret<32>,
+        /// Its link keys.
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+    },
+    /// Put what the account has into a voucher.
+    Release {
+        /// SHA-256 of the voucher.
+        voucher: [u8; 32],
+    },
+    /// Take what is in a voucher.
+    Redeem {
+        /// SHA-256 of the voucher.
+        voucher: [u8; 32],
+    },
+    /// End the account: at once if the day has come, else on it; none takes it back.
+    Expire {
+        /// UTC day.
+        day: Option<u32>,
+    },
+    /// Make another device of the account of some of this one's link keys.
+    Device {
+        /// Its identifier.
+        identifier: Identifier,
+        /// Root of its chains.
+        root: Secret<32>,
+        /// Its link keys.
+        keys: u64,
+    },
+    /// End another device of the account.
+    Drop {
+        /// Its number.
+        device: u32,
+    },
+    /// Tell all devices of the account how these aliases stand, by their full lower-case addresses.
+    Tell {
+        /// At most [`crate::request::TELL_MAX`].
+        addresses: Vec<String>,
+    },
+    /// Draw link keys and value on credit.
+    Renew {
+        /// Link keys.
+        keys: u64,
+        /// µtok.
+        value: u64,
+    },
+    /// Debit a pack at a further relay, and keep the order until [`RelayStore::procured`].
+    Procure(Procure),
+    /// Make an account for whoever ordered it through this one's holder.
+    Endow(Endowment),
     /// Nothing but the stored refusal: the relay has judged the request already.
     Refuse(crate::request::Refusal),
+}
+
+/// A pack at a further relay that a holder has paid for.
+#[derive(Clone)]
+pub struct Procure {
+    /// Name of the peer at which this relay buys it.
+    pub peer: String,
+    /// The holder's X-Wing public key.
+    pub kem: Vec<u8>,
+    /// Its X25519 public key.
+    pub dh: [u8; 32],
+    /// Link keys of the pack.
+    pub keys: u64,
+    /// Its value, in µtok.
+    pub value: u64,
+    /// What is debited, in µtok.
+    pub price: u64,
+}
+
+/// Random name of such an order; says nothing about who gave it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProcurementId(pub u64);
+
+/// An order that is not answered.
+#[derive(Clone)]
+pub struct Procurement {
+    /// Its name.
+    pub id: ProcurementId,
+    /// What was ordered.
+    pub what: Procure,
+    /// UTC day on which it was.
+    pub day: u32,
+}
+
+/// How an order ended.
+pub enum Procured {
+    /// The further relay made the pack.
+    Made {
+        /// What tells its holder the root.
+        ciphertext: Vec<u8>,
+        /// What shows that the root is that relay's.
+        confirm: [u8; CONFIRM],
+    },
+    /// It did not: the holder gets back what was debited.
+    Returned,
+}
+
+/// An account to be made for somebody unknown.
+pub struct Endowment {
+    /// SHA-256 of the operation as encoded: asked for again under another number, it is the same account.
+    pub order: [u8; 32],
+    /// Identifier of the account.
+    pub identifier: Identifier,
+    /// Root of its chains.
+    pub root: Secret<32>,
+    /// What tells the root to its holder.
+    pub ciphertext: Vec<u8>,
+    /// What shows that it is this relay's.
+    pub confirm: [u8; CONFIRM],
+    /// Its link keys.
+    pub keys: u64,
+    /// Its value, in µtok.
+    pub value: u64,
 }
 
 /// An alias as the MX sees it.
@@ -206,16 +378,61 @@ pub struct Delivery {
     pub message: Vec<u8>,
     /// Tries so far.
     pub attempts: u32,
-    /// When it was accepted, in coarse UTC seconds.
+    /// When it was accepted, in coarse UTC seconds; of one that was mixed, when it left the pool.
     pub accepted: u64,
     /// Its sender was told of the delay.
     pub is_delay_told: bool,
+    /// How many relays passed it on before this one.
+    pub hops: u8,
+    /// How it was mixed, if it was.
+    pub mix: Option<Profile>,
+    /// Which reports on it are wanted.
+    pub wishes: Wishes,
+}
+
+/// A delivery in the pool.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Pooled {
+    /// Its name.
+    pub id: DeliveryId,
+    /// How it waits.
+    pub profile: Profile,
+    /// When it was accepted, in coarse UTC seconds.
+    pub accepted: u64,
+}
+
+/// What left the pool, summed up: nothing of it is about any one delivery.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct MixTally {
+    /// Deliveries that left.
+    pub left: u64,
+    /// Of them those that were to wait longer, as [`Profile::Paranoid`].
+    pub paranoid: u64,
+    /// Of them those that had waited as long as any may.
+    pub held: u64,
+    /// Thousandths of bits, the sum over all that left of the entropy of what each was mixed with.
+    pub millibits: u64,
+}
+
+impl MixTally {
+    /// Adds what left besides.
+    pub fn add(&mut self, other: &Self) {
+        self.left = self.left.saturating_add(other.left);
+        self.paranoid = self.paranoid.saturating_add(other.paranoid);
+        self.held = self.held.saturating_add(other.held);
+        self.millibits = self.millibits.saturating_add(other.millibits);
+    }
 }
 
 /// How a try ended.
 pub enum Outcome {
     /// The next host has it.
     Delivered,
+    /// The next host has it, and the sender is told so.
+    Receipted {
+        /// The sealed report.
+        report: DepositOrder,
+    },
     /// Try again at this UTC second.
     Retry {
         /// UTC second of the next try.
@@ -248,6 +465,8 @@ pub struct QueueRow {
     pub accepted: u64,
     /// Size class, in units of 1,000 bytes.
     pub kilobytes: u32,
+    /// It is in the pool, and due at no time.
+    pub is_pooled: bool,
 }
 
 /// Sums over the whole relay, all in µtok where they are amounts.
@@ -263,6 +482,10 @@ pub struct Totals {
     pub balances: u64,
     /// Revenue earned.
     pub revenue: u64,
+    /// Paid by holders for the legs of their mail behind this relay.
+    pub onward: u64,
+    /// Drawn on credit by holders, and not settled.
+    pub owed: u64,
     /// Deliveries waiting in the spool.
     pub queued: u64,
     /// Deposits waiting to be collected.
@@ -331,10 +554,14 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Issues a pack: account, chains, first value.
     fn issue(&self, order: IssueOrder) -> impl Future<Output = Result<Issued, StoreError>> + Send;
 
-    /// Issues a pack whose links are under the pad of this name, which lies in [`crate::pad::path`] already. `Invalid`: the
-    /// pad is another account's.
-    fn issue_on_pad(&self, order: IssueOrder, pad: [u8; 16])
-    -> impl Future<Output = Result<Issued, StoreError>> + Send;
+    /// Issues a pack whose links are under the pad of this name, which lies in [`crate::pad::path`] already. `half`: the
+    /// holder gets this half of it apart from the pack, whose root opens nothing without. `Invalid`: the pad is another account's.
+    fn issue_on_pad(
+        &self,
+        order: IssueOrder,
+        pad: [u8; 16],
+        half: Option<Half>,
+    ) -> impl Future<Output = Result<Issued, StoreError>> + Send;
 
     /// Finds a live tag of a pad in memory. `None` too: the account's link keys are used up.
     fn find_pad(&self, tag: &Tag) -> Option<PadHit>;
@@ -373,15 +600,22 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         day: u32,
     ) -> impl Future<Output = Result<Option<Rotated>, StoreError>> + Send;
 
+    /// Where an account stands, from memory.
+    fn standing(&self, account: Account) -> Standing;
+
+    /// How many accounts are frozen.
+    fn frozen_packs(&self) -> u64;
+
     /// The stored answer of a change, if it was executed: to be asked before a request is judged.
     /// `digest` is `SHA-256(blind | request)`. `None`: not executed yet.
     fn stored_answer(&self, account: Account, change: &Change, digest: &[u8; 32]) -> Option<Answer>;
 
     /// Executes a change and stores its answer in the same commit. A change that was executed before, or whose
-    /// value is short, is answered accordingly and has no effect.
+    /// value is short, is answered accordingly and has no effect. It is asked for under the root of this number: when the
+    /// account has another by now, a change of root gets its stored answer or `Conflict`, and anything else is `NoRow`.
     fn execute(
         &self,
-        account: Account,
+        account_and_root: (Account, u64),
         change: Change,
         digest: [u8; 32],
         effect: Effect,
@@ -393,10 +627,11 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit>;
 
     /// Carries out what a parcel says that opened whole, and stores its sealed receipt in the same commit. `false`: its
-    /// index has had its end before, and nothing happened. `prefix`: `N` of the parcel, which its receipt names. `Busy`: the spool is full, as [`Self::pass_parcel`] would say.
+    /// index has had its end before, or the account has another root than its key is of, and nothing happened. `prefix`: `N`
+    /// of the parcel, which its receipt names. `Busy`: the spool is full, as [`Self::pass_parcel`] would say.
     fn carry_out_parcel(
         &self,
-        account: Account,
+        account_and_root: (Account, u64),
         index_and_prefix: (u64, [u8; PREFIX]),
         effect: Effect,
         day: u32,
@@ -408,6 +643,16 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
 
     /// The answer to [`crate::request::Request::Balance`].
     fn balance(&self, account: Account) -> Result<Answer, StoreError>;
+
+    /// The answer to [`crate::request::Request::Devices`].
+    fn devices(&self, account: Account) -> Result<Answer, StoreError>;
+
+    /// The other device of this number that an account has now.
+    fn other_device(&self, account: Account, number: u32) -> Result<Option<Account>, StoreError>;
+
+    /// The account whose value and aliases these are: that of a device, or the account itself. It is the one that
+    /// [`Self::alias`] finds.
+    fn house(&self, account: Account) -> Account;
 
     /// The answer to [`crate::request::Request::Statement`].
     fn services(&self, account: Account, from: u64) -> Result<Answer, StoreError>;
@@ -439,6 +684,16 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Looks an address up. Reserved local parts (postmaster, abuse) lead to the operator's pack.
     fn alias(&self, address: &str) -> Option<Alias>;
 
+    /// Whether an account may send for every address of a domain, `*` for every domain, as a relay does that passes on what
+    /// its own holders send: `speaks` from now on, or no longer. [`Self::alias`] finds it under `@domain`, and no address
+    /// of an alias is of that form. `false`: there is no such account, or another one speaks for the domain.
+    fn speak_for(
+        &self,
+        identifier: &Identifier,
+        domain: String,
+        speaks: bool,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Whether deposits wait for the account; `subscribe` wakes when one arrives.
     fn waiting(&self, account: Account) -> bool;
 
@@ -447,6 +702,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
 
     /// Stores a sealed message under the next post key of every recipient.
     fn deposit(&self, order: DepositOrder) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Stores what tells of the end of an own message: no mailbox is too full for that.
+    fn report(&self, order: DepositOrder) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Names of deliveries due at `now`, the longest due first, at most `most`.
     fn due(&self, now: u64, most: usize) -> Result<Vec<DeliveryId>, StoreError>;
@@ -463,11 +721,62 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Opens a delivery. `None`: it is finished.
     fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
+    /// All deliveries in the pool, in an order that says nothing.
+    fn pool(&self) -> Vec<Pooled>;
+
+    /// Ends the wait of deliveries in the pool: from `now` on they are due. Adds what left to the figures of the day. Those that
+    /// are not in the pool (any more) stay as they are.
+    fn release(
+        &self,
+        ids: Vec<DeliveryId>,
+        now: u64,
+        day: u32,
+        tally: MixTally,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// What left the pool on this UTC day, if it is one of the last two on which anything did.
+    fn mixed_on(&self, day: u32) -> Result<MixTally, StoreError>;
+
     /// Wakes when the spool has a new delivery.
     fn spool_changed(&self) -> tokio::sync::watch::Receiver<u64>;
 
-    /// Records how a try ended. A finished delivery's row key is erased.
+    /// Records how a try ended. A finished delivery's row key is erased. One in the pool is not tried: that it is to be tried
+    /// again changes nothing.
     fn finish(&self, id: DeliveryId, outcome: Outcome) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Lets an account owe so much, in µtok, from now on. `false`: there is none of that identifier. `Invalid`: more than 2^53.
+    fn grant_credit(
+        &self,
+        identifier: &Identifier,
+        limit: u64,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The answer to [`crate::request::Request::Credit`].
+    fn credit(&self, account: Account) -> Result<Credit, StoreError>;
+
+    /// The account of an identifier, if there is one.
+    fn account_of(&self, identifier: &Identifier) -> Result<Option<Account>, StoreError>;
+
+    /// Posts that so much of what an account owed was paid, once per `id`. `Invalid`: it owes less, or the id names another
+    /// payment. `None`: there is no such account.
+    fn settle(
+        &self,
+        identifier: &Identifier,
+        amount: u64,
+        id: [u8; 16],
+        day: u32,
+    ) -> impl Future<Output = Result<Option<Credit>, StoreError>> + Send;
+
+    /// Orders of packs at further relays that are not answered, in no order that says when they came.
+    fn procurements(&self) -> Result<Vec<Procurement>, StoreError>;
+
+    /// Ends such an order and tells the holder, in one commit. Told again, it changes nothing.
+    fn procured(
+        &self,
+        id: ProcurementId,
+        outcome: Procured,
+        day: u32,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The price list in force.
     fn prices(&self) -> PriceList;
@@ -481,6 +790,12 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         inbound_message: u64,
         inbound_kilobyte: u64,
     ) -> impl Future<Output = Result<PriceList, StoreError>> + Send;
+
+    /// What mail costs behind this relay, under the version of the list in force.
+    fn onward(&self) -> Arc<Onward>;
+
+    /// Puts what mail costs behind this relay in force if it differs, with the next version number of the price list.
+    fn set_onward(&self, onward: Onward) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Sums as kept.
     fn totals(&self) -> Result<Totals, StoreError>;

@@ -4,8 +4,18 @@
 //! postcard encoding, with nothing behind it; the body is present where the header says so and is always exactly
 //! one size class long. The order of every enum and of every field is part of the protocol: append, never move.
 
-use ledger::{PriceList, Services};
+use ledger::{Leg, Onward, PriceList, Services};
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+mod envelope;
+mod mixing;
+
+pub use self::envelope::{
+    Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Wishes, payload, payload_head,
+    split_payload,
+};
+pub use self::mixing::{Measured, Mixing, Offer, Profile};
 
 /// Version of the request encoding, first byte of every header.
 pub const REQUEST_VERSION: u8 = 1;
@@ -13,6 +23,8 @@ pub const REQUEST_VERSION: u8 = 1;
 pub const HEADER_BYTES_MAX: usize = 16_358;
 /// Longest header of a message with a body, in bytes: what a body of 16,000 leaves free in its cell.
 pub const BODY_HEADER_BYTES_MAX: usize = 358;
+/// Most link keys that one [`Operation::Renew`] asks for.
+pub const RENEWED_KEYS_MAX: u64 = 10_000;
 /// Most recipients of one submission.
 pub const RECIPIENTS_MAX: usize = 100;
 /// Longest local part of an alias, in bytes.
@@ -25,6 +37,12 @@ pub const COLLECT_MAX: u16 = 64;
 pub const SERVICES_MAX: usize = 400;
 /// Most postings that one answer sums up.
 pub const POSTINGS_MAX: u64 = 4_096;
+/// Most devices of one account.
+pub const DEVICES_MAX: usize = 8;
+/// Most aliases that one change tells of.
+pub const TELL_MAX: usize = 100;
+/// Most relays, and most sizes of packs, that one answer offers.
+pub const OFFERS_MAX: usize = 32;
 /// Furthest that collection steps forward over gaps in one answer.
 pub const COLLECT_STEP_MAX: u64 = 1_024;
 
@@ -66,6 +84,21 @@ pub enum Request {
         /// Body bytes.
         bytes: u64,
     },
+    /// Carry the cells of another link to the relay of this domain, from the answer on and for nothing else.
+    Through {
+        /// Domain of the relay.
+        relay: String,
+    },
+    /// What mail costs behind this relay, by domain of the recipient. Stores nothing.
+    Onward,
+    /// The devices of the account. Stores nothing.
+    Devices,
+    /// How the account stands with what it drew on credit. Stores nothing.
+    Credit,
+    /// What the relay's pool offers. Stores nothing.
+    Mixing,
+    /// Which packs at further relays may be procured through this one. Stores nothing.
+    Offers,
 }
 
 /// A change of state, numbered, retried under any later link by the same number.
@@ -87,7 +120,7 @@ impl Change {
     /// `SHA-256(blind | u64 seq | id | operation)`: what the relay keeps to tell a retry from another request.
     /// `acknowledged` is left out, since it moves on between two tries of the same change.
     pub fn digest(&self) -> [u8; 32] {
-        let operation = postcard::to_allocvec(&self.operation).expect("an operation is plain data");
+        let operation = self.operation.encode();
         keypacks::kdf::hash(&[&self.blind, &self.seq.to_le_bytes(), &self.id, &operation])
     }
 }
@@ -120,6 +153,114 @@ pub enum Operation {
         /// Local part.
         local: String,
     },
+    /// Go on from a new root (`docs/PROTOCOL.md` section 12).
+    Reroot {
+        /// X-Wing public key, fresh for this change.
+        kem: Vec<u8>,
+        /// X25519 public key, as fresh.
+        dh: [u8; 32],
+        /// Verifier of the recovery code that the next such change must prove.
+        recovery: [u8; 32],
+        /// Proof of the code in force, where there is one.
+        proof: Option<Proof>,
+    },
+    /// Make a pack of some of this account's link keys and value.
+    Split {
+        /// Name of the new pack, drawn by the holder.
+        identifier: [u8; 16],
+        /// `R` of the new pack, drawn by the holder and durable in its file before this is first sent.
+        root: [u8; 32],
+        /// Link keys of the new pack, at least [`keypacks::chain::LINK_KEYS_MIN`].
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+    },
+    /// Put all link keys but the last ones, and all value, into a voucher.
+    Release {
+        /// SHA-256 of the voucher.
+        voucher: [u8; 32],
+    },
+    /// Take what is in a voucher.
+    Redeem {
+        /// The voucher.
+        voucher: [u8; 32],
+    },
+    /// End this account: aliases, value, and link keys but the last ones.
+    Expire {
+        /// UTC day; one that has come is now, and none takes back one that has not.
+        day: Option<u32>,
+    },
+    /// Make a pack of some of this pack's link keys that joins its account: another device.
+    Device {
+        /// Name of the new pack, drawn by the holder.
+        identifier: [u8; 16],
+        /// `R` of the new pack, drawn by the holder and durable in its file before this is first sent.
+        root: [u8; 32],
+        /// Link keys of the new pack, at least [`keypacks::chain::LINK_KEYS_MIN`].
+        keys: u64,
+    },
+    /// End another device of the account: its link keys come to this one.
+    Drop {
+        /// Its number.
+        device: u32,
+    },
+    /// Tell all devices of the account how these aliases stand, as far as they are the account's.
+    Tell {
+        /// Local parts, at most [`TELL_MAX`].
+        locals: Vec<String>,
+    },
+    /// Link keys and value on credit, which the relay's operator has granted.
+    Renew {
+        /// Link keys wanted, at most [`RENEWED_KEYS_MAX`].
+        keys: u64,
+        /// µtok wanted.
+        value: u64,
+    },
+    /// Have this relay procure a pack at another one, with what it holds there (`docs/PROTOCOL.md` section 13).
+    Procure {
+        /// Domain of that relay.
+        relay: String,
+        /// X-Wing public key, fresh for this order.
+        kem: Vec<u8>,
+        /// X25519 public key, as fresh.
+        dh: [u8; 32],
+        /// Link keys of the pack.
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+        /// Most that may be debited, in µtok.
+        debit_max: u64,
+    },
+    /// Make a pack of some of this account's link keys and value, for whoever has the secrets of these keys.
+    Endow {
+        /// X-Wing public key.
+        kem: Vec<u8>,
+        /// X25519 public key.
+        dh: [u8; 32],
+        /// Link keys of the new pack, at least [`keypacks::chain::LINK_KEYS_MIN`].
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+    },
+}
+
+impl Operation {
+    /// As it is encoded in a request.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Long enough for every operation: what a growing vector leaves behind is not wiped.
+        let out = Vec::with_capacity(8_192);
+        Zeroizing::new(postcard::to_extend(self, out).expect("an operation is plain data"))
+    }
+}
+
+/// A recovery code, as it proves a change.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof(pub [u8; 16]);
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
 }
 
 /// What the relay answers.
@@ -189,6 +330,177 @@ pub enum Answer {
         /// Offset of the body byte behind it.
         bytes: u64,
     },
+    /// To [`Operation::Reroot`]: carried out, now or before.
+    Rerooted {
+        /// Number of the change.
+        seq: u64,
+        /// First link index of the new root.
+        link: u64,
+        /// First post index of it: deposits below are under the root before.
+        post: u64,
+        /// First parcel index of it.
+        parcel: u64,
+        /// X-Wing ciphertext, from which the holder computes the root.
+        ciphertext: Vec<u8>,
+    },
+    /// To [`Request::Through`]: the other relay is reached, and what follows is carried.
+    Through,
+    /// To a [`Request::Change`] that moves keys and value: carried out, now or before.
+    Moved {
+        /// Number of the change.
+        seq: u64,
+        /// Link keys that it moved; 0 if an earlier change did.
+        keys: u64,
+        /// µtok that it moved; 0 if an earlier change did.
+        value: u64,
+        /// Link keys that this account has in all now, those used included: where its chain ends.
+        end: u64,
+        /// Balance after it, in µtok.
+        balance: u64,
+    },
+    /// To [`Request::Onward`].
+    Onward(OnwardPrices),
+    /// To [`Request::Devices`].
+    Devices {
+        /// Number of the device that asks.
+        own: u32,
+        /// All of the account in order of their numbers; empty where there is but this one.
+        devices: Vec<Device>,
+    },
+    /// To [`Request::Credit`].
+    Credit(Credit),
+    /// To [`Request::Mixing`].
+    Mixing(Mixing),
+    /// To [`Request::Offers`].
+    Offers(Offers),
+    /// To [`Operation::Endow`]: carried out, now or before.
+    Endowed {
+        /// Number of the change.
+        seq: u64,
+        /// Link keys that this account has in all now, those used included: where its chain ends.
+        end: u64,
+        /// X-Wing ciphertext, from which the new pack's holder computes its root.
+        ciphertext: Vec<u8>,
+        /// What shows that holder that the root is this relay's.
+        confirm: [u8; keypacks::procure::CONFIRM],
+    },
+}
+
+/// Packs that a relay procures at further ones: each size at each of them.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Offers {
+    /// What each costs beside its value, in µtok.
+    pub fee: u64,
+    /// Domains of the further relays, at most [`OFFERS_MAX`].
+    pub relays: Vec<String>,
+    /// Link keys and µtok of each size, at most [`OFFERS_MAX`].
+    pub sizes: Vec<(u64, u64)>,
+}
+
+impl Offers {
+    /// What a pack costs. `None`: it is not offered.
+    pub fn price(&self, relay: &str, keys: u64, value: u64) -> Option<u64> {
+        let is_offered = self.relays.iter().any(|known| known == relay) && self.sizes.contains(&(keys, value));
+        value.checked_add(self.fee).filter(|_| is_offered)
+    }
+}
+
+/// What an account drew on credit, in µtok.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Credit {
+    /// Most that it may owe at one time; 0 if nothing was granted.
+    pub limit: u64,
+    /// All that it ever drew.
+    pub drawn: u64,
+    /// All that was ever settled of it.
+    pub settled: u64,
+}
+
+impl Credit {
+    /// What it owes.
+    pub fn owed(&self) -> u64 {
+        self.drawn.saturating_sub(self.settled)
+    }
+
+    /// What it may still draw.
+    pub fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.owed())
+    }
+}
+
+/// [`Onward`] as it is told: one answer, in one cell.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnwardPrices {
+    /// Version of the price list that it belongs to.
+    pub version: u32,
+    /// Of every domain that is not named.
+    pub elsewhere: Leg,
+    /// Domains in lower case and in their order, and the leg of each.
+    pub domains: Vec<(String, Leg)>,
+}
+
+impl OnwardPrices {
+    /// As many of the domains, in their order, as one answer has room for: those beyond cost what `elsewhere` does.
+    pub fn of(onward: &Onward) -> Self {
+        Self::with_first(onward, |_| false)
+    }
+
+    /// The same with some of the domains before all others where there is no room for all.
+    pub fn with_first(onward: &Onward, is_first: impl Fn(&str) -> bool) -> Self {
+        // Version byte, variant, list version, the leg of elsewhere, the list's length: at most 5 + 5 + 21 + 3 bytes.
+        let mut room = HEADER_BYTES_MAX - 64;
+        let mut domains = Vec::new();
+        let (first, others): (Vec<_>, Vec<_>) = onward.domains.iter().partition(|(domain, _)| is_first(domain));
+        for (domain, leg) in first.into_iter().chain(others) {
+            // Two amounts of at most 10 bytes, a number of relays, the text's length.
+            let length = domain.len() + 24;
+            if length > room {
+                break;
+            }
+            room -= length;
+            domains.push((domain.clone(), *leg));
+        }
+        domains.sort_by(|(one, _), (other, _)| one.cmp(other));
+        OnwardPrices {
+            version: onward.version,
+            elsewhere: onward.elsewhere,
+            domains,
+        }
+    }
+}
+
+/// Whether a relay may name this: what stands behind the '@' of an address that mail can go to, in lower case.
+fn is_domain(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    (1..=253).contains(&text.len()) && text.bytes().all(is_letter)
+}
+
+/// What is no domain is passed over: no recipient has it.
+impl From<OnwardPrices> for Onward {
+    fn from(told: OnwardPrices) -> Self {
+        Onward {
+            version: told.version,
+            elsewhere: told.elsewhere,
+            domains: told
+                .domains
+                .into_iter()
+                .filter(|(domain, _)| is_domain(domain))
+                .collect(),
+        }
+    }
+}
+
+/// A device of an account, as the others see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Device {
+    /// Counted from 1 within the account, never given twice.
+    pub number: u32,
+    /// UTC day on which it joined.
+    pub since: u32,
+    /// UTC day of its last link; `None`: there was none since the account has devices.
+    pub used: Option<u32>,
+    /// Its link keys left.
+    pub keys: u64,
 }
 
 /// One entry of [`Answer::Collected`].
@@ -259,63 +571,31 @@ pub enum Refusal {
     Keys,
     /// What is left of the pad does not hold it.
     Pad,
-}
-
-/// The envelope of a submission or of a deposit, first in the payload.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Envelope {
-    /// Reverse-path without angle brackets; empty is the null reverse-path.
-    pub reverse_path: String,
-    /// Forward-paths; empty in a deposit, whose wrap names the alias.
-    pub recipients: Vec<String>,
-    /// Random octets, drawn by the sender's machine, that the exit spells into the Message-ID: so the sender knows it
-    /// beforehand. None in a deposit.
-    pub message_id: Option<MessageIdOctets>,
-}
-
-/// What a Message-ID is spelled from.
-pub type MessageIdOctets = [u8; 16];
-
-/// What both layouts of an envelope begin with, behind their version.
-#[derive(Serialize, Deserialize)]
-struct Paths {
-    reverse_path: String,
-    recipients: Vec<String>,
-}
-
-/// Version of the layout that is [`Paths`] alone.
-const PATHS_ALONE: u8 = 1;
-/// Version of the layout that is [`Paths`] and [`MessageIdOctets`].
-const WITH_MESSAGE_ID: u8 = 2;
-
-impl Envelope {
-    fn encode(&self) -> Vec<u8> {
-        let version = self.message_id.map_or(PATHS_ALONE, |_| WITH_MESSAGE_ID);
-        let mut out = vec![version];
-        // By reference: a list of strings reads the same as one of borrowed strings.
-        let paths = (&self.reverse_path, &self.recipients);
-        out = postcard::to_extend(&paths, out).expect("an envelope is plain data");
-        out.extend(self.message_id.into_iter().flatten());
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let (version, rest) = bytes.split_first().ok_or(Malformed)?;
-        let (paths, octets) = postcard::take_from_bytes::<Paths>(rest).map_err(|_| Malformed)?;
-        let message_id = match (*version, octets) {
-            (PATHS_ALONE, []) => None,
-            (WITH_MESSAGE_ID, octets) => Some(octets.try_into().map_err(|_| Malformed)?),
-            _ => return Err(Malformed),
-        };
-        if paths.recipients.len() > RECIPIENTS_MAX {
-            return Err(Malformed);
-        }
-        Ok(Self {
-            reverse_path: paths.reverse_path,
-            recipients: paths.recipients,
-            message_id,
-        })
-    }
+    /// The pack is frozen, since a copy of it was in use: the same number may be sent again once it has a new root.
+    Frozen,
+    /// The recovery code was not proved, and the pack has one.
+    Recovery,
+    /// The account has made as many packs today as it may, or too much waits for one of its devices.
+    Limit,
+    /// The account has open aliases, mail that waits, or other devices.
+    Occupied,
+    /// There is no such voucher, or another account took it.
+    VoucherUnknown,
+    /// The account has ended.
+    Ended,
+    /// The account has as many devices as it may have.
+    DeviceLimit,
+    /// The account has no other device of that number.
+    DeviceUnknown,
+    /// More than the account may owe.
+    Credit {
+        /// µtok that it may still draw.
+        left: u64,
+    },
+    /// The relay does not mix mail as it was asked to: nothing was sent.
+    Mix,
+    /// No such pack is procured, or not now.
+    Offer,
 }
 
 /// Bytes from outside are not a message of this protocol. One variant on purpose: the peer is told nothing.
@@ -341,36 +621,6 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
     }
 }
 
-/// `payload = u16 envelope length | envelope | message`, the plaintext of bodies before padding.
-pub fn payload(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
-    let head = payload_head(envelope);
-    let mut out = Vec::with_capacity(head.len() + message.len());
-    out.extend_from_slice(&head);
-    out.extend_from_slice(message);
-    out
-}
-
-/// The part of a payload before the message, for bodies that are sealed while they stream in.
-pub fn payload_head(envelope: &Envelope) -> Vec<u8> {
-    let encoded = envelope.encode();
-    let length = u16::try_from(encoded.len()).expect("RECIPIENTS_MAX addresses of 254 bytes fit 16 bits");
-    let mut out = length.to_le_bytes().to_vec();
-    out.extend_from_slice(&encoded);
-    out
-}
-
-/// Splits a payload into envelope and message.
-pub fn split_payload(payload: &[u8]) -> Result<(Envelope, &[u8]), Malformed> {
-    let (length, rest) = payload.split_first_chunk::<2>().ok_or(Malformed)?;
-    let length = usize::from(u16::from_le_bytes(*length));
-    if rest.len() < length {
-        return Err(Malformed);
-    }
-    let (encoded, message) = rest.split_at(length);
-    let envelope = Envelope::decode(encoded)?;
-    Ok((envelope, message))
-}
-
 /// Feeds hostile bytes to every decoder of this module; must neither panic nor allocate beyond the input.
 pub fn fuzz(bytes: &[u8]) {
     let _ = decode::<Request>(bytes);
@@ -385,39 +635,54 @@ pub fn fuzz(bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn envelope(message_id: Option<MessageIdOctets>) -> Envelope {
-        Envelope {
-            reverse_path: "a@x".to_owned(),
-            recipients: vec!["b@y".to_owned()],
-            message_id,
-        }
-    }
-
     #[test]
-    fn both_layouts_of_an_envelope_are_read_as_they_are_written() {
-        let without = payload(&envelope(None), b"text");
-        assert_eq!(without, b"\x0a\0\x01\x03a@x\x01\x03b@ytext");
-        let octets = *b"0123456789abcdef";
-        let with = payload(&envelope(Some(octets)), b"text");
-        assert_eq!(with, b"\x1a\0\x02\x03a@x\x01\x03b@y0123456789abcdeftext");
-        for (bytes, message_id) in [(without, None), (with, Some(octets))] {
-            let (read, message) = split_payload(&bytes).unwrap_or_else(|_| panic!("{message_id:?} is well-formed"));
-            assert!(read == envelope(message_id) && message == b"text");
-        }
-    }
-
-    #[test]
-    fn an_envelope_with_octets_of_another_number_is_malformed() {
-        let with = |version: u8, octets: usize| {
-            let encoded = [&[version][..], b"\x03a@x\x01\x03b@y", &vec![7; octets]].concat();
-            let mut payload = u16::try_from(encoded.len()).expect("short").to_le_bytes().to_vec();
-            payload.extend(encoded);
-            split_payload(&payload).is_ok()
+    fn whatever_a_relay_knows_of_the_legs_behind_it_fits_one_cell() {
+        let leg = Leg {
+            message: u64::MAX,
+            kilobyte: u64::MAX,
+            relays: u8::MAX,
         };
-        for octets in (0..16).chain(17..40) {
-            assert!(!with(2, octets), "{octets}");
+        for length in [1, 60, 253] {
+            let domains = (0..2_000).map(|number| (format!("{number:0>length$}"), leg)).collect();
+            let onward = Onward {
+                version: u32::MAX,
+                elsewhere: leg,
+                domains,
+            };
+            let told = OnwardPrices::of(&onward);
+            let header = encode(&Answer::Onward(told.clone()));
+            assert!(header.len() <= HEADER_BYTES_MAX && told.domains.len() >= 58, "{length}");
+            let read = decode::<Answer>(&header);
+            assert!(read.is_ok_and(|read| read == Answer::Onward(told.clone())));
+            assert!(
+                Onward::from(told)
+                    .domains
+                    .iter()
+                    .all(|(domain, leg)| onward.leg_to(domain) == *leg)
+            );
         }
-        assert!(with(2, 16) && with(1, 0));
-        assert!(!with(1, 16) && !with(0, 0) && !with(3, 16));
+    }
+
+    #[test]
+    fn the_legs_behind_a_relay_are_told_in_these_octets() {
+        let told = OnwardPrices {
+            version: 3,
+            elsewhere: Leg {
+                message: 300,
+                kilobyte: 2,
+                relays: 2,
+            },
+            domains: vec![
+                ("b.test".to_owned(), Leg::default()),
+                ("<b>".to_owned(), Leg::default()),
+            ],
+        };
+        let bytes = encode(&Answer::Onward(told.clone()));
+        assert_eq!(bytes, b"\x01\x0c\x03\xac\x02\x02\x02\x02\x06b.test\0\0\0\x03<b>\0\0\0");
+        assert_eq!(encode(&Request::Onward), [1, 9]);
+        assert!(
+            Onward::from(told).domains.keys().eq(["b.test"]),
+            "what is no domain is passed over"
+        );
     }
 }

@@ -19,8 +19,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::entropy::Entropy;
 
 const RECORD: usize = 32;
-/// Free records that are read at one time, at most.
-const READ_AHEAD: usize = 64;
+/// Free records that are read at one time, at most; when fewer are left, a commit reads more. Enough for the callers of a
+/// whole commit.
+const READ_AHEAD: usize = 256;
 /// Records added at a time.
 const GROWTH: u64 = 1_024;
 
@@ -91,6 +92,33 @@ impl Slab {
         Ok((record, key))
     }
 
+    /// Takes a free record ahead of a commit, if one was read already: it never waits. Whoever has it gives it to a commit
+    /// by [`Self::claim`], or back by [`Self::finish_now`].
+    pub fn take_ahead(&self) -> Option<(RecordNumber, Secret<32>)> {
+        self.state.try_lock().ok()?.read.pop()
+    }
+
+    /// The commit under way takes a record that was taken ahead.
+    pub fn claim(&self, record: RecordNumber) {
+        let mut state = self.state();
+        state.taken.push(record);
+        if state.read.len() < READ_AHEAD {
+            // What fails here is told to whoever needs a record and finds none.
+            let _ = self.read_ahead(&mut state);
+        }
+    }
+
+    /// Reads this many free records, if none are at hand.
+    #[cfg(test)]
+    pub fn read_for_test(&self, count: usize) {
+        let mut state = self.state();
+        assert!(state.read.is_empty());
+        self.read_ahead(&mut state).expect("readable");
+        let surplus = state.read.len() - count;
+        let surplus: Vec<_> = state.read.drain(..surplus).map(|(record, _)| record).collect();
+        state.free.extend(surplus);
+    }
+
     /// Reads the next run of free records.
     fn read_ahead(&self, state: &mut State) -> Result<(), StoreError> {
         if state.free.is_empty() {
@@ -115,6 +143,7 @@ impl Slab {
         let keys = bytes.as_chunks().0.iter().map(|key| Secret::new(*key));
         let mut run: Vec<_> = (next..).zip(keys).collect();
         run.reverse();
+        run.append(&mut state.read);
         state.read = run;
         Ok(())
     }
@@ -129,6 +158,11 @@ impl Slab {
     /// Finishes a record with the commit under way: overwritten by the next [`Self::erase`] after it.
     pub fn finish(&self, record: RecordNumber) {
         self.state().finished.push(record);
+    }
+
+    /// Finishes a record outside of any commit: what it sealed is durable elsewhere.
+    pub fn finish_now(&self, record: RecordNumber) {
+        self.state().due.push(record);
     }
 
     /// The commit under way is durable.
@@ -215,6 +249,34 @@ mod tests {
         slab.committed();
         disk.crash(3);
         assert!(self::slab(&disk).read(record).expect("there") == key);
+    }
+
+    #[test]
+    fn a_record_that_was_taken_ahead_is_overwritten_before_it_is_taken_again() {
+        let disk = MemoryDisk::new();
+        let slab = slab(&disk);
+        assert!(slab.take_ahead().is_none(), "none was read");
+        let (first, _) = slab.take().expect("grown");
+        slab.committed();
+        let (claimed, claimed_key) = slab.take_ahead().expect("read with the first");
+        let (given_up, given_up_key) = slab.take_ahead().expect("read with the first");
+        let (given_back, given_back_key) = slab.take_ahead().expect("read with the first");
+        assert_eq!([first, claimed, given_up, given_back].len(), 4);
+        slab.claim(claimed);
+        slab.committed();
+        slab.claim(given_up);
+        slab.abandoned();
+        slab.finish_now(given_back);
+        slab.erase().expect("written");
+        assert!(slab.read(claimed).expect("there") == claimed_key);
+        assert!(!holds(&disk, &given_up_key) && !holds(&disk, &given_back_key));
+        let mut again = BTreeSet::new();
+        while again.len() < 2 * usize::try_from(GROWTH).expect("small") {
+            let (record, key) = slab.take().expect("there is always one");
+            assert!(record != first && record != claimed && again.insert(record));
+            assert!(key != given_up_key && key != given_back_key);
+        }
+        assert!(again.contains(&given_up) && again.contains(&given_back));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keypacks::rows::RowKeys;
 use keypacks::{Secret, kdf, secretbox};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,23 +19,31 @@ const SHORT: usize = 384;
 /// The store key and what is sealed under it: values of the index that have content.
 pub struct Vault {
     key: Secret<32>,
+    rows: RowKeys,
     entropy: Arc<dyn Entropy>,
 }
 
 impl Vault {
     /// A vault under this store key.
     pub fn new(key: Secret<32>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { key, entropy }
+        let rows = RowKeys::new(&key, "store/row", &kdf::he(&key, "store/hedge", &[]));
+        Self { key, rows, entropy }
     }
 
     /// Seals a row's bytes under `HE(store key, "store/row", name)`: moved to another row, they do not open.
     pub fn seal_row(&self, name: &[u8], plain: &[u8]) -> Vec<u8> {
-        seal(&self.row_key(name), plain, &*self.entropy)
+        self.rows.seal(name, &random(&*self.entropy), plain)
     }
 
     /// Opens what [`Self::seal_row`] sealed under the same name.
     pub fn open_row(&self, name: &[u8], sealed: &[u8]) -> Result<Arc<[u8]>, StoreError> {
-        Ok(open(&self.row_key(name), sealed)?.as_slice().into())
+        let plain = self.rows.open(name, sealed).map_err(|_| StoreError::Corrupt)?;
+        Ok(plain.as_slice().into())
+    }
+
+    /// [`seal`], cheaper for short things.
+    pub fn seal_under(&self, key: &Secret<32>, plain: &[u8]) -> Vec<u8> {
+        self.rows.seal_under(key, &random(&*self.entropy), plain)
     }
 
     /// A name for something that must not be stored itself: HKDF-Expand of one block, which is `HMAC-SHA256` under a key
@@ -47,10 +56,6 @@ impl Vault {
     /// Another key for the same store, `HE(store key, purpose)`.
     pub fn derive(&self, purpose: &str) -> Secret<32> {
         kdf::he(&self.key, "store/derive", purpose.as_bytes())
-    }
-
-    fn row_key(&self, name: &[u8]) -> Secret<32> {
-        kdf::he(&self.key, "store/row", name)
     }
 }
 
@@ -123,6 +128,15 @@ mod tests {
         assert_eq!(vault.open_row(&[1, 2], &sealed[1..]), Err(StoreError::Corrupt));
     }
 
+    /// Rows of stores that were written before open as they did.
+    #[test]
+    fn the_key_of_a_row_is_expanded_from_the_store_key_and_its_name() {
+        let key = Secret::new([1; 32]);
+        let sealed = seal(&kdf::he(&key, "store/row", &[7, 8]), b"content", &SeededEntropy::new(1));
+        let vault = Vault::new(key, Arc::new(SeededEntropy::new(1)));
+        assert_eq!(vault.open_row(&[7, 8], &sealed).as_deref(), Ok(&b"content"[..]));
+    }
+
     #[test]
     fn a_row_of_another_version_or_length_does_not_decode() {
         let encoded = encode(&("content", 7u32));
@@ -143,5 +157,14 @@ mod tests {
         let first = seal(&key, b"one", &SeededEntropy::new(5));
         let second = seal(&key, b"two", &SeededEntropy::new(5));
         assert_ne!(first[..24], second[..24]);
+        let vault = || Vault::new(Secret::new([1; 32]), Arc::new(SeededEntropy::new(5)));
+        assert_ne!(
+            vault().seal_row(b"name", b"one")[..24],
+            vault().seal_row(b"name", b"two")[..24]
+        );
+        assert_ne!(
+            vault().seal_under(&key, b"one")[..24],
+            vault().seal_under(&key, b"two")[..24]
+        );
     }
 }

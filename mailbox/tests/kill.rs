@@ -180,6 +180,7 @@ async fn take_step(store: &RelayFiles, step: u64) {
             let index = if step == 2 { 1 } else { 3 };
             let order = BurnOrder {
                 account: ACCOUNT,
+                root: 0,
                 index,
                 token: [0; 16],
                 fresh: [1; 16],
@@ -196,10 +197,14 @@ async fn take_step(store: &RelayFiles, step: u64) {
                 recipients,
                 message,
                 price: 10,
+                onward: 0,
+                hops: 0,
+                mix: None,
+                wishes: Vec::new(),
             };
             let digest = change(step).digest();
             let answer = store
-                .execute(ACCOUNT, change(step), digest, Effect::Spool(spooled), DAY, NOW)
+                .execute((ACCOUNT, 0), change(step), digest, Effect::Spool(spooled), DAY, NOW)
                 .await;
             assert!(matches!(answer, Ok(Answer::Done { debited: 10, .. })));
         }

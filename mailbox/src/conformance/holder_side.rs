@@ -1,10 +1,10 @@
 //! The holder's side of a test: knows the pack's root, numbers changes, seals and opens deposits.
 
-use keypacks::Secret;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use keypacks::deposit::{BodySealer, Dek, WrapFields, open_body, open_wrap, wrap_digest};
 use keypacks::pack::Identifier;
 use keypacks::rotation::Policy;
+use keypacks::{Secret, Tag, kdf};
 
 use crate::StoreError;
 use crate::relay_store::{Account, BurnOrder, DepositOrder, Effect, IssueOrder, Issued, RelayStore, Spooled};
@@ -44,6 +44,79 @@ impl Holder {
             rotation,
         };
         Self::of(store.issue(order).await.expect("issued"))
+    }
+
+    /// Makes an account of some of this one's keys and value, whose root is made from `number`.
+    pub(super) async fn split(
+        &self,
+        store: &impl RelayStore,
+        seq: u64,
+        number: u64,
+        (keys, value): (u64, u64),
+    ) -> Result<(Answer, Self), StoreError> {
+        let bytes = |label: u8| kdf::hash(&[&[label], &number.to_le_bytes(), &self.identifier.0]);
+        let (identifier, root) = (Identifier(*bytes(0).first_chunk().expect("32 bytes")), bytes(1));
+        let effect = Effect::Split {
+            identifier,
+            root: Secret::new(root),
+            keys,
+            value,
+        };
+        let answer = self.execute(store, &change(seq, 0), effect).await?;
+        let account = Account(store.totals()?.accounts - 1);
+        let child = Self {
+            account,
+            identifier,
+            root: Secret::new(root),
+        };
+        Ok((answer, child))
+    }
+
+    /// What asks for another device, whose root is made from `number`, and that device.
+    pub(super) fn device(&self, account: Account, number: u64, keys: u64) -> (Effect, Self) {
+        let bytes = |label: u8| kdf::hash(&[&[label], &number.to_le_bytes(), &self.identifier.0]);
+        let (identifier, root) = (Identifier(*bytes(2).first_chunk().expect("32 bytes")), bytes(3));
+        let effect = Effect::Device {
+            identifier,
+            root: Secret::new(root),
+            keys,
+        };
+        let device = Self {
+            account,
+            identifier,
+            root: Secret::new(root),
+        };
+        (effect, device)
+    }
+
+    /// Makes another device of this account.
+    pub(super) async fn join(&self, store: &impl RelayStore, seq: u64, number: u64, keys: u64) -> (Answer, Self) {
+        let accounts = store.totals().expect("readable").accounts;
+        let (effect, device) = self.device(Account(accounts), number, keys);
+        let answer = self.execute(store, &change(seq, 0), effect).await.expect("executed");
+        (answer, device)
+    }
+
+    /// All that waits from `from` on, opened: index, alias number, body.
+    pub(super) async fn inbox(&self, store: &impl RelayStore, from: u64) -> Vec<(u64, u32, Vec<u8>, [u8; 32])> {
+        let (collected, ..) = store.collect(self.account, from, 64).expect("readable");
+        let mut opened = Vec::new();
+        for entry in &collected {
+            let (index, fields, digest) = self.open(entry).expect("a wrap");
+            let body = self
+                .fetch(store, index, &fields)
+                .await
+                .expect("readable")
+                .expect("served");
+            opened.push((index, fields.alias, body, digest));
+        }
+        opened
+    }
+
+    /// The tags of the first link indices.
+    pub(super) fn link_tags(&self, count: u64) -> Vec<Tag> {
+        let mut chain = LinkChain::from_root(&self.root);
+        (0..count).map(|_| chain.advance().tag).collect()
     }
 
     pub(super) fn link(&self, index: u64) -> keypacks::chain::LinkStep {
@@ -96,6 +169,7 @@ impl Holder {
     pub(super) fn burn_order(&self, index: u64, token: [u8; 16], fresh: [u8; 16], answered: u64) -> BurnOrder {
         BurnOrder {
             account: self.account,
+            root: 0,
             index,
             token,
             fresh,
@@ -116,7 +190,7 @@ impl Holder {
             return Ok(answer);
         }
         store
-            .execute(self.account, change.clone(), digest, effect, DAY, NOW)
+            .execute((self.account, 0), change.clone(), digest, effect, DAY, NOW)
             .await
     }
 
@@ -154,6 +228,10 @@ pub(super) fn spool(recipients: &[&str], message: &[u8], price: u64) -> Effect {
         recipients,
         message: message.to_vec(),
         price,
+        onward: 0,
+        hops: 0,
+        mix: None,
+        wishes: Vec::new(),
     })
 }
 

@@ -23,6 +23,8 @@ use state::{NameChange, State};
 #[derive(Clone, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
+    /// The boot that this view ends with; `None`: it outlives them.
+    boot: Option<u64>,
 }
 
 impl MemoryDisk {
@@ -36,6 +38,15 @@ impl MemoryDisk {
         let disk = Self::default();
         disk.state().is_forgetful = true;
         disk
+    }
+
+    /// What a process started now sees: nothing any more once the power went, though tasks of it linger in a test.
+    pub fn of_this_boot(&self) -> Self {
+        let boot = Some(self.state().boot);
+        Self {
+            state: Arc::clone(&self.state),
+            boot,
+        }
     }
 
     /// Cuts the power at the `n`-th mutating operation from now (0: the next one), before it takes effect.
@@ -167,6 +178,7 @@ impl MemoryDisk {
         };
         MemoryDisk {
             state: Arc::new(Mutex::new(copy)),
+            boot: None,
         }
     }
 
@@ -184,7 +196,7 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
-        let boot = state.boot;
+        let boot = self.boot.unwrap_or(state.boot);
         state.alive(boot)?;
         if !state.files.contains_key(path) {
             if !create || !path.parent().is_some_and(|folder| state.folders.contains(folder)) {
@@ -210,7 +222,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let boot = state.boot;
+        let boot = self.boot.unwrap_or(state.boot);
         state.mutate(boot)?;
         let image = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         let replaced = state.files.insert(to.to_owned(), image);
@@ -224,7 +236,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let boot = state.boot;
+        let boot = self.boot.unwrap_or(state.boot);
         state.mutate(boot)?;
         let image = state.files.remove(path).ok_or(io::ErrorKind::NotFound)?;
         if let Some(free) = &mut state.free {
@@ -246,7 +258,7 @@ impl Disk for MemoryDisk {
 
     fn sync_dir(&self, _folder: &Path) -> io::Result<()> {
         let mut state = self.state();
-        let boot = state.boot;
+        let boot = self.boot.unwrap_or(state.boot);
         state.mutate(boot)?;
         // As on a file system with one journal: what was named before, in whatever folder, is durable now.
         state.unsynced_names.clear();
@@ -259,13 +271,15 @@ impl Disk for MemoryDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
         let mut state = self.state();
+        let boot = self.boot.unwrap_or(state.boot);
+        state.alive(boot)?;
         if !state.locked.insert(path.to_owned()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(Box::new(MemoryLock {
             disk: self.clone(),
             path: path.to_owned(),
-            boot: state.boot,
+            boot,
         }))
     }
 }

@@ -7,31 +7,42 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::index::View;
 use keypacks::Tag;
-use keypacks::chain::{BoxChain, BoxKind, BoxStep, LinkChain};
+use keypacks::chain::{BoxChain, BoxStep, LinkChain};
+use ledger::Onward;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::folders;
 use super::parcels::{Parcel, moved};
+use super::roots::{PostChain, Root};
 use super::rows::{
-    DEPOSITS, DepositRow, GAPS, GapRow, OUTBOX, OutboxEntry, PARCEL_POSITION, PARCELS, ParcelEntry, ParcelPosition,
-    STATE, State, UNCONFIRMED, UnconfirmedRow, read_aliases,
+    CARRIED, DEPOSITS, DepositRow, GAPS, GapRow, MISSING, ONWARD, OUTBOX, OutboxEntry, PARCEL_POSITION, PARCELS,
+    ParcelEntry, ParcelPosition, SHARED_BELOW, STATE, State, UNCONFIRMED, UnconfirmedRow, read_aliases,
 };
 use super::shelf::Shelf;
 use super::stage::Chains;
 use crate::StoreError;
 use crate::holder_store::{FolderId, Folders, HolderAlias, OutboxRow, OutboxState, PendingDeposit, Snapshot};
 use crate::slab::RecordNumber;
-use crate::tables::Single;
+use crate::tables::{Single, Table};
 
 /// One consistent picture. A commit works on a copy, which shares with the last picture what it does not change.
 #[derive(Clone)]
 pub(super) struct Books {
     pub(super) state: State,
+    pub(super) onward: Arc<Onward>,
     pub(super) outbox: Arc<BTreeMap<u64, Arc<Row>>>,
     /// Counts up with every change of the outbox, while the process lives.
     pub(super) outbox_version: u64,
+    /// Rows with a lower number were there when another copy of this store went on from it.
+    pub(super) shared_below: u64,
     pub(super) deposits: Arc<BTreeMap<u64, Arc<Deposit>>>,
     pub(super) gaps: Arc<BTreeMap<u64, Arc<Gap>>>,
     pub(super) unconfirmed: Arc<BTreeMap<u64, UnconfirmedRow>>,
+    /// Tags of deposits that came without a link.
+    pub(super) carried: Arc<BTreeMap<u64, [u8; 16]>>,
+    /// Gaps that the next link is to ask for.
+    pub(super) missing: Arc<BTreeMap<u64, ()>>,
     pub(super) folders: Arc<Folders>,
     /// Messages of the folders.
     pub(super) boxes: Arc<BTreeMap<FolderId, Arc<Snapshot>>>,
@@ -41,7 +52,10 @@ pub(super) struct Books {
     /// Stands at `state.link.base`.
     pub(super) link: Arc<LinkChain>,
     /// Stands at `state.collect_from`.
-    pub(super) post: Arc<BoxChain>,
+    pub(super) post: Arc<PostChain>,
+    pub(super) root: Root,
+    /// Record of the request for a new root, while there is one.
+    pub(super) rerooting: Option<RecordNumber>,
     /// Stands at `parcel_position.next`. A store of before there were parcels has none.
     pub(super) parcel: Option<Arc<BoxChain>>,
     pub(super) parcel_position: ParcelPosition,
@@ -100,7 +114,7 @@ impl Hold {
         self.0.load(Ordering::SeqCst) == CANCELLED
     }
 
-    #[cfg(test)]
+    /// It was, or was loaded from the disk.
     pub(super) fn is_sent(&self) -> bool {
         self.0.load(Ordering::SeqCst) == SENT
     }
@@ -135,12 +149,16 @@ impl Books {
     pub(super) fn load(
         shelf: &Shelf,
         read: &View<'_>,
-        Chains { link, post, parcel }: &Chains,
+        slot: &Chains,
         versions: (u64, u64),
     ) -> Result<(Self, BTreeSet<RecordNumber>), StoreError> {
         let state = STATE.get(read, Single)?.ok_or(StoreError::Corrupt)?;
         let aliases = read_aliases(read)?;
         let mut used = BTreeSet::new();
+        let (Chains { link, post, parcel, .. }, root) = shelf.chains_of_root(read, slot)?;
+        used.extend(root.fresh);
+        let rerooting = shelf.rerooting(read)?;
+        used.extend(rerooting);
         let mut outbox = BTreeMap::new();
         for (number, record, entry) in shelf.all::<OutboxEntry>(read, &OUTBOX)? {
             used.insert(record);
@@ -168,22 +186,33 @@ impl Books {
             used.insert(record);
             parcels.insert(index, Arc::new(Parcel { record, entry }));
         }
+        let onward = ONWARD.get(read, Single)?.unwrap_or_default();
         let parcel_position = PARCEL_POSITION.get(read, Single)?.unwrap_or_default();
         let parcel = parcel
             .as_ref()
             .map(|chain| moved(chain.duplicate(), parcel_position.next));
         let (folders, boxes) = folders::load(shelf, read, &state, versions.1, &mut used)?;
         let books = Books {
-            link: Arc::new(link_at(link, state.link.base)?),
-            post: Arc::new(post_at(post, state.collect_from)?),
+            onward: Arc::new(Onward {
+                version: onward.version,
+                elsewhere: onward.elsewhere,
+                domains: onward.domains.into_iter().collect(),
+            }),
+            link: Arc::new(link_at(&link, state.link.base)?),
+            post: Arc::new(post_at(&post, state.collect_from)?),
+            root,
+            rerooting,
             parcel: parcel.transpose()?.map(Arc::new),
             parcel_position,
             parcels: Arc::new(parcels),
             outbox: Arc::new(outbox),
             outbox_version: versions.0,
+            shared_below: SHARED_BELOW.get(read, Single)?.unwrap_or_default(),
             deposits: Arc::new(deposits),
             gaps: Arc::new(gaps),
-            unconfirmed: Arc::new(load_unconfirmed(read)?),
+            unconfirmed: Arc::new(rows_of(read, &UNCONFIRMED)?),
+            carried: Arc::new(rows_of(read, &CARRIED)?),
+            missing: Arc::new(rows_of(read, &MISSING)?),
             folders: Arc::new(folders),
             boxes: Arc::new(boxes),
             mail_version: versions.1,
@@ -232,9 +261,12 @@ impl Books {
         let mut change = change.clone();
         // Not part of the change's digest: every try acknowledges as much as it can.
         change.acknowledged = self.acknowledged();
+        let is_shared = change.seq < self.shared_below;
         OutboxRow {
             row: number,
             change,
+            may_have_left: row.hold.is_sent(),
+            is_shared,
             state: *state,
             price: *price,
             label: label.clone(),
@@ -290,17 +322,20 @@ pub(super) fn link_at(chain: &LinkChain, index: u64) -> Result<LinkChain, StoreE
 }
 
 /// A copy of the chain, hashed forward.
-pub(super) fn post_at(chain: &BoxChain, index: u64) -> Result<BoxChain, StoreError> {
-    let mut chain = BoxChain::from_state(BoxKind::Post, chain.index(), chain.state().duplicate());
+pub(super) fn post_at(chain: &PostChain, index: u64) -> Result<PostChain, StoreError> {
+    let mut chain = chain.duplicate();
     chain.forward_to(index).map_err(|_| StoreError::Corrupt)?;
     Ok(chain)
 }
 
-fn load_unconfirmed(read: &View<'_>) -> Result<BTreeMap<u64, UnconfirmedRow>, StoreError> {
-    let mut unconfirmed = BTreeMap::new();
-    UNCONFIRMED.scan(read, (0, u64::MAX), |index, row| {
-        unconfirmed.insert(index, row);
+fn rows_of<R: Serialize + DeserializeOwned>(
+    read: &View<'_>,
+    table: &Table<u64, R>,
+) -> Result<BTreeMap<u64, R>, StoreError> {
+    let mut rows = BTreeMap::new();
+    table.scan(read, (0, u64::MAX), |index, row| {
+        rows.insert(index, row);
         Ok(ControlFlow::Continue(()))
     })?;
-    Ok(unconfirmed)
+    Ok(rows)
 }

@@ -10,13 +10,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::index::Write;
-use keypacks::chain::{BoxChain, BoxStep};
+use keypacks::Tag;
+use keypacks::chain::BoxStep;
 
 use super::books::{Books, Deposit, Gap, post_at};
-use super::rows::{DEPOSITS, DepositRow, GAPS, GapRow, UNCONFIRMED, UnconfirmedRow};
+use super::roots::PostChain;
+use super::rows::{CARRIED, DEPOSITS, DepositRow, GAPS, GapRow, MISSING, UNCONFIRMED, UnconfirmedRow};
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
+use crate::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX, WrapPlace};
 use crate::request::COLLECT_STEP_MAX;
 
 /// How long the keys of what was passed over or given up are kept, in seconds: the relay's retention.
@@ -42,6 +44,39 @@ impl Books {
         (0..count.min(COLLECT_STEP_MAX)).map(|_| ahead.advance()).collect()
     }
 
+    /// What a wrap is to these books, by its tag and its digest.
+    pub(super) fn wrap_place(&self, tag: &Tag, digest: &[u8; 32]) -> WrapPlace {
+        let pending = self
+            .deposits
+            .iter()
+            .find(|(_, deposit)| deposit.row.wrap_digest == *digest);
+        if let Some((index, deposit)) = pending {
+            return WrapPlace::Pending(deposit.show(*index));
+        }
+        if let Some(stored) = self.unconfirmed.values().find(|stored| stored.wrap_digest == *digest) {
+            // What is in no folder has none.
+            let uid = (stored.uid > 0).then_some(stored.uid);
+            return WrapPlace::Stored { uid };
+        }
+        if self.carried.values().any(|known| *known == tag.0) {
+            return WrapPlace::Contradicted;
+        }
+        if let Some((index, gap)) = self.gaps.iter().find(|(_, gap)| gap.row.tag == tag.0) {
+            return WrapPlace::New(gap.step(*index));
+        }
+        let mut ahead = self.post.duplicate();
+        let found = (0..COLLECT_STEP_MAX)
+            .map(|_| ahead.advance())
+            .find(|step| step.tag == *tag);
+        found.map_or(WrapPlace::Unknown, WrapPlace::New)
+    }
+
+    /// Keys of the indices that are too far ahead for [`Self::wrap_place`], in order and without end.
+    pub(super) fn post_ahead(&self) -> impl Iterator<Item = BoxStep> + Send + use<> {
+        let mut ahead = self.post.duplicate();
+        std::iter::repeat_with(move || ahead.advance()).skip(COLLECT_STEP_MAX as usize)
+    }
+
     /// Deposits whose body is to be fetched.
     pub(super) fn pending(&self) -> Vec<PendingDeposit> {
         let waiting = self
@@ -54,11 +89,13 @@ impl Books {
 
 impl HolderStage {
     /// Keeps the keys of opened wraps, and those of the indices passed over; moves the chain behind them all.
+    /// `carried`: they came without a link, at this UTC second, and their tags are kept.
     pub(super) fn collected(
         &mut self,
         write: &Write<'_>,
         deposits: &[PendingDeposit],
         next: u64,
+        carried: Option<u64>,
     ) -> Result<(), StoreError> {
         let from = self.books.state.collect_from;
         let ascending = deposits.is_sorted_by(|a, b| a.index < b.index);
@@ -72,7 +109,22 @@ impl HolderStage {
         }
         let collected: BTreeMap<u64, &PendingDeposit> =
             deposits.iter().map(|deposit| (deposit.index, deposit)).collect();
+        if let Some(now) = carried {
+            // Before the gaps: whatever told the time last may lie further back than they are kept.
+            self.tell_time(now);
+            for index in collected.keys() {
+                let tag = self.books.post_step(*index).ok_or(StoreError::Invalid)?.tag.0;
+                CARRIED.put(write, *index, &tag)?;
+                Arc::make_mut(&mut self.books.carried).insert(*index, tag);
+            }
+        }
         let post = self.keep_gaps(write, from, next, &collected)?;
+        if carried.is_some() {
+            for index in (from..next).filter(|index| !collected.contains_key(index)) {
+                MISSING.put(write, index, &())?;
+                Arc::make_mut(&mut self.books.missing).insert(index, ());
+            }
+        }
         for (index, deposit) in collected {
             self.drop_gap(write, index)?;
             self.keep_deposit(write, index, deposit)?;
@@ -81,6 +133,21 @@ impl HolderStage {
         self.books.post = Arc::new(post);
         self.drop_aged(write)?;
         self.put_state(write)
+    }
+
+    /// Moves the chain far ahead, to `next`. What is passed over is lost, but for the keys of the last indices.
+    pub(super) fn pass_over(&mut self, write: &Write<'_>, next: u64, now: u64) -> Result<(), StoreError> {
+        let near = next.saturating_sub(COLLECT_STEP_MAX).max(self.books.state.collect_from);
+        if next < self.books.state.collect_from {
+            return Err(StoreError::Invalid);
+        }
+        if !self.is_in_reach(next) {
+            // Once the slot has followed.
+            return Err(StoreError::Busy);
+        }
+        self.books.post = Arc::new(post_at(&self.books.post, near)?);
+        self.books.state.collect_from = near;
+        self.collected(write, &[], next, Some(now))
     }
 
     /// Puts messages into INBOX and finishes the keys of their deposits, as far as there is room.
@@ -162,11 +229,11 @@ impl HolderStage {
 
     /// The relay was told: nothing more is to be said of these.
     pub(super) fn confirmed(&mut self, write: &Write<'_>, indices: &[u64]) -> Result<(), StoreError> {
-        let unconfirmed = Arc::make_mut(&mut self.books.unconfirmed);
         for index in indices {
-            if unconfirmed.remove(index).is_some() {
+            if Arc::make_mut(&mut self.books.unconfirmed).remove(index).is_some() {
                 UNCONFIRMED.remove(write, *index)?;
             }
+            self.drop_carried(write, *index)?;
         }
         Ok(())
     }
@@ -200,7 +267,7 @@ impl HolderStage {
         from: u64,
         next: u64,
         collected: &BTreeMap<u64, &PendingDeposit>,
-    ) -> Result<BoxChain, StoreError> {
+    ) -> Result<PostChain, StoreError> {
         let mut chain = post_at(&self.books.post, from)?;
         for index in from..next {
             let BoxStep { key: secret, tag, .. } = chain.advance();
@@ -245,6 +312,26 @@ impl HolderStage {
             .collect::<Vec<_>>()
         {
             self.drop_deposit(write, index, &deposit)?;
+            self.drop_carried(write, index)?;
+        }
+        Ok(())
+    }
+
+    fn drop_carried(&mut self, write: &Write<'_>, index: u64) -> Result<(), StoreError> {
+        if self.books.carried.contains_key(&index) {
+            CARRIED.remove(write, index)?;
+            Arc::make_mut(&mut self.books.carried).remove(&index);
+        }
+        Ok(())
+    }
+
+    /// See [`crate::HolderStore::asked_for`].
+    pub(super) fn asked_for(&mut self, write: &Write<'_>, indices: &[u64]) -> Result<(), StoreError> {
+        for index in indices {
+            if self.books.missing.contains_key(index) {
+                MISSING.remove(write, *index)?;
+                Arc::make_mut(&mut self.books.missing).remove(index);
+            }
         }
         Ok(())
     }
@@ -254,7 +341,7 @@ impl HolderStage {
             self.shelf.remove(write, &GAPS, index, record)?;
             Arc::make_mut(&mut self.books.gaps).remove(&index);
         }
-        Ok(())
+        self.asked_for(write, &[index])
     }
 
     pub(super) fn drop_deposit(&mut self, write: &Write<'_>, index: u64, deposit: &Deposit) -> Result<(), StoreError> {

@@ -11,13 +11,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keypacks::pack::{BLOCK, Issue};
-use keypacks::pad::{Direction, Made};
+use keypacks::pack::{BLOCK, Issue, PackPad};
+use keypacks::pad::{Direction, Half};
 use keypacks::{Secret, kdf};
 
 use super::files::HolderOptions;
 use super::header::{self, HEADER, read_block};
-use super::rows::{FACTS, FactsRow, PAD, ROTATION, RotationRow, STATE, State, write_aliases};
+use super::rows::{FACTS, FactsRow, HALF, PAD, ROTATION, RotationRow, STATE, State, write_aliases};
 use super::stage;
 use crate::StoreError;
 use crate::base::{Base, Bounds};
@@ -47,6 +47,12 @@ pub enum InitError {
         "the pack's pad is missing or damaged: put its file beside the pack's, under the same name with .pad behind"
     )]
     PadMissing,
+    /// The pack's pad is the first of two halves.
+    #[error("the pack's pad is one of two halves: give the file of the other one too, with --half")]
+    HalfMissing,
+    /// What was given is no half of the pack's pad.
+    #[error("this is not the other half of the pack's pad")]
+    OtherHalf,
     /// The folder is the store of another pack.
     #[error("the folder holds the store of another pack: choose another one")]
     OtherPack,
@@ -73,6 +79,18 @@ pub fn init_from_pack(
     options: &HolderOptions,
     entropy: &Arc<dyn Entropy>,
 ) -> Result<Initialised, InitError> {
+    init_from_halves(disk, (pack, None), folder, passphrase, options, entropy)
+}
+
+/// The same for a pack whose pad is one of two halves: the other one is added, and both are overwritten.
+pub fn init_from_halves(
+    disk: &Arc<dyn Disk>,
+    (pack, half): (&Path, Option<&Path>),
+    folder: &Path,
+    passphrase: &[u8],
+    options: &HolderOptions,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Initialised, InitError> {
     let beside = pad::beside(pack);
     let pack = disk.open(pack, false).map_err(StoreError::from)?;
     let pack_key = header::unlock(&*pack, passphrase)?;
@@ -81,26 +99,88 @@ pub fn init_from_pack(
         check_same_pack(disk, folder, passphrase, issue.as_ref(), entropy)?;
         Initialised::Already
     } else {
-        let issue = issue.ok_or(InitError::Spent)?;
-        if let Some(made) = issue.pad {
-            take_pad(disk, &beside, folder, made)?;
-        }
-        create(disk, folder, &issue, passphrase, options, entropy)?;
+        let mut issue = issue.ok_or(InitError::Spent)?;
+        let second = match issue.pad {
+            Some(pad) => take_pad(disk, (&beside, half), folder, pad, &issue.root)?,
+            None if half.is_some() => return Err(InitError::OtherHalf),
+            None => None,
+        };
+        let mark = match second {
+            Some((second, mark)) => {
+                issue.root = second.join(&issue.root);
+                Some(mark)
+            }
+            None => None,
+        };
+        create(disk, folder, &issue, mark, passphrase, options, entropy)?;
         Initialised::New
     };
     overwrite_issue(&*pack)?;
+    overwrite_halves(disk, (&beside, half), folder, passphrase, entropy)?;
     Ok(done)
 }
 
-/// Moves the pad into the folder, so that there is one of it.
-fn take_pad(disk: &Arc<dyn Disk>, beside: &Path, folder: &Path, made: Made) -> Result<(), InitError> {
-    disk.create_dir_all(folder).map_err(StoreError::from)?;
+/// Overwrites what a pad was made of, as long as the store says that it was.
+fn overwrite_halves(
+    disk: &Arc<dyn Disk>,
+    (beside, half): (&Path, Option<&Path>),
+    folder: &Path,
+    passphrase: &[u8],
+    entropy: &Arc<dyn Entropy>,
+) -> Result<(), InitError> {
+    let (base, _) = open_base(disk, folder, passphrase, Bounds::SMALL, entropy)?;
+    let view = base.view()?;
+    let (Some(name), Some(known)) = (PAD.get(&view, Single)?, HALF.get(&view, Single)?) else {
+        return Ok(());
+    };
+    if let Ok(made) = pad::peek(&**disk, beside)
+        && made.name == name
+    {
+        pad::overwrite_first(&**disk, beside)?;
+    }
+    let Some(half) = half.filter(|half| disk.open(half, false).is_ok()) else {
+        return Ok(());
+    };
+    if pad::mark_of_half(&**disk, half)? != known {
+        return Err(InitError::OtherHalf);
+    }
+    Ok(pad::overwrite_half(&**disk, half)?)
+}
+
+/// Moves the pad into the folder, so that there is one of it; or adds its two halves up there, and returns the second
+/// and what it is known by.
+fn take_pad(
+    disk: &Arc<dyn Disk>,
+    (beside, half): (&Path, Option<&Path>),
+    folder: &Path,
+    pad: PackPad,
+    root: &Secret<32>,
+) -> Result<Option<(Half, [u8; 32])>, InitError> {
     let target = pad_path(folder);
-    let is_it = |path: &Path| pad::peek(&**disk, path).is_ok_and(|found| found == made);
-    if !is_it(beside) && !is_it(&target) {
+    let is_it = |path: &Path| pad::peek(&**disk, path).is_ok_and(|found| found == pad.made);
+    let Some(check) = pad.half else {
+        if half.is_some() {
+            return Err(InitError::OtherHalf);
+        }
+        if !is_it(beside) && !is_it(&target) {
+            return Err(InitError::PadMissing);
+        }
+        disk.create_dir_all(folder).map_err(StoreError::from)?;
+        pad::move_to(disk, beside, &target)?;
+        return Ok(None);
+    };
+    let half = half.ok_or(InitError::HalfMissing)?;
+    if !is_it(beside) {
         return Err(InitError::PadMissing);
     }
-    Ok(pad::move_to(disk, beside, &target)?)
+    let digest = match pad::digest_half(&**disk, half, pad.made.layout) {
+        Ok(digest) if digest.is(root, &check) => digest,
+        Ok(_) | Err(StoreError::Corrupt) => return Err(InitError::OtherHalf),
+        Err(error) => return Err(error.into()),
+    };
+    disk.create_dir_all(folder).map_err(StoreError::from)?;
+    pad::combine(&**disk, beside, half, &target)?;
+    Ok(Some((digest, pad::mark_of_half(&**disk, half)?)))
 }
 
 /// Makes a store. It is one as soon as its header has its name, last of all; one that is there is never touched.
@@ -108,6 +188,7 @@ pub(super) fn create(
     disk: &Arc<dyn Disk>,
     folder: &Path,
     issue: &Issue,
+    half: Option<[u8; 32]>,
     passphrase: &[u8],
     options: &HolderOptions,
     entropy: &Arc<dyn Entropy>,
@@ -128,7 +209,7 @@ pub(super) fn create(
         Arc::clone(entropy),
     )?;
     base.slab.set_used(&Default::default())?;
-    let commit = write_first_rows(&base, issue)?;
+    let commit = write_first_rows(&base, issue, half)?;
     let mut slots = open_slots(&**disk, folder, keys.slots, entropy)?;
     stage::first_slot(&mut slots, &issue.root, commit)?;
     disk.sync_dir(folder)?;
@@ -207,7 +288,7 @@ pub(super) fn open_slots(
     SlotFile::open(disk, &folder.join("slots"), key, SLOT_BYTES, Arc::clone(entropy))
 }
 
-fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
+fn write_first_rows(base: &Base, issue: &Issue, half: Option<[u8; 32]>) -> Result<u64, StoreError> {
     // Never zero, and another one for a folder that is made anew, so that mail programs forget what they knew.
     let uid_validity = u32::from_le_bytes(random(&*base.entropy)) >> 1 | 1;
     let state = State {
@@ -247,7 +328,10 @@ fn write_first_rows(base: &Base, issue: &Issue) -> Result<u64, StoreError> {
             ROTATION.put(write, Single, &row)?;
         }
         if let Some(pad) = issue.pad {
-            PAD.put(write, Single, &pad.name)?;
+            PAD.put(write, Single, &pad.made.name)?;
+        }
+        if let Some(mark) = half {
+            HALF.put(write, Single, &mark)?;
         }
         write_aliases(write, &aliases)
     })

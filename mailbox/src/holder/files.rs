@@ -1,37 +1,44 @@
 //! The store itself: how it is opened, and [`HolderStore`] over books and stage.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use keypacks::Secret;
 use keypacks::chain::{BoxStep, LinkChain, LinkStep};
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use keypacks::rotation::Policy;
-use ledger::PriceList;
+use keypacks::{Secret, Tag};
+use ledger::{Onward, PriceList};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::books::Books;
+use super::books::{Books, Row};
 use super::create;
 use super::folders;
 use super::messages::CHANGED_MAX;
-use super::rows::{FACTS, FactsRow, PAD, ROTATION, write_aliases};
+use super::rows::{
+    CONTROLS, EXPIRY, FACTS, FactsRow, ONWARD, OnwardRow, PAD, PROCUREMENTS, RELAY_GENERATION, ROTATION, write_aliases,
+};
 use super::shelf::{Shelf, body_key};
 use super::stage::{self, HolderStage, Shown};
+use super::text::Text;
 use crate::StoreError;
 use crate::base::Bounds;
 use crate::commit::{self, Committer};
+use crate::devices::Event;
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{
-    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, KeptParcel, LinkPosition, MessageOf,
-    OpenedDeposit, OutboxOrder, OutboxRow, OutboxState, PackFacts, ParcelOrder, PendingDeposit, Reserved, SealError,
-    Snapshot, SpecialUse, StoreFlags, ValueMirror,
+    Flags, FolderError, FolderId, Folders, HolderAlias, HolderStore, KeptParcel, LinkPosition, MessageOf, MessageText,
+    OpenedDeposit, OutboxOrder, OutboxRow, OutboxState, OwnBook, PackFacts, ParcelOrder, ParcelUse, PendingDeposit,
+    Procurement, RerootError, Reserved, Rooting, SealError, SentReports, Snapshot, SpecialUse, StoreFlags, Told,
+    ValueMirror, WrapPlace,
 };
 use crate::index::{View, Write};
 use crate::pad::PadFile;
-use crate::parcel::Receipt;
-use crate::request::{Answer, Operation};
+use crate::parcel::{AliasChange, CONFIRMATIONS_MAX, Receipt};
+use crate::request::{Answer, Operation, Proof};
 use crate::tables::Single;
 use crate::used::UsedKeys;
 
@@ -82,7 +89,7 @@ impl HolderFiles {
         options: &HolderOptions,
         entropy: &Arc<dyn Entropy>,
     ) -> Result<(), StoreError> {
-        create::create(disk, folder, issue, passphrase, options, entropy)
+        create::create(disk, folder, issue, None, passphrase, options, entropy)
     }
 
     /// Opens a store. Takes as long as the passphrase costs.
@@ -274,17 +281,45 @@ impl HolderStore for HolderFiles {
         self.run(move |stage, write| stage.enqueue(write, &order)).await
     }
 
-    async fn raise_seq(&self, highest: u64) -> Result<(), StoreError> {
+    async fn raise_seq(&self, told: Told) -> Result<Vec<String>, StoreError> {
         let state = &self.books().state;
-        if highest < state.next_seq && highest <= state.answered_seq {
-            return Ok(());
+        if !told.is_behind && told.highest < state.next_seq && told.highest <= state.answered_seq {
+            return Ok(Vec::new());
         }
-        self.run(move |stage, write| stage.raise_seq(write, highest)).await
+        self.run(move |stage, write| stage.raise_seq(write, told)).await
+    }
+
+    fn relay_generation(&self) -> Result<u64, StoreError> {
+        Ok(RELAY_GENERATION
+            .get(&self.shelf.base.view()?, Single)?
+            .unwrap_or_default())
+    }
+
+    fn own_book(&self) -> Result<OwnBook, StoreError> {
+        self.books().own_book(&self.shelf.base.view()?)
+    }
+
+    fn expiry(&self) -> Result<Option<Option<u32>>, StoreError> {
+        EXPIRY.get(&self.shelf.base.view()?, Single)
+    }
+
+    async fn relay_restored(&self, generation: u64, notice: Option<Vec<u8>>, now: u64) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.relay_restored(write, generation, notice.as_deref(), now))
+            .await
     }
 
     async fn enqueue_change(&self, operation: Operation, label: String, now: u64) -> Result<u64, StoreError> {
         self.run(move |stage, write| stage.enqueue_change(write, &operation, &label, now))
             .await
+    }
+
+    fn rooting(&self) -> Rooting {
+        self.books().rooting()
+    }
+
+    async fn begin_reroot(&self, recovery: [u8; 32], proof: Option<Proof>, now: u64) -> Result<u64, RerootError> {
+        self.run(move |stage, write| stage.begin_reroot(write, recovery, proof.as_ref(), now))
+            .await?
     }
 
     fn outbox(&self) -> Result<Vec<OutboxRow>, StoreError> {
@@ -293,6 +328,23 @@ impl HolderStore for HolderFiles {
 
     fn next_queued(&self) -> Result<Option<OutboxRow>, StoreError> {
         Ok(self.books().next_queued())
+    }
+
+    fn queued_mail_behind(&self, seq: u64, kilobytes_max: u32) -> Result<Option<OutboxRow>, StoreError> {
+        Ok(self.books().queued_mail_behind(seq, kilobytes_max))
+    }
+
+    fn outbox_len(&self) -> usize {
+        self.books().outbox.len()
+    }
+
+    fn outbox_waits(&self) -> bool {
+        let waits = |row: &Arc<Row>| matches!(row.entry.state, OutboxState::Queued | OutboxState::Held(_));
+        self.books().outbox.values().any(waits)
+    }
+
+    fn outbox_knows(&self, label: &str) -> bool {
+        self.books().outbox.values().any(|row| row.entry.label == label)
     }
 
     fn outbox_body(&self, row: u64) -> Result<Option<Vec<u8>>, StoreError> {
@@ -357,8 +409,36 @@ impl HolderStore for HolderFiles {
         self.books().post_steps(count)
     }
 
-    fn parcel_step(&self) -> Result<BoxStep, SealError> {
-        self.books().parcel_step()
+    fn parcel_step(&self, kind: ParcelUse) -> Result<BoxStep, SealError> {
+        self.books().parcel_step(kind)
+    }
+
+    async fn login_used(&self, index: u64) -> Result<bool, StoreError> {
+        self.run(move |stage, write| stage.login_used(write, index)).await
+    }
+
+    fn to_confirm(&self) -> Result<Vec<(u64, [u8; 32])>, StoreError> {
+        let books = self.books();
+        let mut named = BTreeSet::new();
+        CONTROLS.scan(&self.shelf.base.view()?, (0, u64::MAX), |_, asked| {
+            named.extend(asked.confirmed.into_iter().map(|(index, _)| index));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let (again, first): (Vec<_>, Vec<_>) = books
+            .unconfirmed
+            .iter()
+            .map(|(index, row)| (*index, row.wrap_digest))
+            .partition(|(index, _)| named.contains(index));
+        Ok(first.into_iter().chain(again).take(CONFIRMATIONS_MAX).collect())
+    }
+
+    fn sealed_aliases(&self) -> Result<Vec<(u64, AliasChange)>, StoreError> {
+        let mut changes = Vec::new();
+        CONTROLS.scan(&self.shelf.base.view()?, (0, u64::MAX), |index, asked| {
+            changes.extend(asked.alias.map(|change| (index, change)));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(changes)
     }
 
     async fn keep_parcel(&self, order: ParcelOrder) -> Result<bool, StoreError> {
@@ -379,6 +459,25 @@ impl HolderStore for HolderFiles {
         Ok(Some(std::mem::take(&mut *sealed)))
     }
 
+    fn procurement(&self, order: &[u8; 32]) -> Result<Option<Procurement>, StoreError> {
+        PROCUREMENTS.get(&self.shelf.base.view()?, *order)
+    }
+
+    async fn end_procurement(&self, order: [u8; 32]) -> Result<(), StoreError> {
+        self.run(move |_, write| PROCUREMENTS.remove(write, order)).await
+    }
+
+    async fn take_events(
+        &self,
+        index: u64,
+        events: Vec<Event>,
+        notices: Vec<Vec<u8>>,
+        now: u64,
+    ) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.take_events(write, index, &events, &notices, now))
+            .await
+    }
+
     async fn take_receipts(
         &self,
         index: u64,
@@ -391,8 +490,33 @@ impl HolderStore for HolderFiles {
     }
 
     async fn collected(&self, deposits: Vec<PendingDeposit>, next: u64) -> Result<(), StoreError> {
-        self.run(move |stage, write| stage.collected(write, &deposits, next))
+        self.run(move |stage, write| stage.collected(write, &deposits, next, None))
             .await
+    }
+
+    async fn collected_carried(&self, deposits: Vec<PendingDeposit>, next: u64, now: u64) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.collected(write, &deposits, next, Some(now)))
+            .await
+    }
+
+    fn post_ahead(&self) -> impl Iterator<Item = BoxStep> + Send + 'static {
+        self.books().post_ahead()
+    }
+
+    async fn pass_over(&self, next: u64, now: u64) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.pass_over(write, next, now)).await
+    }
+
+    fn missing(&self) -> Vec<u64> {
+        self.books().missing.keys().copied().collect()
+    }
+
+    async fn asked_for(&self, indices: Vec<u64>) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.asked_for(write, &indices)).await
+    }
+
+    fn wrap_place(&self, tag: &Tag, digest: &[u8; 32]) -> Result<WrapPlace, StoreError> {
+        Ok(self.books().wrap_place(tag, digest))
     }
 
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError> {
@@ -477,11 +601,19 @@ impl HolderStore for HolderFiles {
             .await
     }
 
-    fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, StoreError> {
         match self.shelf.message(folder, uid) {
             // Expunged between the look at its row and the one at its key or body.
             Err(_) if !self.books().has(folder, uid) => Ok(None),
-            text => text,
+            text => Ok(text?.map(|text| Arc::new(text) as Arc<dyn MessageText>)),
+        }
+    }
+
+    fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.shelf.message(folder, uid) {
+            // As with [`Self::text`].
+            Err(_) if !self.books().has(folder, uid) => Ok(None),
+            text => text?.map(Text::into_whole).transpose(),
         }
     }
 
@@ -550,6 +682,14 @@ impl HolderStore for HolderFiles {
         }
     }
 
+    fn sent_reports(&self, alias: u32, message_id: &str) -> Result<Option<SentReports>, StoreError> {
+        let aliases = Arc::clone(&self.books().aliases);
+        match aliases.iter().find(|known| known.number == alias) {
+            Some(alias) => self.shelf.sent_reports(&alias.address, message_id),
+            None => Ok(None),
+        }
+    }
+
     fn alias_of_message(&self, message_id: &str) -> Result<MessageOf, StoreError> {
         let aliases = Arc::clone(&self.books().aliases);
         self.shelf.alias_of_message(&aliases, message_id)
@@ -571,6 +711,14 @@ impl HolderStore for HolderFiles {
         self.books().state.prices
     }
 
+    fn onward(&self) -> Arc<Onward> {
+        Arc::clone(&self.books().onward)
+    }
+
+    async fn put_onward(&self, onward: Onward) -> Result<(), StoreError> {
+        self.run(move |stage, write| stage.put_onward(write, &onward)).await
+    }
+
     async fn put_value(&self, value: ValueMirror, prices: Option<PriceList>) -> Result<(), StoreError> {
         self.run(move |stage, write| stage.put_value(write, value, prices))
             .await
@@ -585,7 +733,7 @@ impl HolderStage {
         Ok(first_use)
     }
 
-    fn put_alias(&mut self, write: &Write<'_>, alias: &HolderAlias) -> Result<(), StoreError> {
+    pub(super) fn put_alias(&mut self, write: &Write<'_>, alias: &HolderAlias) -> Result<(), StoreError> {
         let mut aliases = self.books.aliases.to_vec();
         match aliases.iter().position(|known| known.address == alias.address) {
             Some(position) => aliases[position] = alias.clone(),
@@ -597,6 +745,18 @@ impl HolderStage {
         Ok(())
     }
 
+    fn put_onward(&mut self, write: &Write<'_>, onward: &Onward) -> Result<(), StoreError> {
+        let domains = onward.domains.iter().map(|(domain, leg)| (domain.clone(), *leg));
+        let row = OnwardRow {
+            version: onward.version,
+            elsewhere: onward.elsewhere,
+            domains: domains.collect(),
+        };
+        ONWARD.put(write, Single, &row)?;
+        self.books.onward = Arc::new(onward.clone());
+        Ok(())
+    }
+
     /// `None` leaves the prices as they were last heard.
     fn put_value(
         &mut self,
@@ -605,6 +765,15 @@ impl HolderStage {
         prices: Option<PriceList>,
     ) -> Result<(), StoreError> {
         self.books.state.value = value;
+        // The relay says how many keys are left behind the one in use. A copy of before keys were moved learns it here. On
+        // a link that goes on under new keys the number may be of a key that is not answered yet.
+        let link = &self.books.state.link;
+        let rotates = ROTATION.get(write, Single)?.is_some();
+        if let Some(answered) = link.answered.filter(|_| value.at > 0 && !rotates)
+            && let Some(end) = value.keys.checked_add(answered + 1)
+        {
+            self.follow_extent(end);
+        }
         self.books.state.prices = prices.or(self.books.state.prices);
         self.tell_time(value.at);
         self.put_state(write)

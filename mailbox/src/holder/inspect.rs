@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 use super::create::{issue_offsets, open_base};
 use super::files::facts;
 use super::header::{HEADER, read_block};
-use super::rows::STATE;
+use super::rows::{EXPIRY, ROOT, STATE};
 use crate::StoreError;
 use crate::base::Bounds;
 use crate::disk::{Disk, DiskFile};
@@ -161,6 +161,10 @@ pub struct Glance {
     pub value: ValueMirror,
     /// Where the link keys stand.
     pub link: LinkPosition,
+    /// How many roots the pack was given after its issue.
+    pub root: u64,
+    /// UTC day on which it ends, or did.
+    pub expires: Option<u32>,
 }
 
 /// Opens a store that nobody uses, reads what it knows of its value, and closes it.
@@ -174,10 +178,14 @@ pub fn glance(
     let view = base.view()?;
     let facts = facts(&view)?;
     let state = STATE.get(&view, Single)?.ok_or(StoreError::Corrupt)?;
+    let root = ROOT.get(&view, Single)?.map_or(0, |row| row.number);
+    let expires = EXPIRY.get(&view, Single)?.flatten();
     drop(view);
     base.close();
     Ok(Glance {
         facts,
+        root,
+        expires,
         value: state.value,
         link: state.link,
     })

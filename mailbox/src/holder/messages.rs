@@ -18,6 +18,7 @@ use super::books::Books;
 use super::rows::{COUNTS, ContentKeys, CountsRow, MESSAGES, MessageRow, SUMMARIES, number_of};
 use super::shelf::{RowKey, Shelf, body_key, summary_key};
 use super::stage::HolderStage;
+use super::text::Text;
 use crate::StoreError;
 use crate::holder_store::{COPIED_MAX, Entry, FlagChange, Flags, FolderError, FolderId, SUMMARY_BYTES_MAX, Snapshot};
 use crate::index::{Source, Write};
@@ -69,7 +70,7 @@ impl HolderStage {
     ) -> Result<u32, FolderError> {
         let size = u32::try_from(message.len()).map_err(|_| StoreError::Invalid)?;
         let uid = self.first_uid(folder, 1)?;
-        let (key, body) = self.shelf.put_body(write, message)?;
+        let (key, body) = self.shelf.put_text(write, message)?;
         let number = number_of(folder, uid);
         let entry = Entry {
             uid,
@@ -308,12 +309,11 @@ impl Shelf {
     }
 
     /// Text of a message as of the last commit.
-    pub(super) fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Text>, StoreError> {
         let row = self.message_row(&self.base.view()?, number_of(folder, uid))?;
         let Some((key, row)) = row else { return Ok(None) };
         let key = row.keys.map_or_else(|| body_key(&key), |keys| keys.body);
-        let mut text = self.body(&key, row.body)?;
-        Ok(Some(std::mem::take(&mut *text)))
+        self.text(key, row.body, row.size).map(Some)
     }
 
     /// Summary of a message that is there, as of the last commit.

@@ -15,6 +15,8 @@
 mod books;
 mod collection;
 mod create;
+mod devices;
+mod expiry;
 mod files;
 mod folders;
 mod header;
@@ -24,16 +26,19 @@ mod message_id;
 mod messages;
 mod moving;
 mod outbox;
+mod own_book;
 mod parcels;
+mod roots;
 mod rows;
 mod shelf;
 mod stage;
+mod text;
 mod threads;
 
 #[cfg(test)]
 mod tests;
 
-pub use create::{InitError, Initialised, init_from_pack};
+pub use create::{InitError, Initialised, init_from_halves, init_from_pack};
 pub use files::{HolderFiles, HolderOptions};
 pub use inspect::{Glance, Outside, PackFault, change_passphrase, glance, inspect, inspect_outside};
 pub use moving::{MoveError, move_store, wipe_store};

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keypacks::Secret;
-use ledger::PriceList;
+use ledger::{Leg, PriceList};
 use serde::{Deserialize, Serialize};
 
 use super::shelf::Rows;
 use crate::StoreError;
 use crate::bodies::BodyName;
 use crate::holder_store::{
-    Flags, FolderId, HolderAlias, LinkPosition, OutboxState, SentNames, SpecialUse, ValueMirror,
+    Flags, FolderId, HolderAlias, LinkPosition, OutboxState, OwnBook, ParcelUse, Procurement, SentNames, SentReports,
+    SpecialUse, ValueMirror,
 };
 use crate::index::{Source, Write};
+use crate::parcel::Asked;
 use crate::request::Change;
+use crate::slab::RecordNumber;
 use crate::tables::{Single, Table};
 use crate::vault;
 
@@ -25,8 +28,16 @@ pub(super) const ALIASES: Table<Single, Vec<AliasRow>> = Table::new(3);
 pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
 /// The pack's rotation policy, if it has one beyond a key for each connection.
 pub(super) const ROTATION: Table<Single, RotationRow> = Table::new(60);
+/// Generation of the relay's store that was last heard of; none is 0.
+pub(super) const RELAY_GENERATION: Table<Single, u64> = Table::new(74);
+/// UTC day on which the pack ends, if its holder ever ordered that; none was taken back.
+pub(super) const EXPIRY: Table<Single, Option<u32>> = Table::new(91);
+/// Rows of the outbox with a lower number were there when another copy of this store went on from it; none is 0.
+pub(super) const SHARED_BELOW: Table<Single, u64> = Table::new(85);
 /// Name of the pad, if the pack has one.
 pub(super) const PAD: Table<Single, [u8; 16]> = Table::new(64);
+/// [`crate::pad::mark_of_half`] of the pad's second half, if it had one: by it the file is known that is to be overwritten.
+pub(super) const HALF: Table<Single, [u8; 32]> = Table::new(86);
 /// By post index: stored, the relay not yet told.
 pub(super) const UNCONFIRMED: Table<u64, UnconfirmedRow> = Table::new(4);
 /// Keyed hashes of the Message-IDs that are or were in INBOX.
@@ -34,6 +45,8 @@ pub(super) const MESSAGE_IDS: Table<[u8; 32], ()> = Table::new(9);
 
 /// What submitted messages are called, the last [`crate::holder_store::SENT_NAMES_MAX`] of them.
 pub(super) const SENT: Table<u64, SentNames> = Table::new(50);
+/// What is to be found again in reports on them, by their number in [`SENT`], where there is something.
+pub(super) const SENT_REPORTS: Table<u64, SentReports> = Table::new(100);
 /// Number of a row in [`SENT`], by the keyed hash of what the mail program called the message.
 pub(super) const SENT_BY_OWN: Table<[u8; 32], u64> = Table::new(51);
 /// Number of a row in [`SENT`], by the keyed hash of what the relay calls the message.
@@ -43,6 +56,25 @@ pub(super) const SENT_BY_OUTSIDE: Table<[u8; 32], u64> = Table::new(52);
 pub(super) const PARCEL_POSITION: Table<Single, ParcelPosition> = Table::new(61);
 /// [`ParcelEntry`] by parcel index: no receipt yet.
 pub(super) const PARCELS: Rows = Table::new(62);
+/// What a parcel of control asks for, by its index.
+pub(super) const CONTROLS: Table<u64, Asked> = Table::new(72);
+/// Tags of deposits that came without a link, by post index, until the relay knows that they are here.
+pub(super) const CARRIED: Table<u64, [u8; 16]> = Table::new(73);
+/// By post index: gaps that were passed over without a link, which the next link is to ask for.
+pub(super) const MISSING: Table<u64, ()> = Table::new(75);
+
+/// What mail costs behind the relay, as it was last heard.
+pub(super) const ONWARD: Table<Single, OnwardRow> = Table::new(95);
+
+/// What was paid, as this store noted it answer by answer.
+pub(super) const OWN_BOOK: Table<Single, OwnBook> = Table::new(125);
+/// Packs at further relays that were ordered and not taken in yet, by SHA-256 of the order's X-Wing public key.
+pub(super) const PROCUREMENTS: Table<[u8; 32], Procurement> = Table::new(120);
+
+/// Root of the chains, of a pack that was given one after its issue.
+pub(super) const ROOT: Table<Single, RootRow> = Table::new(70);
+/// [`RerootingRow`], at 0, while a new root is asked for.
+pub(super) const REROOTING: Rows = Table::new(71);
 
 /// [`OutboxEntry`] by row number.
 pub(super) const OUTBOX: Rows = Table::new(5);
@@ -84,6 +116,14 @@ pub(super) struct State {
     pub(super) prices: Option<PriceList>,
     /// Latest UTC second that an operation told: what gaps are aged by.
     pub(super) now: u64,
+}
+
+/// [`ledger::Onward`].
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(super) struct OnwardRow {
+    pub(super) version: u32,
+    pub(super) elsewhere: Leg,
+    pub(super) domains: Vec<(String, Leg)>,
 }
 
 /// What the pack says of itself and of its relay, as [`crate::holder_store::PackFacts`].
@@ -193,10 +233,32 @@ pub(super) struct ParcelPosition {
     pub(super) answered: Option<u64>,
 }
 
-/// A parcel that was sealed.
+/// What chains begin with. Of no use, and its record another's, once the slot has them.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct RootRow {
+    /// How many roots there were before.
+    pub(super) number: u64,
+    pub(super) record: RecordNumber,
+    pub(super) sealed: Vec<u8>,
+    /// First indices of link, post and parcel.
+    pub(super) begin: (u64, u64, u64),
+}
+
+/// Secrets of the request for a new root.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RerootingRow {
+    #[serde(with = "secret")]
+    pub(super) kem: Secret<32>,
+    #[serde(with = "secret")]
+    pub(super) dh: Secret<32>,
+}
+
+/// A parcel that was sealed, or a login.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct ParcelEntry {
+    /// 0 of a login.
     pub(super) class: u32,
+    /// 0 of a parcel of control and of a login.
     pub(super) recipients: u16,
     /// Most that it may cost, in µtok: reserved until its receipt comes.
     pub(super) price: u64,
@@ -207,6 +269,16 @@ pub(super) struct ParcelEntry {
     pub(super) prefix: [u8; 16],
     /// The parcel as it leaves.
     pub(super) body: BodyName,
+}
+
+impl ParcelEntry {
+    pub(super) fn kind(&self) -> ParcelUse {
+        match (self.class, self.recipients) {
+            (0, _) => ParcelUse::Login,
+            (_, 0) => ParcelUse::Control,
+            _ => ParcelUse::Mail,
+        }
+    }
 }
 
 /// A collected deposit.

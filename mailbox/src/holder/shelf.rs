@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! row        slab record | Box(slab key of the record, row)     outbox, deposits, gaps, messages, folders
-//! body       Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment
+//! body       Box(HE(slab key of its row's record, "holder/body"), bytes), in a segment; a message's: see `text`
 //! summary    slab record | Box(HE(slab key of its row's record, "holder/summary"), bytes)
 //! ```
 //!

@@ -4,11 +4,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::index::Write;
 use keypacks::Secret;
-use keypacks::chain::{BoxChain, BoxKind, LinkChain};
+use keypacks::chain::{BoxChain, BoxKind, LinkChain, STEPS_MAX};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::books::Books;
+use super::roots::PostChain;
 use super::rows::STATE;
 use super::shelf::Shelf;
 use crate::StoreError;
@@ -59,6 +60,9 @@ impl Shown {
     }
 }
 
+/// What tells whether the slot lags: number of the root, indices of link, post and parcel.
+type Settled = (u64, u64, u64, Option<u64>);
+
 /// See the module.
 pub(super) struct HolderStage {
     pub(super) shelf: Arc<Shelf>,
@@ -66,8 +70,8 @@ pub(super) struct HolderStage {
     pub(super) books: Books,
     shown: Arc<Shown>,
     slots: SlotFile,
-    /// Link, post and parcel index that the slot stands at.
-    settled: (u64, u64, Option<u64>),
+    /// Root, and link, post and parcel index that the slot stands at.
+    settled: Settled,
     commit: u64,
     used: Option<UsedKeys>,
 }
@@ -87,7 +91,7 @@ impl HolderStage {
             books,
             shown,
             slots,
-            settled: (0, 0, None),
+            settled: (0, 0, 0, None),
             commit,
             used,
         };
@@ -105,19 +109,33 @@ impl HolderStage {
         self.books.state.now = self.books.state.now.max(now);
     }
 
-    fn positions(books: &Books) -> (u64, u64, Option<u64>) {
+    fn positions(books: &Books) -> Settled {
         let parcel = books.parcel.as_deref().map(BoxChain::index);
-        (books.link.index(), books.post.index(), parcel)
+        (books.root.number, books.link.index(), books.post.index(), parcel)
+    }
+
+    /// Whether the slot has the chains of the root that readers see.
+    pub(super) fn is_root_settled(&self) -> bool {
+        self.settled.0 == self.shown.books().root.number
+    }
+
+    /// Whether a start would hash the slot's post chain forward to there.
+    pub(super) fn is_in_reach(&self, post: u64) -> bool {
+        post.checked_sub(self.settled.2).is_some_and(|steps| steps <= STEPS_MAX)
     }
 
     fn write_slot(&mut self) -> Result<(), StoreError> {
         let books = self.shown.books();
-        let state = encode_chains(&books.link, &books.post, books.parcel.as_deref());
+        let state = encode_chains(books.root.number, &books.link, &books.post, books.parcel.as_deref());
         self.slots.write(&[SlotUpdate {
             slot: SLOT,
             commit: self.commit,
             state,
         }])?;
+        if let Some(record) = books.root.fresh.filter(|_| !self.is_root_settled()) {
+            // Both copies have the chains of the root now: what they began with is finished.
+            self.shelf.base.slab.finish_now(record);
+        }
         self.settled = Self::positions(&books);
         Ok(())
     }
@@ -133,7 +151,12 @@ impl Stage for HolderStage {
         if let Some(used) = &mut self.used {
             let before = self.shown.books();
             used.note_link(&before.link, self.books.link.index());
-            used.note_boxes(&before.post, self.books.post.index());
+            let end = self.books.post.index();
+            let switch = before.post.then().map_or(end, |then| end.min(then.index()));
+            used.note_boxes(before.post.now(), switch);
+            if let Some(then) = before.post.then() {
+                used.note_boxes(then, end);
+            }
             if let (Some(before), Some(now)) = (&before.parcel, &self.books.parcel) {
                 used.note_boxes(before, now.index());
             }
@@ -162,17 +185,32 @@ impl Stage for HolderStage {
 
 /// The chains as the slot has them.
 pub(super) struct Chains {
+    /// How many roots there were before theirs.
+    pub(super) root: u64,
     pub(super) link: LinkChain,
-    pub(super) post: BoxChain,
+    pub(super) post: PostChain,
     /// A store of before there were parcels has none.
     pub(super) parcel: Option<BoxChain>,
+}
+
+impl Chains {
+    #[must_use]
+    pub(super) fn duplicate(&self) -> Self {
+        Self {
+            root: self.root,
+            link: self.link.duplicate(),
+            post: self.post.duplicate(),
+            parcel: self.parcel.as_ref().map(BoxChain::duplicate),
+        }
+    }
 }
 
 /// Writes the first states of all chains.
 pub(super) fn first_slot(slots: &mut SlotFile, root: &Secret<32>, commit: u64) -> Result<(), StoreError> {
     let boxed = |kind| BoxChain::from_root(kind, root);
     let parcel = boxed(BoxKind::Parcel);
-    let state = encode_chains(&LinkChain::from_root(root), &boxed(BoxKind::Post), Some(&parcel));
+    let post = PostChain::new(boxed(BoxKind::Post), None);
+    let state = encode_chains(0, &LinkChain::from_root(root), &post, Some(&parcel));
     slots.write(&[SlotUpdate {
         slot: SLOT,
         commit,
@@ -189,30 +227,51 @@ pub(super) fn read_slot(slots: &mut SlotFile, commit: u64) -> Result<Chains, Sto
     decode_chains(&slot.state).ok_or(StoreError::Corrupt)
 }
 
-/// `{ u64 index | state 32 }` for link, post and, if there is one, parcel.
-fn encode_chains(link: &LinkChain, post: &BoxChain, parcel: Option<&BoxChain>) -> Zeroizing<Vec<u8>> {
-    let mut state = Zeroizing::new(Vec::with_capacity(120));
+/// `{ u64 index | state 32 }` for link, post and, if there is one, parcel; then, if it is not the pack's own, the number
+/// of the root, and the post chain of that root while another is still in use.
+fn encode_chains(root: u64, link: &LinkChain, post: &PostChain, parcel: Option<&BoxChain>) -> Zeroizing<Vec<u8>> {
+    let mut state = Zeroizing::new(Vec::with_capacity(4 * CHAIN_BYTES + NUMBER_BYTES));
     state.extend_from_slice(&link.index().to_le_bytes());
     state.extend_from_slice(link.state().expose());
-    for chain in [Some(post), parcel].into_iter().flatten() {
+    let put = |state: &mut Vec<u8>, chain: &BoxChain| {
         state.extend_from_slice(&chain.index().to_le_bytes());
         state.extend_from_slice(chain.state().expose());
+    };
+    for chain in [Some(post.now()), parcel].into_iter().flatten() {
+        put(&mut state, chain);
+    }
+    if root > 0 {
+        state.extend_from_slice(&root.to_le_bytes());
+        if let Some(then) = post.then() {
+            put(&mut state, then);
+        }
     }
     state
 }
 
+const CHAIN_BYTES: usize = 40;
+const NUMBER_BYTES: usize = 8;
+
 pub(super) fn decode_chains(state: &[u8]) -> Option<Chains> {
-    let (link, rest) = state.split_first_chunk::<40>()?;
-    let (post, parcel) = rest.split_first_chunk::<40>()?;
+    let (link, rest) = state.split_first_chunk::<CHAIN_BYTES>()?;
+    let (post, rest) = rest.split_first_chunk::<CHAIN_BYTES>()?;
+    let (parcel, root) = rest.split_at_checked(CHAIN_BYTES).unwrap_or((rest, &[]));
     let boxed = |kind, bytes| decode_chain(bytes).map(|(index, state)| BoxChain::from_state(kind, index, state));
     let (link_index, link_state) = decode_chain(link)?;
     let parcel = match parcel {
         [] => None,
         parcel => Some(boxed(BoxKind::Parcel, parcel)?),
     };
+    let (root, then) = match root.split_first_chunk::<NUMBER_BYTES>() {
+        None if root.is_empty() => (0, None),
+        None => return None,
+        Some((number, [])) => (u64::from_le_bytes(*number), None),
+        Some((number, then)) => (u64::from_le_bytes(*number), Some(boxed(BoxKind::Post, then)?)),
+    };
     Some(Chains {
+        root,
         link: LinkChain::from_state(link_index, link_state),
-        post: boxed(BoxKind::Post, post)?,
+        post: PostChain::new(boxed(BoxKind::Post, post)?, then),
         parcel,
     })
 }

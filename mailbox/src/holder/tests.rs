@@ -12,6 +12,8 @@ mod model;
 mod moving;
 mod outbox;
 mod parcels;
+mod procure;
+mod texts;
 mod threads;
 
 use std::path::Path;
@@ -29,12 +31,21 @@ use crate::disk::{Disk, MemoryDisk};
 use crate::entropy::{Entropy, SeededEntropy};
 use crate::holder_store::{
     FlagChange, Flags, FolderId, HolderStore, OpenedDeposit, OutboxOrder, PendingDeposit, STORED_MAX, SentNames,
-    StoreFlags,
+    SentReports, StoreFlags, Told,
 };
 use crate::{StoreError, vault};
 
 const PASSPHRASE: &[u8] = b"correct horse";
 const FOLDER: &str = "/holder";
+
+/// Of a relay that was never restored, on a link that shows nothing else.
+fn told(highest: u64) -> Told {
+    Told {
+        highest,
+        generation: 0,
+        is_behind: false,
+    }
+}
 
 fn root() -> Secret<32> {
     Secret::new([42; 32])
@@ -72,7 +83,7 @@ fn entropy(seed: u64) -> Arc<dyn Entropy> {
 }
 
 fn shared(disk: &MemoryDisk) -> Arc<dyn Disk> {
-    Arc::new(disk.clone())
+    Arc::new(disk.of_this_boot())
 }
 
 /// An open store and its actor.
@@ -132,6 +143,7 @@ fn order(label: &str, price: u64) -> OutboxOrder {
         price,
         label: label.to_owned(),
         sent: sent(label),
+        reports: SentReports::default(),
         now: 1_000,
     }
 }

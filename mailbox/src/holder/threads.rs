@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! SENT             number -> alias, the mail program's identifier, the relay's
+//! SENT_REPORTS     number -> ENVID and ORCPT, for its reports
 //! SENT_BY_OWN      keyed hash of the first -> number
 //! SENT_BY_OUTSIDE  keyed hash of the second -> number
 //! MESSAGE_IDS      keyed hash of the identifier of what came in and of the alias it came for
@@ -13,16 +14,16 @@
 use crate::index::{Source, Write};
 
 use super::message_id::message_id;
-use super::rows::{MESSAGE_IDS, SENT, SENT_BY_OUTSIDE, SENT_BY_OWN};
+use super::rows::{MESSAGE_IDS, SENT, SENT_BY_OUTSIDE, SENT_BY_OWN, SENT_REPORTS};
 use super::shelf::Shelf;
 use super::stage::HolderStage;
 use crate::StoreError;
-use crate::holder_store::{HolderAlias, MessageOf, SentNames};
+use crate::holder_store::{HolderAlias, MessageOf, SENT_REPORTS_MAX, SentNames, SentReports};
 use crate::tables::Table;
 
 impl HolderStage {
-    /// Keeps what a submitted message is called, and forgets the oldest where there are more than `most`.
-    pub(super) fn keep_names(&mut self, write: &Write<'_>, names: &SentNames, most: u64) -> Result<(), StoreError> {
+    /// Keeps what a submitted message is called, and forgets the oldest where there are more than `most`. Returns its number.
+    pub(super) fn keep_names(&mut self, write: &Write<'_>, names: &SentNames, most: u64) -> Result<u64, StoreError> {
         let last = SENT.last_key(write, (0, u64::MAX))?;
         let number = last.map_or(0, |last| last + 1);
         SENT.put(write, number, names)?;
@@ -30,9 +31,27 @@ impl HolderStage {
             SENT_BY_OWN.put(write, self.shelf.own_name(own), &number)?;
         }
         SENT_BY_OUTSIDE.put(write, self.shelf.outside_name(&names.outside), &number)?;
-        match number.checked_sub(most) {
-            Some(aged) => self.forget_names(write, aged),
-            None => Ok(()),
+        if let Some(aged) = number.checked_sub(most) {
+            self.forget_names(write, aged)?;
+        }
+        if let Some(aged) = number.checked_sub(SENT_REPORTS_MAX)
+            && SENT_REPORTS.get(write, aged)?.is_some()
+        {
+            SENT_REPORTS.remove(write, aged)?;
+        }
+        Ok(number)
+    }
+
+    /// Keeps what is to be found again in reports on the message of this number.
+    pub(super) fn keep_reports(
+        &mut self,
+        write: &Write<'_>,
+        number: u64,
+        asked: &SentReports,
+    ) -> Result<(), StoreError> {
+        match asked.is_empty() {
+            true => Ok(()),
+            false => SENT_REPORTS.put(write, number, asked),
         }
     }
 
@@ -96,6 +115,18 @@ impl Shelf {
     pub(super) fn message_id_here(&self, alias: &str, id: &str) -> Result<Option<String>, StoreError> {
         let names = sent(&self.base.view()?, &SENT_BY_OUTSIDE, self.outside_name(id))?;
         Ok(names.filter(|names| names.alias == alias).and_then(|names| names.own))
+    }
+
+    /// See [`crate::HolderStore::sent_reports`].
+    pub(super) fn sent_reports(&self, alias: &str, id: &str) -> Result<Option<SentReports>, StoreError> {
+        let view = self.base.view()?;
+        let Some(number) = SENT_BY_OUTSIDE.get(&view, self.outside_name(id))? else {
+            return Ok(None);
+        };
+        match SENT.get(&view, number)? {
+            Some(names) if names.alias == alias => SENT_REPORTS.get(&view, number),
+            _ => Ok(None),
+        }
     }
 
     /// See [`crate::HolderStore::alias_of_message`].

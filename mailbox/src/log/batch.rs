@@ -90,6 +90,26 @@ impl Batch {
         (location, Some(Arc::clone(&self.file)))
     }
 
+    /// Gives a body its place that comes in parts, each of which goes through [`Self::digest_part`] and is to be written there
+    /// by the caller.
+    pub(super) fn add_parts(&mut self, name: u64, length: u32) -> (Location, Arc<dyn DiskFile>) {
+        self.at = self.at.next_multiple_of(BLOCK);
+        let location = Location {
+            segment: self.place.segment,
+            offset: self.at,
+            length,
+        };
+        self.bodies.push(Placed { name, location });
+        self.at = (self.at + u64::from(length)).next_multiple_of(BLOCK);
+        self.gathered.push((self.at, Vec::new()));
+        (location, Arc::clone(&self.file))
+    }
+
+    /// The next part of the body that was added last.
+    pub(super) fn digest_part(&mut self, part: &[u8]) {
+        self.digest.update(part);
+    }
+
     fn gather(&mut self, bytes: &[u8]) {
         let (_, last) = self
             .gathered

@@ -106,6 +106,8 @@ struct State {
     room: Vec<u8>,
     /// Those who read old places of bodies: no segment is used again before they are done.
     readers: usize,
+    /// Segments that somebody reads slowly, and how many do: none of these is used again before they are done.
+    held: BTreeMap<u32, usize>,
 }
 
 struct Segment {
@@ -185,22 +187,50 @@ impl Log {
     /// Adds a body to the record under way. It can be read once the record is committed.
     pub(crate) fn append(&self, name: u64, body: &[u8]) -> Result<Location, StoreError> {
         let length = u32::try_from(body.len()).map_err(|_| StoreError::Invalid)?;
-        // Asked once for each record: the record itself is all that was taken since.
-        let known = self.state().batch.as_ref().and_then(|batch| batch.free);
-        let free = known.map_or_else(|| self.disk.free_bytes(&self.folder), Ok)?;
-        let (location, file) = {
-            let mut state = self.state();
-            let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
-            batch.free = Some(free);
-            if free < RESERVE_BYTES + batch.length() + u64::from(length) {
-                return Err(StoreError::Full);
-            }
-            batch.add(name, body, length)
-        };
+        let (location, file) = self.with_room(length, |batch| batch.add(name, body, length))?;
         if let Some(file) = file {
             file.write_at(location.offset, body)?;
         }
         Ok(location)
+    }
+
+    /// As [`Self::append`], of a body of `length` bytes that comes in parts: a long one is never in memory whole.
+    pub(crate) fn append_parts(
+        &self,
+        name: u64,
+        length: usize,
+        parts: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<Location, StoreError> {
+        if length < batch::DIRECT_BYTES {
+            return self.append(name, &parts.collect::<Vec<_>>().concat());
+        }
+        let length = u32::try_from(length).map_err(|_| StoreError::Invalid)?;
+        let (location, file) = self.with_room(length, |batch| batch.add_parts(name, length))?;
+        let mut at = location.offset;
+        for part in parts {
+            let mut state = self.state();
+            let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
+            batch.digest_part(&part);
+            drop(state);
+            file.write_at(at, &part)?;
+            at += part.len() as u64;
+        }
+        debug_assert_eq!(at - location.offset, u64::from(length));
+        Ok(location)
+    }
+
+    /// Adds something to the record under way, if the disk has room for so many bytes more.
+    fn with_room<T>(&self, length: u32, add: impl FnOnce(&mut Batch) -> T) -> Result<T, StoreError> {
+        // Asked once for each record: the record itself is all that was taken since.
+        let known = self.state().batch.as_ref().and_then(|batch| batch.free);
+        let free = known.map_or_else(|| self.disk.free_bytes(&self.folder), Ok)?;
+        let mut state = self.state();
+        let batch = state.batch.as_mut().ok_or(StoreError::Unavailable)?;
+        batch.free = Some(free);
+        if free < RESERVE_BYTES + batch.length() + u64::from(length) {
+            return Err(StoreError::Full);
+        }
+        Ok(add(batch))
     }
 
     /// Lets a body go with the record under way.

@@ -75,6 +75,15 @@ impl Log {
         Ok(body)
     }
 
+    /// Fills `out` from `at` on in a body, as [`Self::read`].
+    pub(crate) fn read_within(&self, location: Location, at: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        if at + out.len() as u64 > u64::from(location.length) {
+            return Err(StoreError::Corrupt);
+        }
+        let file = self.file(location.segment)?;
+        Ok(file.read_at(location.offset + at, out)?)
+    }
+
     /// All bodies that were ever written to a closed segment.
     pub(crate) fn bodies_of(&self, number: u32) -> Result<Vec<Placed>, StoreError> {
         let file = self.file(number)?;

@@ -99,6 +99,28 @@ impl Log {
         Kept { log: self }
     }
 
+    /// Has a segment not be used again until [`Self::let_go`] is called as often.
+    pub(crate) fn hold(&self, number: u32) {
+        *self.state().held.entry(number).or_default() += 1;
+    }
+
+    /// See [`Self::hold`].
+    pub(crate) fn let_go(&self, number: u32) {
+        let mut state = self.state();
+        let Some(count) = state.held.get_mut(&number) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        state.held.remove(&number);
+        if state.files.get(&number).is_some_and(|segment| segment.live == 0) {
+            // It was kept for this reader alone.
+            self.short.notify_one();
+        }
+    }
+
     /// Bytes taken on the disk, spares included.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> u64 {
@@ -127,9 +149,11 @@ impl Drop for Kept<'_> {
 }
 
 impl State {
-    /// A segment that no restart reads and no row names.
+    /// A segment that no restart reads, no row names and no reader holds.
     pub(super) fn finished(&self) -> Option<u32> {
-        let finished = |(_, segment): &(&u32, &Segment)| segment.live == 0 && segment.ordinal < self.checkpoint;
+        let finished = |(number, segment): &(&u32, &Segment)| {
+            segment.live == 0 && segment.ordinal < self.checkpoint && !self.held.contains_key(number)
+        };
         self.files.iter().find(finished).map(|(number, _)| *number)
     }
 }

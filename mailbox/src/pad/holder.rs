@@ -16,8 +16,6 @@ pub(super) struct Probe {
     /// Half windows that were gone beyond the near ones, and how many there are to go.
     far: u64,
     farthest: u64,
-    /// Where a lease would end that was asked for and not answered.
-    asked: Option<u64>,
 }
 
 impl Default for Probe {
@@ -26,7 +24,6 @@ impl Default for Probe {
             count: 0,
             far: 0,
             farthest: 64,
-            asked: None,
         }
     }
 }
@@ -50,11 +47,10 @@ impl PadFile {
         };
         let spent = state.header.spent[at(Direction::Up)].record;
         // A line that was cut behind such a request leaves the relay there, if it came so far.
-        let first = state
-            .probe
-            .asked
-            .filter(|_| state.probe.count % 4 == 3)
-            .unwrap_or(spent);
+        let first = match state.header.asked {
+            asked @ 1.. if state.probe.count % 4 == 3 => asked.max(spent),
+            _ => spent,
+        };
         first.saturating_add(ahead).min(self.made.layout.records() - 1)
     }
 
@@ -88,6 +84,7 @@ impl PadFile {
             offset: (offer.from.offset + CONFIRM_BYTES).min(offer.end.offset),
         };
         let down = state.header.spent[at(Direction::Down)];
+        state.header.asked = 0;
         self.write_spent(&mut state, [hint, down])
             .map_err(|_| PadError::Unreadable)?;
         state.lease = Lease::granted(Direction::Up, offer.from, offer.end);
@@ -103,11 +100,13 @@ impl PadFile {
         self.extended(end)
     }
 
-    /// So many records more are asked for: if no answer comes, the relay is looked for behind them too.
-    pub fn asking(&self, records: u64) {
+    /// So many records more are asked for: if no answer comes, the relay is looked for behind them too, by the next process
+    /// as well. Blocks on the disk.
+    pub fn asking(&self, records: u64) -> Result<(), PadError> {
         let mut state = self.state();
         let end = state.lease.end().record.saturating_add(records);
-        state.probe.asked = Some(end.min(self.made.layout.records()));
+        let asked = end.min(self.made.layout.records());
+        self.write_asked(&mut state, asked).map_err(|_| PadError::Unreadable)
     }
 
     /// The lease ends there from now on. Blocks on the disk.
@@ -117,10 +116,10 @@ impl PadFile {
             return Err(PadError::Spent);
         }
         let down = state.header.spent[at(Direction::Down)];
+        state.header.asked = 0;
         self.write_spent(&mut state, [end, down])
             .map_err(|_| PadError::Unreadable)?;
         state.lease.extend(end);
-        state.probe.asked = None;
         Ok(())
     }
 

@@ -311,3 +311,35 @@ fn no_record_seals_two_cells_whatever_crashes_or_is_copied() {
     }
     assert!(stood > 300 && cells > 2_000, "{stood} links, {cells} cells");
 }
+
+#[test]
+fn a_lease_that_was_asked_for_is_looked_for_by_the_next_process_and_not_after_its_answer() {
+    let mut world = world(4);
+    let bytes = fresh(&world.entropy);
+    let (disk, relays) = (disk_with(&bytes), disk_with(&bytes));
+    let (holder, relay) = (open(&disk, Direction::Up), open(&relays, Direction::Down));
+    let pair = world.link(&holder, &relay, usize::MAX).expect("a link");
+    // More than the window of the relay and than the first steps of a search.
+    const MORE: u64 = 200;
+    holder.asking(MORE).expect("works");
+    let end = pair.ticket.end();
+    assert!(relay.lease_more(end, MORE, 64).expect("there is room").is_some());
+    drop(holder);
+    disk.reopen();
+    let holder = open(&disk, Direction::Up);
+    let tries = (0..4).position(|_| world.link(&holder, &relay, usize::MAX).is_some());
+    assert!(tries.is_some(), "the relay is found near the end of that lease");
+
+    let ended = holder.lease_end();
+    holder.asking(MORE).expect("works");
+    holder.extended(ended).expect("works");
+    drop(holder);
+    disk.reopen();
+    let holder = open(&disk, Direction::Up);
+    let tries: Vec<u64> = (0..40).map(|_| holder.next_attempt()).collect();
+    let near = ended.record..ended.record + TAGS_AHEAD;
+    assert!(
+        tries.iter().step_by(2).all(|record| near.contains(record)),
+        "it was answered"
+    );
+}

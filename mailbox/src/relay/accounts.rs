@@ -6,16 +6,19 @@ use std::sync::Arc;
 use crate::index::Write;
 use keypacks::chain::{LINK_KEYS_MIN, LINK_LOOK_AHEAD, LinkStep};
 use keypacks::pack::Identifier;
+use keypacks::pad::Half;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag};
-use ledger::{AccountKey, Kind, LedgerError, PriceList, Services, StatementEntry, Transfer};
+use ledger::{AccountKey, Kind, LedgerError, Onward, PriceList, Services, StatementEntry, Transfer};
 
 use super::books::{balance, charge, store_error};
 use super::chains::Chains;
 use super::live::Effect;
-use super::rows::{ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, ROTATIONS, SETTINGS, all_of};
+use super::rows::{
+    ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, ONWARD, OnwardRow, RECOVERED, ROTATIONS, RecoveredRow, SETTINGS, all_of,
+};
 use super::stage::RelayStage;
-use super::{RelayFiles, Shared};
+use super::{RelayFiles, Shared, roots};
 use crate::StoreError;
 use crate::entropy::random;
 use crate::index::Source;
@@ -24,36 +27,67 @@ use crate::request::{Answer, POSTINGS_MAX, SERVICES_MAX};
 use crate::slots::SlotUpdate;
 use crate::tables::Single;
 
+/// Numbers of changes that are passed over after a restore: more than a holder can have given out and not had answered.
+const NUMBERS_PASSED_OVER: u64 = 1 << 20;
+
 impl RelayStage {
     /// The slot is written when the batch is complete, before its commit ([`crate::commit::Stage::prepare`]).
-    pub(super) fn issue(&mut self, write: &Write<'_>, order: &IssueOrder) -> Result<Issued, StoreError> {
+    /// `half`: the other half of its pad, without which the root that is handed out opens nothing.
+    pub(super) fn issue(
+        &mut self,
+        write: &Write<'_>,
+        order: &IssueOrder,
+        half: Option<&Half>,
+    ) -> Result<Issued, StoreError> {
         if order.link_keys < LINK_KEYS_MIN {
             return Err(StoreError::Invalid);
         }
         let shared = Arc::clone(&self.shared);
-        let (vault, entropy) = (&shared.base.vault, &*shared.base.entropy);
-        let mut settings = SETTINGS.get(write, Single)?.unwrap_or_default();
-        let account = settings.next_account;
+        let entropy = &*shared.base.entropy;
         let root = Secret::from_fn(|root| entropy.fill(root));
         let identifier = Identifier(random(entropy));
-        let chains = Chains::from_root(&root);
+        let account = match half {
+            Some(half) => self.found(write, &identifier, &half.join(&root), order)?,
+            None => self.found(write, &identifier, &root, order)?,
+        };
+        if order.credit > 0 {
+            let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
+            ledger::post(&mut self.books(write, account), transfer).map_err(store_error)?;
+        }
+        Ok(Issued {
+            account: Account(account),
+            identifier,
+            root,
+        })
+    }
+
+    /// Makes an account of this name and root, without its value.
+    pub(super) fn found(
+        &mut self,
+        write: &Write<'_>,
+        identifier: &Identifier,
+        root: &Secret<32>,
+        order: &IssueOrder,
+    ) -> Result<u64, StoreError> {
+        let mut settings = SETTINGS.get(write, Single)?.unwrap_or_default();
+        let account = settings.next_account;
+        let chains = Chains::from_root(root);
         self.batch.slots.push(SlotUpdate {
             slot: account,
             commit: self.commit,
             state: chains.to_state(),
         });
-
-        let row = new_account(&identifier, order);
+        let row = new_account(identifier, order);
         self.put_account(write, account, &row)?;
-        IDENTIFIERS.put(write, vault.name("identifier", &identifier.0), &account)?;
+        let name = self.shared.base.vault.name("identifier", &identifier.0);
+        IDENTIFIERS.put(write, name, &account)?;
         settings.next_account += 1;
         if order.operator {
             settings.operator = Some(account);
         }
         SETTINGS.put(write, Single, &settings)?;
-        if order.credit > 0 {
-            let transfer = Transfer::top_up(random(entropy), account, order.credit, order.day);
-            ledger::post(&mut self.books(write, account), transfer).map_err(store_error)?;
+        if let generation @ 1.. = self.shared.generation {
+            RECOVERED.put(write, account, &RecoveredRow { generation, stale: 0 })?;
         }
         if order.rotation.rotates() {
             ROTATIONS.put(write, account, &order.rotation.encode())?;
@@ -66,11 +100,7 @@ impl RelayStage {
             operator,
             on_pad: false,
         });
-        Ok(Issued {
-            account: Account(account),
-            identifier,
-            root,
-        })
+        Ok(account)
     }
 
     pub(super) fn top_up(
@@ -85,14 +115,12 @@ impl RelayStage {
         let Some(account) = account_of(write, &shared, identifier)? else {
             return Ok(None);
         };
+        let account = self.house(write, account)?;
         let mut books = self.books(write, account);
         let before = ledger::Accounts::seen(&books, &id)?;
-        if before.is_none() {
-            let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::Corrupt)?;
-            if row.keys_left() == 0 {
-                // Nothing could ever spend it: keys and value end together.
-                return Err(StoreError::Invalid);
-            }
+        if before.is_none() && (self.house_keys(write, account)? == 0 || self.has_ended(write, account)?) {
+            // Nothing could ever spend it: keys and value end together.
+            return Err(StoreError::Invalid);
         }
         // A repetition on another day is still the same transfer.
         let day = before.map_or(day, |before| before.day);
@@ -106,21 +134,67 @@ impl RelayStage {
     pub(super) fn burn(&mut self, write: &Write<'_>, order: &BurnOrder) -> Result<Option<Burned>, StoreError> {
         let account = order.account.0;
         let mut row = self.account(write, account)?;
-        if !row.is_live(order.index) {
+        if !row.is_live(order.index) || self.is_dropped(write, account)? {
             return Ok(None);
         }
-        let token_mismatch = !row.show_token(order.token, order.fresh);
+        let root = self.root(write, account)?;
+        let Some(is_replaced) = roots::is_replaced(root.as_ref(), order.root) else {
+            return Ok(None);
+        };
+        let recovers = self.recover(write, account, &mut row, order.answered)?;
+        // What this database knows of tokens is from before it was restored, if it was just now.
+        // Under the root before nobody is heard of but who asks for the answer: tokens stay as they are.
+        let (token, token_mismatch) = match is_replaced {
+            true => (order.token, false),
+            false => (order.fresh, !row.show_token(order.token, order.fresh, recovers)),
+        };
         self.spend_key(write, account, &mut row, order.index, order.day)?;
+        let (is_frozen, froze) = match root {
+            None => (false, false),
+            Some(root) => self.linked(write, account, root, (is_replaced, token_mismatch), row.link_base)?,
+        };
+        self.note_use(write, account, order.day)?;
+        if froze {
+            self.tell_frozen((write, order.day), (account, &mut row))?;
+            self.put_account(write, account, &row)?;
+        }
         Ok(Some(Burned {
             index: order.index,
-            token: order.fresh,
+            token,
             highest: row.seq_highest,
             floor: row.seq_floor,
             token_mismatch,
             rolled_back: order.answered > row.seq_highest,
+            generation: self.shared.generation,
             keys_left: row.keys_left(),
             rotation: rotation(write, account)?,
+            is_replaced,
+            is_frozen,
+            froze,
         }))
+    }
+
+    /// The first link of an account after a restore: what its holder sent before and got no answer to may have been
+    /// carried out, and is not carried out again. All that is known of its numbers is the last one whose answer it has.
+    fn recover(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        row: &mut AccountRow,
+        answered: u64,
+    ) -> Result<bool, StoreError> {
+        let generation = self.shared.generation;
+        if generation == 0 {
+            return Ok(false);
+        }
+        let before = RECOVERED.get(write, account)?.unwrap_or_default();
+        if before.generation >= generation {
+            return Ok(false);
+        }
+        let stale = answered.max(row.seq_highest).saturating_add(NUMBERS_PASSED_OVER);
+        row.seq_highest = stale;
+        RECOVERED.put(write, account, &RecoveredRow { generation, stale })?;
+        Ok(true)
     }
 
     pub(super) fn rotate(
@@ -131,7 +205,7 @@ impl RelayStage {
         day: u32,
     ) -> Result<Option<Rotated>, StoreError> {
         let mut row = self.account(write, account)?;
-        if !row.is_live(index) {
+        if !row.is_live(index) || self.is_dropped(write, account)? {
             return Ok(None);
         }
         self.spend_key(write, account, &mut row, index, day)?;
@@ -153,16 +227,17 @@ impl RelayStage {
         row.link_base = index + 1;
         self.put_account(write, account, row)?;
         let shared = Arc::clone(&self.shared);
-        let value = balance(write, AccountKey::Holder(account))?.available();
+        let house = self.house(write, account)?;
+        let value = balance(write, AccountKey::Holder(house))?.available();
         let price = match row.keys_left() {
-            0 => value,
+            0 if self.house_keys(write, house)? == 0 => value,
             _ => shared.live().prices.key.min(value),
         };
         if price > 0 {
             charge(
-                &mut self.books(write, account),
+                &mut self.books(write, house),
                 &*shared.base.entropy,
-                (account, price),
+                (house, price),
                 Kind::Key,
                 day,
             )?;
@@ -171,6 +246,31 @@ impl RelayStage {
             account,
             base: row.link_base,
         });
+        Ok(())
+    }
+
+    /// Puts the prices of the legs behind this relay in force, unless they are already.
+    pub(super) fn set_onward(&mut self, write: &Write<'_>, wanted: &Onward) -> Result<(), StoreError> {
+        let row = OnwardRow {
+            elsewhere: wanted.elsewhere,
+            domains: wanted
+                .domains
+                .iter()
+                .map(|(domain, leg)| (domain.clone(), *leg))
+                .collect(),
+        };
+        let before = ONWARD.get(write, Single)?.unwrap_or_default();
+        if row == before {
+            return Ok(());
+        }
+        let mut settings = SETTINGS.get(write, Single)?.unwrap_or_default();
+        settings.prices.version += 1;
+        SETTINGS.put(write, Single, &settings)?;
+        ONWARD.put(write, Single, &row)?;
+        self.batch.effects.push(Effect::Prices(settings.prices));
+        self.batch
+            .effects
+            .push(Effect::Onward(row.onward(settings.prices.version)));
         Ok(())
     }
 
@@ -204,13 +304,13 @@ impl AccountRow {
         live.contains(&index)
     }
 
-    fn keys_left(&self) -> u64 {
-        self.link_keys - self.link_base
+    pub(super) fn keys_left(&self) -> u64 {
+        self.link_keys.saturating_sub(self.link_base)
     }
 
     /// Takes the token shown and hands out a fresh one. `false`: neither the acknowledged nor the pending was shown.
-    fn show_token(&mut self, shown: [u8; 16], fresh: [u8; 16]) -> bool {
-        let known = self.token == shown || self.token_pending == Some(shown);
+    fn show_token(&mut self, shown: [u8; 16], fresh: [u8; 16], take_any: bool) -> bool {
+        let known = take_any || self.token == shown || self.token_pending == Some(shown);
         if known {
             self.token = shown;
         } else {
@@ -219,6 +319,20 @@ impl AccountRow {
         self.token_pending = Some(fresh);
         known
     }
+}
+
+/// A posting of an account's journal as its holder sees it. What was settled moves none of the holder's value.
+fn shown_to(account: u64, transfer: &Transfer) -> Option<StatementEntry> {
+    let settled = || {
+        let is_settled = transfer.credit == AccountKey::Owed(account);
+        is_settled.then_some(StatementEntry {
+            day: transfer.day,
+            kind: transfer.kind,
+            credit: 0,
+            debit: 0,
+        })
+    };
+    StatementEntry::of(transfer, AccountKey::Holder(account)).or_else(settled)
 }
 
 fn new_account(identifier: &Identifier, order: &IssueOrder) -> AccountRow {
@@ -239,14 +353,18 @@ fn new_account(identifier: &Identifier, order: &IssueOrder) -> AccountRow {
     }
 }
 
-fn rotation(source: &impl Source, account: u64) -> Result<Policy, StoreError> {
+pub(super) fn rotation(source: &impl Source, account: u64) -> Result<Policy, StoreError> {
     match ROTATIONS.get(source, account)? {
         Some(bytes) => Policy::decode(&bytes).map_err(|_| StoreError::Corrupt),
         None => Ok(Policy::default()),
     }
 }
 
-fn account_of(source: &impl Source, shared: &Shared, identifier: &Identifier) -> Result<Option<u64>, StoreError> {
+pub(super) fn account_of(
+    source: &impl Source,
+    shared: &Shared,
+    identifier: &Identifier,
+) -> Result<Option<u64>, StoreError> {
     let vault = &shared.base.vault;
     IDENTIFIERS.get(source, vault.name("identifier", &identifier.0))
 }
@@ -254,13 +372,18 @@ fn account_of(source: &impl Source, shared: &Shared, identifier: &Identifier) ->
 impl RelayFiles {
     pub(super) fn tag_hit(&self, tag: &Tag) -> Option<TagHit> {
         let live = self.shared.live();
-        let (account, index) = live.find_tag(tag)?;
-        let chains = live.accounts.get(&account)?.chains.as_ref()?;
-        let step = chains.link.step_at(index)?;
+        let (account, index, is_old) = live.find_tag(tag)?;
+        let found = live.accounts.get(&account)?;
+        let chains = found.chains.as_ref()?;
+        let (chain, root) = match is_old {
+            true => (found.root.as_ref()?.old.as_ref()?, chains.root - 1),
+            false => (&chains.link, chains.root),
+        };
         Some(TagHit {
             account: Account(account),
-            step,
-            floor: chains.link.index(),
+            step: chain.step_at(index)?,
+            floor: chain.index(),
+            root,
         })
     }
 
@@ -279,7 +402,7 @@ impl RelayFiles {
         let base = &self.shared.base;
         let read = &base.view()?;
         let row = ACCOUNTS.get(read, account.0)?.ok_or(StoreError::NoRow)?;
-        let value = balance(read, AccountKey::Holder(account.0))?;
+        let value = balance(read, AccountKey::Holder(self.house_of(account.0)))?;
         Ok(Answer::Balance {
             balance: value.available(),
             keys: row.keys_left(),
@@ -292,11 +415,11 @@ impl RelayFiles {
     pub(super) fn read_services(&self, account: Account, from: u64) -> Result<Answer, StoreError> {
         // A view and no copy of what the log alone holds: whoever asks pays nothing, and what is read is bounded.
         let read = &self.shared.base.view()?;
-        let account = account.0;
+        let account = self.house_of(account.0);
         let mut services: Vec<Services> = Vec::new();
         let (mut next, mut more) = (from, false);
         JOURNAL.scan(read, ((account, from), (account, u64::MAX)), |(_, number), transfer| {
-            let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
+            let entry = shown_to(account, &transfer).ok_or(StoreError::Corrupt)?;
             let is_summed = number - from < POSTINGS_MAX
                 && (services.iter_mut().rev().any(|sum| sum.take(&entry))
                     || services.len() < SERVICES_MAX && {
@@ -323,12 +446,13 @@ impl RelayFiles {
         let Some(account) = account_of(read, &self.shared, identifier)? else {
             return Ok(None);
         };
+        let account = self.house_of(account);
         let mut rows = Vec::new();
         JOURNAL.scan(read, all_of(account), |_, transfer| {
             if rows.len() == most {
                 return Ok(ControlFlow::Break(()));
             }
-            let entry = StatementEntry::of(&transfer, AccountKey::Holder(account)).ok_or(StoreError::Corrupt)?;
+            let entry = shown_to(account, &transfer).ok_or(StoreError::Corrupt)?;
             let StatementEntry {
                 day,
                 kind,

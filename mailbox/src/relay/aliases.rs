@@ -1,9 +1,15 @@
 //! Aliases: addresses under which mail comes in, kept as names under a key only.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keypacks::pack::Identifier;
+
 use crate::index::Write;
 
+use super::accounts::account_of;
 use super::live::Effect;
-use super::rows::{ALIASES, AccountRow, AliasRow};
+use super::rows::{ACCOUNTS, ALIASES, AccountRow, AliasRow};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
@@ -18,20 +24,29 @@ pub const POSTMASTER: u32 = u32::MAX;
 pub const ABUSE: u32 = u32::MAX - 1;
 
 impl RelayStage {
-    /// Opens an alias, or one that the account had closed. The refusal, if any, is final for its change.
+    /// Opens an alias, or one that the account had closed; its own that is open stays so. Returns whether it was closed, or
+    /// nobody's. The refusal, if any, is final for its change.
     pub(super) fn open_alias(
         &mut self,
         write: &Write<'_>,
-        account: u64,
+        (account, house): (u64, u64),
         row: &mut AccountRow,
         address: &str,
-    ) -> Result<Result<(), Refusal>, StoreError> {
+    ) -> Result<Result<bool, Refusal>, StoreError> {
+        if account != house {
+            // The numbers of aliases are counted where the aliases are.
+            let mut row = ACCOUNTS.get(write, house)?.ok_or(StoreError::Corrupt)?;
+            let opened = self.open_alias(write, (house, house), &mut row, address)?;
+            self.put_account(write, house, &row)?;
+            return Ok(opened);
+        }
         if reserved(address).is_some() {
             return Ok(Err(Refusal::AliasTaken));
         }
         let name = self.shared.alias_name(address);
         let number = match ALIASES.get(write, name)? {
-            Some(alias) if alias.account != account || alias.open => return Ok(Err(Refusal::AliasTaken)),
+            Some(alias) if alias.account != account => return Ok(Err(Refusal::AliasTaken)),
+            Some(alias) if alias.open => return Ok(Ok(false)),
             Some(alias) => alias.number,
             None if row.alias_next == ALIASES_MAX => return Ok(Err(Refusal::AliasLimit)),
             None => {
@@ -48,7 +63,7 @@ impl RelayStage {
                 open: true,
             },
         )?;
-        Ok(Ok(()))
+        Ok(Ok(true))
     }
 
     /// Closes an alias of the account.
@@ -68,7 +83,76 @@ impl RelayStage {
         }
     }
 
-    fn put_alias(&mut self, write: &Write<'_>, name: [u8; 32], row: AliasRow) -> Result<(), StoreError> {
+    /// Lets an account send for a domain, or no longer. `false`: there is no such account, or the domain is another's.
+    pub(super) fn speak_for(
+        &mut self,
+        write: &Write<'_>,
+        identifier: &Identifier,
+        domain: &str,
+        speaks: bool,
+    ) -> Result<bool, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let Some(account) = account_of(write, &shared, identifier)? else {
+            return Ok(false);
+        };
+        let account = self.house(write, account)?;
+        if speaks && self.has_ended(write, account)? {
+            return Ok(false);
+        }
+        let name = shared.alias_name(&format!("@{domain}"));
+        let known = ALIASES.get(write, name)?;
+        if known
+            .as_ref()
+            .is_some_and(|known| known.open && known.account != account)
+        {
+            return Ok(false);
+        }
+        if speaks {
+            self.is_peer(write, account)?;
+        }
+        if known.as_ref().is_some_and(|known| known.open) == speaks {
+            return Ok(true);
+        }
+        let number = match known {
+            Some(known) if known.account == account => known.number,
+            // Unlike an address, a domain may go to another pack: a peer's keys end, and its next pack sends for the same.
+            _ => {
+                let mut row = self.account(write, account)?;
+                if row.alias_next == ALIASES_MAX {
+                    return Ok(false);
+                }
+                row.alias_next += 1;
+                self.put_account(write, account, &row)?;
+                row.alias_next - 1
+            }
+        };
+        let row = AliasRow {
+            account,
+            number,
+            open: speaks,
+        };
+        self.put_alias(write, name, row)?;
+        Ok(true)
+    }
+
+    /// The open aliases of an account, those of this batch as it has them.
+    pub(super) fn open_aliases_of(&self, account: u64) -> BTreeMap<[u8; 32], AliasRow> {
+        let is_open = |row: &AliasRow| row.account == account && row.open;
+        let live = self.shared.live();
+        let known = live.aliases.iter().filter(|(_, row)| is_open(row));
+        let mut open: BTreeMap<[u8; 32], AliasRow> = known.map(|(name, row)| (*name, row.clone())).collect();
+        for effect in &self.batch.effects {
+            if let Effect::Alias { name, row } = effect {
+                match is_open(row) {
+                    true => drop(open.insert(*name, row.clone())),
+                    false => drop(open.remove(name)),
+                }
+            }
+        }
+        open
+    }
+
+    pub(super) fn put_alias(&mut self, write: &Write<'_>, name: [u8; 32], row: AliasRow) -> Result<(), StoreError> {
         ALIASES.put(write, name, &row)?;
         self.batch.effects.push(Effect::Alias { name, row });
         Ok(())
@@ -76,7 +160,7 @@ impl RelayStage {
 }
 
 impl Shared {
-    fn alias_name(&self, address: &str) -> [u8; 32] {
+    pub(super) fn alias_name(&self, address: &str) -> [u8; 32] {
         self.base.vault.name("alias", address.to_ascii_lowercase().as_bytes())
     }
 }

@@ -47,6 +47,7 @@ impl Accounts for Books<'_> {
     fn journal(&mut self, transfer: &Transfer) -> Result<(), StoreError> {
         let holder = match (transfer.debit, transfer.credit) {
             (AccountKey::Holder(holder), _) | (_, AccountKey::Holder(holder)) => holder,
+            (_, AccountKey::Owed(holder)) => holder,
             _ => return Err(StoreError::Invalid),
         };
         let counted = self.counts.borrow().get(&holder).copied();
@@ -58,7 +59,7 @@ impl Accounts for Books<'_> {
         };
         self.counts.borrow_mut().insert(holder, count + 1);
         JOURNAL.put(self.write, (holder, count), transfer)?;
-        if transfer.kind == Kind::TopUp {
+        if matches!(transfer.kind, Kind::TopUp | Kind::Settled) {
             TRANSFERS.put(self.write, self.vault.name("transfer", &transfer.id), &(holder, count))?;
         }
         Ok(())
@@ -79,6 +80,28 @@ pub(super) fn charge(
     day: u32,
 ) -> Result<(), StoreError> {
     let transfer = Transfer::charge(random(entropy), account, amount, kind, day);
+    books.is_fresh = true;
+    ledger::post(books, transfer).map(|_| ()).map_err(store_error)
+}
+
+/// Posts what a submission costs, each part where it is due. The caller knows that it is covered.
+pub(super) fn charge_mail(
+    books: &mut Books<'_>,
+    entropy: &dyn crate::Entropy,
+    account: u64,
+    (price, onward): (u64, u64),
+    day: u32,
+) -> Result<(), StoreError> {
+    let own = price.checked_sub(onward).ok_or(StoreError::Invalid)?;
+    charge(books, entropy, (account, own), Kind::Message, day)?;
+    match onward {
+        0 => Ok(()),
+        onward => carry(books, Transfer::onward(random(entropy), account, onward, day)),
+    }
+}
+
+/// Posts a transfer under an id of its own, that the caller knows to be covered.
+pub(super) fn carry(books: &mut Books<'_>, transfer: Transfer) -> Result<(), StoreError> {
     books.is_fresh = true;
     ledger::post(books, transfer).map(|_| ()).map_err(store_error)
 }

@@ -1,8 +1,10 @@
 //! The four chains of one account, as the relay holds them and as its slot keeps them.
 //!
 //! ```text
-//! slot state   { index u64 | C[index] 32 } for link, post, parcel, sync      160 bytes
+//! slot state   { index u64 | C[index] 32 } for link, post, parcel, sync | number of the root u64      168 bytes
 //! ```
+//!
+//! The number is left out while the root is the pack's own.
 
 use keypacks::Secret;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
@@ -12,9 +14,12 @@ use zeroize::Zeroizing;
 pub(super) const SLOT_BYTES: usize = 256;
 
 const CHAIN_BYTES: usize = 40;
+const NUMBER_BYTES: usize = 8;
 
 /// Chain states of one account. What they have passed cannot be computed from them.
 pub(super) struct Chains {
+    /// How many roots there were before this one.
+    pub(super) root: u64,
     pub(super) link: LinkChain,
     pub(super) post: BoxChain,
     pub(super) parcel: BoxChain,
@@ -24,28 +29,38 @@ pub(super) struct Chains {
 impl Chains {
     /// All chains of a new pack.
     pub(super) fn from_root(root: &Secret<32>) -> Self {
+        Self::from_root_at(0, root, (0, 0, 0))
+    }
+
+    /// All chains of the root of this number, which begin at these indices of link, post and parcel.
+    pub(super) fn from_root_at(number: u64, root: &Secret<32>, (link, post, parcel): (u64, u64, u64)) -> Self {
         Self {
-            link: LinkChain::from_root(root),
-            post: BoxChain::from_root(BoxKind::Post, root),
-            parcel: BoxChain::from_root(BoxKind::Parcel, root),
+            root: number,
+            link: LinkChain::from_root_at(root, link),
+            post: BoxChain::from_root_at(BoxKind::Post, root, post),
+            parcel: BoxChain::from_root_at(BoxKind::Parcel, root, parcel),
             sync: BoxChain::from_root(BoxKind::Sync, root),
         }
     }
 
     pub(super) fn to_state(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(4 * CHAIN_BYTES));
+        let mut out = Zeroizing::new(Vec::with_capacity(4 * CHAIN_BYTES + NUMBER_BYTES));
         let boxes = [&self.post, &self.parcel, &self.sync].map(|chain| (chain.index(), chain.state()));
         for (index, state) in [(self.link.index(), self.link.state())].into_iter().chain(boxes) {
             out.extend_from_slice(&index.to_le_bytes());
             out.extend_from_slice(state.expose());
+        }
+        if self.root > 0 {
+            out.extend_from_slice(&self.root.to_le_bytes());
         }
         out
     }
 
     /// `None`: the bytes are no slot state.
     pub(super) fn parse(state: &[u8]) -> Option<Self> {
-        let (chains, []) = state.as_chunks::<CHAIN_BYTES>() else {
-            return None;
+        let (chains, root) = match state.as_chunks::<CHAIN_BYTES>() {
+            (chains, []) => (chains, 0),
+            (chains, root) => (chains, u64::from_le_bytes(root.try_into().ok()?)),
         };
         let [link, post, parcel, sync] = chains else {
             return None;
@@ -53,6 +68,7 @@ impl Chains {
         let (link, link_state) = split(link)?;
         let boxed = |kind, chain| split(chain).map(|(index, state)| BoxChain::from_state(kind, index, state));
         Some(Self {
+            root,
             link: LinkChain::from_state(link, link_state),
             post: boxed(BoxKind::Post, post)?,
             parcel: boxed(BoxKind::Parcel, parcel)?,
@@ -79,5 +95,13 @@ mod tests {
         assert_eq!((again.link.index(), again.post.index(), again.sync.index()), (1, 3, 0));
         assert!(again.to_state() == chains.to_state());
         assert!(Chains::parse(&chains.to_state()[1..]).is_none());
+        let next = Chains::from_root_at(3, &Secret::new([6; 32]), (7, 8, 9));
+        let again = Chains::parse(&next.to_state()).expect("as written");
+        assert_eq!(
+            (again.root, again.link.index(), again.post.index(), again.parcel.index()),
+            (3, 7, 8, 9)
+        );
+        assert!(again.to_state() == next.to_state() && next.to_state().len() == 168);
+        assert!(Chains::parse(&next.to_state()[..167]).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! Deposits: sealed mail that waits for its account.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,10 +11,12 @@ use ledger::{AccountKey, Kind};
 
 use super::RelayFiles;
 use super::books::{balance, charge};
+use super::devices::is_paid;
 use super::live::Effect;
 use super::rows::{ACCOUNTS, DEPOSITS, DepositRow, HeldDeposit, WAITING};
 use super::stage::RelayStage;
 use crate::StoreError;
+use crate::devices::EVENTS;
 use crate::entropy::random;
 use crate::parcel::RECEIPTS;
 use crate::relay_store::{Account, DepositOrder};
@@ -39,6 +42,9 @@ impl Deposit {
     }
 }
 
+/// An account and the number of its alias.
+type Recipient = (Account, u32);
+
 /// Whether a full mailbox refuses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quota {
@@ -49,21 +55,26 @@ pub(super) enum Quota {
 }
 
 impl RelayStage {
-    /// Stores one body and a wrap for each recipient, under the next post key of each.
+    /// Stores one body and a wrap for each device of each recipient, under the next post key of each.
     pub(super) fn deposit(&mut self, write: &Write<'_>, deposit: &Deposit, quota: Quota) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let order = &deposit.order;
-        for (account, alias) in &order.recipients {
+        let (recipients, shares) = self.devices_of(write, &order.recipients)?;
+        for (account, alias) in &recipients {
             // Whatever is refused is refused here, before anything is written: the batch goes on without it.
+            // Of devices all take it, or none: none is to miss what another has.
             self.account(write, account.0)?;
             let waiting = self.waiting(write, account.0, *alias)?;
             if quota == Quota::Kept && waiting >= shared.config.deposits_max {
                 return Err(StoreError::Busy);
             }
         }
-        let references = u32::try_from(order.recipients.len()).expect("at most RECIPIENTS_MAX");
+        let references = u32::try_from(recipients.len()).expect("at most RECIPIENTS_MAX times DEVICES_MAX");
         let body = shared.base.put_body(write, &order.body, references)?;
-        for (account, alias) in &order.recipients {
+        for (house, copies) in shares {
+            self.share(write, (house, body), copies)?;
+        }
+        for (account, alias) in &recipients {
             let mut row = self.account(write, account.0)?;
             let step = self.take_post(account.0, row.post_next)?;
             let fields = WrapFields {
@@ -81,7 +92,7 @@ impl RelayStage {
                 body,
                 kilobytes: order.kilobytes,
                 // Nobody sends receipts but the relay itself.
-                paid: *alias == RECEIPTS,
+                paid: is_own_kind(*alias),
             };
             let deposit = DepositRow {
                 day: order.day,
@@ -102,6 +113,29 @@ impl RelayStage {
         Ok(())
     }
 
+    /// Each device of each recipient, and how many devices share the body, by house. What is for one device alone is not
+    /// shared.
+    fn devices_of(
+        &self,
+        write: &Write<'_>,
+        recipients: &[Recipient],
+    ) -> Result<(Vec<Recipient>, BTreeMap<u64, u32>), StoreError> {
+        let (mut all, mut shares) = (Vec::with_capacity(recipients.len()), BTreeMap::new());
+        for (account, alias) in recipients {
+            if is_own_kind(*alias) {
+                all.push((*account, *alias));
+                continue;
+            }
+            let house = self.house(write, account.0)?;
+            let members = self.reachable(self.members(write, house)?);
+            if members.len() > 1 {
+                *shares.entry(house).or_default() += members.len() as u32;
+            }
+            all.extend(members.into_iter().map(|member| (Account(member), *alias)));
+        }
+        Ok((all, shares))
+    }
+
     /// Debits the inbound price of a deposit, once.
     pub(super) fn pay_inbound(
         &mut self,
@@ -112,6 +146,10 @@ impl RelayStage {
     ) -> Result<Result<(), Refusal>, StoreError> {
         let shared = Arc::clone(&self.shared);
         self.account(write, account)?;
+        if self.is_dropped(write, account)? {
+            // Its rows may be there for a moment yet: nobody pays for whoever has it.
+            return Ok(Err(Refusal::NoDeposit));
+        }
         let Some(mut row) = DEPOSITS.get(write, (account, index))? else {
             return Ok(Err(Refusal::NoDeposit));
         };
@@ -123,23 +161,25 @@ impl RelayStage {
             .prices
             .inbound_price(held.kilobytes)
             .ok_or(StoreError::Invalid)?;
-        if held.paid || price == 0 {
+        let house = self.house(write, account)?;
+        if held.paid || price == 0 || is_paid(write, (house, held.body))? {
             return Ok(Ok(()));
         }
-        let value = balance(write, AccountKey::Holder(account))?.available();
+        let value = balance(write, AccountKey::Holder(house))?.available();
         if price > value {
             return Ok(Err(Refusal::Value {
                 shortfall: price - value,
             }));
         }
         charge(
-            &mut self.books(write, account),
+            &mut self.books(write, house),
             &*shared.base.entropy,
-            (account, price),
+            (house, price),
             Kind::Inbound,
             day,
         )?;
         held.paid = true;
+        self.shared_paid(write, (house, held.body))?;
         DEPOSITS.put(write, (account, index), &row)?;
         Ok(Ok(()))
     }
@@ -152,6 +192,9 @@ impl RelayStage {
         deposits: &[(u64, [u8; 32])],
     ) -> Result<u16, StoreError> {
         let mut row = self.account(write, account)?;
+        if self.is_dropped(write, account)? {
+            return Ok(0);
+        }
         let mut deleted = 0;
         for (index, digest) in deposits {
             let deposit = DEPOSITS.get(write, (account, *index))?;
@@ -198,7 +241,7 @@ impl RelayStage {
     }
 
     /// Deposits that wait for one alias.
-    fn waiting(&self, write: &Write<'_>, account: u64, alias: u32) -> Result<u64, StoreError> {
+    pub(super) fn waiting(&self, write: &Write<'_>, account: u64, alias: u32) -> Result<u64, StoreError> {
         let waiting = WAITING.get(write, (account, alias.into()))?;
         Ok(waiting.unwrap_or_default())
     }
@@ -212,10 +255,16 @@ impl RelayStage {
     }
 
     /// Takes a deposit that is gone out of its alias's count, and lets its body go.
-    fn no_longer_waits(&mut self, write: &Write<'_>, account: u64, held: &HeldDeposit) -> Result<(), StoreError> {
+    pub(super) fn no_longer_waits(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        held: &HeldDeposit,
+    ) -> Result<(), StoreError> {
         let waiting = self.waiting(write, account, held.alias)?;
         let left = waiting.checked_sub(1).ok_or(StoreError::Corrupt)?;
         self.put_waiting(write, account, held.alias, left)?;
+        self.unshare(write, account, held.body)?;
         self.shared.base.release_body(write, held.body)?;
         Ok(())
     }
@@ -254,12 +303,19 @@ impl RelayFiles {
 
     /// A deposit that is there, if it is paid for or free.
     pub(super) fn read_deposit(&self, account: Account, index: u64) -> Result<Option<(HeldDeposit, bool)>, StoreError> {
-        let base = &self.shared.base;
-        let row = DEPOSITS.get(&base.view()?, (account.0, index))?;
+        let read = &self.shared.base.view()?;
+        let Some(held) = DEPOSITS.get(read, (account.0, index))?.and_then(|row| row.held) else {
+            return Ok(None);
+        };
         let prices = self.shared.live().prices;
-        Ok(row.and_then(|row| row.held).map(|held| {
-            let free = held.paid || prices.inbound_price(held.kilobytes) == Some(0);
-            (held, free)
-        }))
+        let free = held.paid
+            || prices.inbound_price(held.kilobytes) == Some(0)
+            || is_paid(read, (self.house_of(account.0), held.body))?;
+        Ok(Some((held, free)))
     }
+}
+
+/// Whether a deposit is from the relay itself and for one device: no mail.
+fn is_own_kind(alias: u32) -> bool {
+    alias == RECEIPTS || alias == EVENTS
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! epochs, slot 0   hour u64 | number u64 | key 32 | previous number u64 (0: none) | previous key 32
+//! epochs, slot 1   generation of the store u64, once it was restored: here, since no copy of the database has it
 //! ```
 //!
 //! A new epoch begins with both keys in the slot; the stragglers are sealed again under the new key, which touches no
@@ -23,6 +24,7 @@ use crate::vault::{self, slab_key};
 /// Bytes of the one slot.
 pub(super) const SLOT_BYTES: usize = 256;
 const SLOT: u64 = 0;
+const GENERATION_SLOT: u64 = 1;
 
 /// Reads the epochs, or begins the first.
 pub(super) fn load(slots: &mut SlotFile, commit: u64, entropy: &dyn Entropy) -> Result<Epochs, StoreError> {
@@ -40,6 +42,27 @@ pub(super) fn load(slots: &mut SlotFile, commit: u64, entropy: &dyn Entropy) -> 
     };
     write(slots, commit, &epochs)?;
     Ok(epochs)
+}
+
+/// How often the database was restored, or a higher number that says when: 0 is never.
+pub(super) fn generation(slots: &mut SlotFile) -> Result<u64, StoreError> {
+    let Some(slot) = slots.read(GENERATION_SLOT)? else {
+        return Ok(0);
+    };
+    let bytes = slot.state.as_slice().try_into().map_err(|_| StoreError::Corrupt)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Begins a generation above the last, and above those of a folder that was itself put back to an older state: it is no
+/// lower than the time.
+pub(super) fn raise_generation(slots: &mut SlotFile, now: u64) -> Result<u64, StoreError> {
+    let next = generation(slots)?.saturating_add(1).max(now);
+    slots.write(&[SlotUpdate {
+        slot: GENERATION_SLOT,
+        commit: 0,
+        state: Zeroizing::new(next.to_le_bytes().to_vec()),
+    }])?;
+    Ok(next)
 }
 
 fn write(slots: &mut SlotFile, commit: u64, epochs: &Epochs) -> Result<(), StoreError> {
@@ -164,5 +187,6 @@ pub(super) fn queued(row: &SpoolRow) -> Queued {
         accepted: row.accepted,
         kilobytes: row.kilobytes,
         epoch: row.epoch,
+        mix: None,
     }
 }

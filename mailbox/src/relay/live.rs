@@ -1,29 +1,41 @@
 //! What the relay holds in memory: tags, chains, aliases, the order of the queue. All of it is rebuilt from the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD};
+use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::{Secret, Tag};
-use ledger::PriceList;
+use ledger::{Onward, PriceList};
 
 use super::chains::Chains;
-use super::parcels::{ParcelTags, live_tags};
-use super::rows::AliasRow;
+use super::parcel_tags::{ParcelTags, live_tags};
+use super::rows::{AliasRow, PoolRow};
+use crate::relay_store::{DeliveryId, Pooled, Standing};
+use crate::slab::RecordNumber;
 
 /// See the module. Changes with commits only, through [`Live::apply`].
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) accounts: HashMap<u64, LiveAccount>,
     pub(super) tags: HashMap<Tag, (u64, u64)>,
+    /// Tags of the root before, of accounts that have had no link under theirs yet.
+    pub(super) old_tags: HashMap<Tag, (u64, u64)>,
+    /// Accounts that are frozen.
+    pub(super) frozen: u64,
+    /// Accounts that are to end, or have.
+    pub(super) ending: BTreeSet<u64>,
     pub(super) parcels: ParcelTags,
     /// Whether parcels are taken at all: their tags take memory for every pack.
     pub(super) takes_parcels: bool,
     pub(super) aliases: HashMap<[u8; 32], AliasRow>,
+    /// House of each account that shares with others, and of those that were dropped.
+    pub(super) devices: HashMap<u64, u64>,
     pub(super) aliases_open: u64,
     pub(super) queue: Queue,
     pub(super) deposits: u64,
     pub(super) operator: Option<u64>,
     pub(super) prices: PriceList,
+    pub(super) onward: Arc<Onward>,
     pub(super) epochs: Epochs,
 }
 
@@ -37,6 +49,21 @@ pub(super) struct LiveAccount {
     pub(super) postings: Option<u64>,
     /// Whether its links are under a pad: then no link key of it is ever live.
     pub(super) on_pad: bool,
+    pub(super) open_aliases: u32,
+    /// Whether it is a device that was dropped: then no key of it is ever live.
+    pub(super) dropped: bool,
+    /// Of an account that was given another root after its issue.
+    pub(super) root: Option<Box<LiveRoot>>,
+}
+
+/// What memory has of [`super::rows::RootRow`].
+pub(super) struct LiveRoot {
+    pub(super) number: u64,
+    pub(super) frozen: bool,
+    /// The link chain of the root before, until there is a link under this one.
+    pub(super) old: Option<LinkChain>,
+    /// Record of the root's beginning, until the slot has its chains.
+    pub(super) fresh: Option<RecordNumber>,
 }
 
 /// Keys that the private parts of spool rows are sealed under. There are two while the stragglers are re-wrapped.
@@ -81,6 +108,42 @@ pub(super) enum Effect {
         account: u64,
         base: u64,
     },
+    /// Other chains from now on.
+    Rerooted {
+        account: u64,
+        chains: Chains,
+        fresh: RecordNumber,
+    },
+    /// There is a link under the root: the one before is over.
+    Settled {
+        account: u64,
+    },
+    Frozen {
+        account: u64,
+    },
+    /// The account is to end, or has.
+    Ends {
+        account: u64,
+    },
+    /// It is not to end any more.
+    Stays {
+        account: u64,
+    },
+    /// The link chain of the account ends here now.
+    Extent {
+        account: u64,
+        link_keys: u64,
+    },
+    /// It is a device of this house.
+    Joined {
+        account: u64,
+        house: u64,
+    },
+    /// It was dropped, and has chains that nobody else has.
+    Dropped {
+        account: u64,
+        chains: Chains,
+    },
     Posted {
         account: u64,
         chain: BoxChain,
@@ -118,6 +181,7 @@ pub(super) enum Effect {
         id: u64,
     },
     Prices(PriceList),
+    Onward(Onward),
 }
 
 impl Live {
@@ -138,6 +202,9 @@ impl Live {
                         waiting: 0,
                         postings: None,
                         on_pad,
+                        root: None,
+                        open_aliases: 0,
+                        dropped: false,
                     },
                 );
                 self.add_tags(account);
@@ -147,6 +214,32 @@ impl Live {
                 }
             }
             Effect::Burned { account, base } => self.burn(account, base),
+            Effect::Rerooted { account, chains, fresh } => self.reroot(account, chains, fresh),
+            Effect::Settled { account } => {
+                self.remove_tags(account);
+                if let Some(root) = self.root_mut(account) {
+                    root.old = None;
+                }
+                self.add_tags(account);
+            }
+            Effect::Frozen { account } => {
+                if let Some(root) = self.root_mut(account)
+                    && !std::mem::replace(&mut root.frozen, true)
+                {
+                    self.frozen += 1;
+                }
+            }
+            Effect::Ends { account } => drop(self.ending.insert(account)),
+            Effect::Stays { account } => drop(self.ending.remove(&account)),
+            Effect::Extent { account, link_keys } => {
+                self.remove_tags(account);
+                if let Some(live) = self.accounts.get_mut(&account) {
+                    live.link_keys = link_keys;
+                }
+                self.add_tags(account);
+            }
+            Effect::Joined { account, house } => drop(self.devices.insert(account, house)),
+            Effect::Dropped { account, chains } => self.end(account, chains),
             Effect::Posted { account, chain } => {
                 if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
                     chains.post = chain;
@@ -164,13 +257,29 @@ impl Live {
             Effect::Alias { name, row } => self.put_alias(name, row),
             Effect::Queued { id, queued } => self.queue.put(id, queued),
             Effect::Finished { id } => self.queue.remove(id),
-            Effect::Prices(prices) => self.prices = prices,
+            Effect::Prices(prices) => {
+                self.prices = prices;
+                let version = prices.version;
+                self.onward = Arc::new(Onward {
+                    version,
+                    ..Onward::clone(&self.onward)
+                });
+            }
+            Effect::Onward(onward) => self.onward = Arc::new(onward),
         }
     }
 
-    /// Account and link index of a live tag.
-    pub(super) fn find_tag(&self, tag: &Tag) -> Option<(u64, u64)> {
-        self.tags.get(tag).copied()
+    /// Account and link index of a live tag, and whether it is of the root before.
+    pub(super) fn find_tag(&self, tag: &Tag) -> Option<(u64, u64, bool)> {
+        let find = |tags: &HashMap<Tag, (u64, u64)>, is_old| {
+            let (account, index) = tags.get(tag)?;
+            Some((*account, *index, is_old))
+        };
+        find(&self.tags, false).or_else(|| find(&self.old_tags, true))
+    }
+
+    fn root_mut(&mut self, account: u64) -> Option<&mut LiveRoot> {
+        self.accounts.get_mut(&account)?.root.as_deref_mut()
     }
 
     /// Makes room for so many accounts with their tags.
@@ -191,6 +300,9 @@ impl Live {
         parcel_tags: &[(u64, u64)],
     ) {
         self.deposits += live.waiting;
+        self.frozen += u64::from(live.standing().is_frozen);
+        self.old_tags
+            .extend(live.old_tags().into_iter().map(|(index, tag)| (tag, (account, index))));
         self.accounts.insert(account, live);
         self.tags
             .extend(tags.iter().map(|(index, tag)| (*tag, (account, *index))));
@@ -199,29 +311,94 @@ impl Live {
 
     /// Makes the tags of an account's live link indices known.
     fn add_tags(&mut self, account: u64) {
-        for (index, tag) in self.live_tags(account) {
-            self.tags.insert(tag, (account, index));
+        let Some(live) = self.accounts.get(&account) else {
+            return;
+        };
+        let of = |(index, tag)| (tag, (account, index));
+        self.tags.extend(live.tags().into_iter().map(of));
+        self.old_tags.extend(live.old_tags().into_iter().map(of));
+    }
+
+    fn remove_tags(&mut self, account: u64) {
+        let Some(live) = self.accounts.get(&account) else {
+            return;
+        };
+        for (_, tag) in live.tags() {
+            self.tags.remove(&tag);
+        }
+        for (_, tag) in live.old_tags() {
+            self.old_tags.remove(&tag);
         }
     }
 
     pub(super) fn put_alias(&mut self, name: [u8; 32], row: AliasRow) {
-        let opened = u64::from(row.open);
+        let (account, opened) = (row.account, u64::from(row.open));
         let closed = self
             .aliases
             .insert(name, row)
             .map_or(0, |before| u64::from(before.open));
         self.aliases_open = self.aliases_open + opened - closed;
+        if let Some(live) = self.accounts.get_mut(&account) {
+            live.open_aliases = live.open_aliases + u32::from(opened > 0) - u32::from(closed > 0);
+        }
     }
 
     fn burn(&mut self, account: u64, base: u64) {
-        for (_, tag) in self.live_tags(account) {
-            self.tags.remove(&tag);
-        }
-        if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
-            // The commit moved the index by less than the look-ahead: the tag that was found says so.
-            let _ = chains.link.forward_to(base);
+        self.remove_tags(account);
+        if let Some(live) = self.accounts.get_mut(&account) {
+            // The commit moved the index by less than the look-ahead: the tag that was found says so. One index counts for
+            // both roots.
+            let old = live.root.as_mut().and_then(|root| root.old.as_mut());
+            for chain in live
+                .chains
+                .as_mut()
+                .map(|chains| &mut chains.link)
+                .into_iter()
+                .chain(old)
+            {
+                let _ = chain.forward_to(base);
+            }
         }
         self.add_tags(account);
+    }
+
+    /// Takes a device out of everything that finds its keys.
+    pub(super) fn end(&mut self, account: u64, chains: Chains) {
+        self.remove_tags(account);
+        let Some(live) = self.accounts.get_mut(&account) else {
+            return;
+        };
+        if self.takes_parcels {
+            self.parcels.remove(account, &live.parcel_tags());
+        }
+        live.chains = Some(chains);
+        live.dropped = true;
+        if let Some(root) = &mut live.root {
+            root.old = None;
+            self.frozen -= u64::from(std::mem::take(&mut root.frozen));
+        }
+    }
+
+    fn reroot(&mut self, account: u64, chains: Chains, fresh: RecordNumber) {
+        self.remove_tags(account);
+        let Some(live) = self.accounts.get_mut(&account) else {
+            return;
+        };
+        let was_frozen = live.standing().is_frozen;
+        if self.takes_parcels {
+            self.parcels.remove(account, &live.parcel_tags());
+        }
+        let number = chains.root;
+        let before = live.chains.replace(chains);
+        live.root = Some(Box::new(LiveRoot {
+            number,
+            frozen: false,
+            old: before.map(|chains| chains.link),
+            fresh: Some(fresh),
+        }));
+        self.frozen -= u64::from(was_frozen);
+        self.add_tags(account);
+        self.add_parcel_tags(account);
     }
 
     fn move_parcels(&mut self, account: u64, chain: BoxChain) {
@@ -229,7 +406,7 @@ impl Live {
             return;
         };
         if self.takes_parcels {
-            self.parcels.remove(&live_tags(&chains.parcel));
+            self.parcels.remove(account, &live_tags(&chains.parcel));
         }
         chains.parcel = chain;
         self.add_parcel_tags(account);
@@ -241,24 +418,38 @@ impl Live {
             self.parcels.add(account, &live.parcel_tags());
         }
     }
-
-    fn live_tags(&self, account: u64) -> Vec<(u64, Tag)> {
-        self.accounts.get(&account).map(LiveAccount::tags).unwrap_or_default()
-    }
 }
 
 impl LiveAccount {
     /// The live link indices and their tags.
     pub(super) fn tags(&self) -> Vec<(u64, Tag)> {
-        let chains = self.chains.as_ref().filter(|_| !self.on_pad);
+        let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
         chains
             .map(|chains| chains.link.tags_ahead(self.link_keys))
             .unwrap_or_default()
     }
 
+    /// The live link indices of the root before, and their tags.
+    fn old_tags(&self) -> Vec<(u64, Tag)> {
+        let old = self.root.as_ref().and_then(|root| root.old.as_ref());
+        old.map(|chain| chain.tags_ahead(self.link_keys)).unwrap_or_default()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let standing = self.root.as_ref().map_or(Standing::default(), |root| Standing {
+            root: root.number,
+            is_frozen: root.frozen,
+            is_dropped: false,
+        });
+        Standing {
+            is_dropped: self.dropped,
+            ..standing
+        }
+    }
+
     /// The live parcel indices and the short names of their tags.
     pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
-        let chains = self.chains.as_ref().filter(|_| !self.on_pad);
+        let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
         chains.map(|chains| live_tags(&chains.parcel)).unwrap_or_default()
     }
 }
@@ -268,6 +459,7 @@ impl LiveAccount {
 pub(super) struct Queue {
     rows: BTreeMap<u64, Queued>,
     by_due: BTreeSet<(u64, u64)>,
+    pooled: BTreeSet<u64>,
 }
 
 /// A delivery as the queue knows it.
@@ -280,6 +472,14 @@ pub(super) struct Queued {
     pub(super) accepted: u64,
     pub(super) kilobytes: u32,
     pub(super) epoch: u64,
+    /// How it is mixed. What is put in place of another without it keeps that one's.
+    pub(super) mix: Option<PoolRow>,
+}
+
+impl Queued {
+    pub(super) fn is_pooled(&self) -> bool {
+        self.mix.is_some_and(|mix| mix.waits)
+    }
 }
 
 impl Queue {
@@ -292,19 +492,48 @@ impl Queue {
         self.rows.get(&id).map(|queued| queued.kilobytes)
     }
 
-    pub(super) fn put(&mut self, id: u64, queued: Queued) {
+    pub(super) fn put(&mut self, id: u64, mut queued: Queued) {
+        queued.mix = queued.mix.or(self.mix(id));
         self.remove(id);
         self.rows.insert(id, queued);
-        self.by_due.insert((queued.due, id));
+        if queued.is_pooled() {
+            self.pooled.insert(id);
+        } else {
+            self.by_due.insert((queued.due, id));
+        }
     }
 
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(queued) = self.rows.remove(&id) {
             self.by_due.remove(&(queued.due, id));
+            self.pooled.remove(&id);
         }
     }
 
-    /// The soonest due first.
+    /// How a delivery is mixed, if it is.
+    pub(super) fn mix(&self, id: u64) -> Option<PoolRow> {
+        self.rows.get(&id)?.mix
+    }
+
+    /// What waits in the pool, in the order of the random names.
+    pub(super) fn pool(&self) -> impl Iterator<Item = Pooled> {
+        self.pooled.iter().filter_map(|id| {
+            let queued = self.rows.get(id)?;
+            Some(Pooled {
+                id: DeliveryId(*id),
+                profile: queued.mix?.profile,
+                accepted: queued.accepted,
+            })
+        })
+    }
+
+    /// All of them: the soonest due first, and behind them the pool.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &Queued)> {
+        let row = |id: &u64| self.rows.get(id).map(|queued| (*id, queued));
+        self.in_order().chain(self.pooled.iter().filter_map(row))
+    }
+
+    /// Without the pool, the soonest due first.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (u64, &Queued)> {
         self.by_due
             .iter()
@@ -361,6 +590,7 @@ mod tests {
             accepted: 0,
             kilobytes: 1,
             epoch: 1,
+            mix: None,
         };
         queue.put(1, queued(30));
         queue.put(2, queued(10));

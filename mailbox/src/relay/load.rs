@@ -1,24 +1,28 @@
 //! Opening the relay's store, and building its memory from the disk.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::index::View;
-use keypacks::Tag;
+use keypacks::{Secret, Tag};
 use tokio::sync::watch;
 
 use super::chains::{self, Chains};
 use super::live::{Live, LiveAccount};
 use super::pads::Pads;
-use super::rows::{ACCOUNTS, ALIASES, AccountRow, PADS, PARCELS, SETTINGS, SKIPPED, SPOOL};
+use super::roots::LoadedRoot;
+use super::rows::{
+    ACCOUNTS, ALIASES, AccountRow, DeviceRow, EXPIRIES, ONWARD, PADS, PARCELS, POOL, SETTINGS, SKIPPED, SPOOL,
+};
 use super::stage::{Batch, RelayStage};
-use super::{RelayConfig, Shared, epochs};
+use super::{RelayConfig, Shared, devices, epochs, restore};
 use crate::StoreError;
 use crate::base::Base;
 use crate::commit::Stage;
-use crate::disk::Disk;
+use crate::disk::{Disk, LockGuard};
 use crate::entropy::Entropy;
 use crate::keyfile;
 use crate::slab::RecordNumber;
@@ -29,6 +33,15 @@ use crate::used::UsedKeys;
 mod parts;
 
 use parts::in_order;
+
+/// What the accounts are loaded for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// To be served: a slot that is ahead of the database contradicts it.
+    Opening,
+    /// To bring a database that was put back up to the slots.
+    Restoring,
+}
 
 /// Accounts whose rows and slots are read together: 128 KiB of slots.
 const PART: u64 = 256;
@@ -43,21 +56,38 @@ pub(super) fn open(
     entropy: Arc<dyn Entropy>,
 ) -> Result<RelayStage, StoreError> {
     let lock = Base::lock(&*disk, folder)?;
+    if restore::is_interrupted(&*disk, folder)? {
+        return Err(StoreError::HalfRestored);
+    }
+    let mut stage = files(disk, (folder, folder), lock, config, entropy)?;
+    load(&mut stage)?;
+    Ok(stage)
+}
+
+/// The files of a relay, with the database in the first folder and all else in the second. Nothing is looked at yet.
+pub(super) fn files(
+    disk: Arc<dyn Disk>,
+    (database, folder): (&Path, &Path),
+    lock: Box<dyn LockGuard>,
+    config: RelayConfig,
+    entropy: Arc<dyn Entropy>,
+) -> Result<RelayStage, StoreError> {
     // The index is made last of all: where it is, the keys were.
-    let fresh = !disk.list(folder)?.contains(&folder.join("index.redb"));
+    let fresh = !disk.list(database)?.contains(&database.join("index.redb"));
     let store_key = keyfile::load_or_create(&*disk, folder, "store", fresh, &*entropy)?;
     let slot_key = || keyfile::load_or_create(&*disk, folder, "slots", fresh, &*entropy);
     let slot_file =
         |name: &str, bytes| SlotFile::open(&*disk, &folder.join(name), slot_key()?, bytes, Arc::clone(&entropy));
     let slots = slot_file("slots", chains::SLOT_BYTES)?;
-    let epochs = slot_file("epochs", epochs::SLOT_BYTES)?;
+    let mut epochs = slot_file("epochs", epochs::SLOT_BYTES)?;
+    let generation = epochs::generation(&mut epochs)?;
     let used = match config.keep_used_keys {
         true => Some(UsedKeys::new(disk.open(&folder.join("used-keys"), true)?)),
         false => None,
     };
-    let base = Base::open(
+    let base = Base::open_beside(
         Arc::clone(&disk),
-        folder,
+        (database, folder),
         lock,
         store_key,
         config.bounds,
@@ -70,12 +100,13 @@ pub(super) fn open(
         live: RwLock::new(Live::default()),
         pads: RwLock::default(),
         folder: folder.to_owned(),
+        generation,
         deposit_bell: watch::Sender::new(0),
         spool_bell: watch::Sender::new(0),
         aged_day: std::sync::Mutex::new(None),
     });
-    let (commit, lagging, batch) = (0, BTreeSet::new(), Batch::default());
-    let mut stage = RelayStage {
+    let (commit, lagging, batch) = (shared.base.index.commit_number(), BTreeSet::new(), Batch::default());
+    Ok(RelayStage {
         shared,
         slots,
         epochs,
@@ -83,23 +114,25 @@ pub(super) fn open(
         lagging,
         used,
         batch,
-    };
-    load(&mut stage)?;
-    Ok(stage)
+    })
 }
 
 /// Builds memory, hashes slots forward to the database, erases what a crash left.
 fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     let shared = Arc::clone(&stage.shared);
-    stage.commit = shared.base.index.commit_number();
     let epochs = epochs::load(&mut stage.epochs, stage.commit, &*shared.base.entropy)?;
     let live = {
         let read = shared.base.view()?;
-        let mut live = stage.load_accounts(&read)?;
+        let mut live = stage.load_accounts(&read, When::Opening)?;
         live.epochs = epochs;
         load_aliases(&read, &mut live)?;
+        EXPIRIES.scan(&read, (0, u64::MAX), |account, _| {
+            live.ending.insert(account);
+            Ok(ControlFlow::Continue(()))
+        })?;
         let mut records = load_spool(&read, &mut live)?;
         records.extend(load_skipped(&read, &mut live, &shared)?);
+        records.extend(shared.records_of_roots(&read, &live)?);
         shared.base.slab.set_used(&records)?;
         *shared.pads_mut() = Pads::load(&*shared.disk, &shared.folder, &read)?;
         live
@@ -120,11 +153,13 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
 }
 
 impl RelayStage {
-    fn load_accounts(&mut self, read: &View<'_>) -> Result<Live, StoreError> {
+    pub(super) fn load_accounts(&mut self, read: &View<'_>, when: When) -> Result<Live, StoreError> {
         let settings = SETTINGS.get(read, Single)?.unwrap_or_default();
+        let onward = ONWARD.get(read, Single)?.unwrap_or_default();
         let mut live = Live {
             operator: settings.operator,
             prices: settings.prices,
+            onward: Arc::new(onward.onward(settings.prices.version)),
             takes_parcels: self.shared.config.parcels,
             ..Live::default()
         };
@@ -140,11 +175,19 @@ impl RelayStage {
             on_pads.insert(account);
             Ok(ControlFlow::Continue(()))
         })?;
-        let (slots, commit, on_pads) = (&self.slots, self.commit, &on_pads);
+        let roots = self.shared.load_roots(read)?;
+        let devices = devices::load(read)?;
+        live.devices = devices.iter().map(|(account, row)| (*account, row.house)).collect();
+        let beside = &Beside {
+            on_pads,
+            roots,
+            devices,
+        };
+        let (slots, commit) = (&self.slots, self.commit);
         let takes_parcels = live.takes_parcels;
         let part = |n: u64| {
             let accounts = (n * PART, last.min(n * PART + (PART - 1)));
-            let mut loaded = read_accounts(read, slots, commit, on_pads, accounts)?;
+            let mut loaded = read_accounts(read, slots, (commit, when), beside, accounts)?;
             if takes_parcels {
                 for account in &mut loaded {
                     account.parcel_tags = account.live.parcel_tags();
@@ -164,8 +207,47 @@ impl RelayStage {
         for (account, generation) in generations {
             self.slots.note(account, generation);
         }
+        if when == When::Opening {
+            self.end_dropped(&mut live, beside);
+        }
         Ok(live)
     }
+}
+
+impl RelayStage {
+    /// A crash may have left the slot of a device that was dropped with the chains that its holder has.
+    fn end_dropped(&mut self, live: &mut Live, beside: &Beside) {
+        for account in beside
+            .devices
+            .iter()
+            .filter(|(_, row)| row.dropped)
+            .map(|(account, _)| *account)
+        {
+            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            let Some(Chains {
+                root,
+                link,
+                post,
+                parcel,
+                ..
+            }) = chains
+            else {
+                continue;
+            };
+            let nobody = Secret::from_fn(|root| self.shared.base.entropy.fill(root));
+            let at = (link.index(), post.index(), parcel.index());
+            let chains = Chains::from_root_at(*root, &nobody, at);
+            live.end(account, chains);
+            self.lagging.insert(account);
+        }
+    }
+}
+
+/// What few accounts have.
+struct Beside {
+    on_pads: BTreeSet<u64>,
+    roots: BTreeMap<u64, LoadedRoot>,
+    devices: BTreeMap<u64, DeviceRow>,
 }
 
 /// An account as its row and its slot have it.
@@ -184,8 +266,8 @@ struct Loaded {
 fn read_accounts(
     read: &View<'_>,
     slots: &SlotFile,
-    commit: u64,
-    on_pads: &BTreeSet<u64>,
+    at: (u64, When),
+    beside: &Beside,
     (first, last): (u64, u64),
 ) -> Result<Vec<Loaded>, StoreError> {
     let count = usize::try_from(last - first + 1).map_err(|_| StoreError::Invalid)?;
@@ -206,9 +288,8 @@ fn read_accounts(
         let (_, slot) = slots.find(|(slot, _)| *slot == account).ok_or(StoreError::Corrupt)?;
         // A slot of which neither copy opens freezes its account, no more.
         let parcels = parcels.get(&account).copied().unwrap_or_default();
-        let on_pad = on_pads.contains(&account);
         let slot = slot.ok().flatten();
-        loaded.push(Loaded::new(account, (&row, parcels), slot, commit, on_pad));
+        loaded.push(Loaded::new(account, (&row, parcels), slot, at, beside));
     }
     Ok(loaded)
 }
@@ -219,22 +300,31 @@ impl Loaded {
         account: u64,
         (row, parcels): (&AccountRow, u64),
         slot: Option<SlotState>,
-        commit: u64,
-        on_pad: bool,
+        (commit, when): (u64, When),
+        beside: &Beside,
     ) -> Self {
+        let root = beside.roots.get(&account);
         let generation = slot.as_ref().map(|slot| slot.generation);
-        let fitting = slot.filter(|slot| slot.commit <= commit);
+        let fitting = slot.filter(|slot| slot.commit <= commit || when == When::Restoring);
         let moved = fitting.and_then(|slot| {
-            let (chains, moved) = forward(&slot, row, parcels)?;
-            Some((chains, moved || !slot.whole))
+            let (chains, moved) = match when {
+                When::Opening => forward(&slot, row, parcels, root)?,
+                When::Restoring => catch_up(&slot, row, parcels, root)?,
+            };
+            let is_fresh = Chains::parse(&slot.state).is_some_and(|before| before.root < chains.root);
+            Some(((chains, is_fresh), moved || !slot.whole))
         });
         let (chains, is_lagging) = moved.unzip();
+        let (chains, is_fresh) = chains.unzip();
         let live = LiveAccount {
             chains,
             link_keys: row.link_keys,
             waiting: row.deposits,
             postings: None,
-            on_pad,
+            on_pad: beside.on_pads.contains(&account),
+            root: root.map(|root| Box::new(root.live(row.link_base, is_fresh.unwrap_or_default()))),
+            open_aliases: 0,
+            dropped: beside.devices.get(&account).is_some_and(|device| device.dropped),
         };
         Self {
             account,
@@ -273,8 +363,14 @@ fn load_spool(read: &View<'_>, live: &mut Live) -> Result<BTreeSet<RecordNumber>
         })?;
         Ok(rows)
     };
+    let mut mixed = BTreeMap::new();
+    POOL.scan(read, (0, u64::MAX), |id, mix| {
+        mixed.insert(id, mix);
+        Ok(ControlFlow::Continue(()))
+    })?;
     let (mut records, mut lost) = (BTreeSet::new(), 0);
-    in_order(RANDOM_PARTS, part, |(id, record, queued)| {
+    in_order(RANDOM_PARTS, part, |(id, record, mut queued)| {
+        queued.mix = mixed.get(&id).copied();
         records.insert(record);
         // A database restored beside newer slots: the delivery cannot be opened any more.
         match live.epochs.key(queued.epoch) {
@@ -312,12 +408,53 @@ fn load_skipped(read: &View<'_>, live: &mut Live, shared: &Shared) -> Result<BTr
     Ok(records)
 }
 
-/// A slot's chains hashed forward to the rows' indices, and whether that moved them. `None` if the slot is ahead.
-pub(super) fn forward(slot: &SlotState, row: &AccountRow, parcels: u64) -> Option<(Chains, bool)> {
+/// A slot's chains where the newer of slot and rows is, chain by chain, and whether that moved them.
+fn catch_up(slot: &SlotState, row: &AccountRow, parcels: u64, root: Option<&LoadedRoot>) -> Option<(Chains, bool)> {
     let mut chains = Chains::parse(&slot.state)?;
-    let before = (chains.link.index(), chains.post.index(), chains.parcel.index());
+    let at = (
+        chains.root,
+        chains.link.index(),
+        chains.post.index(),
+        chains.parcel.index(),
+    );
+    if chains.root < root.map_or(0, |root| root.number) {
+        chains = root?.begin()?;
+    }
+    chains.link.forward_to(chains.link.index().max(row.link_base)).ok()?;
+    chains.post.forward_to(chains.post.index().max(row.post_next)).ok()?;
+    chains.parcel.forward_to(chains.parcel.index().max(parcels)).ok()?;
+    let to = (
+        chains.root,
+        chains.link.index(),
+        chains.post.index(),
+        chains.parcel.index(),
+    );
+    Some((chains, to != at))
+}
+
+/// A slot's chains hashed forward to the rows' indices, and whether that moved them. `None` if the slot is ahead.
+pub(super) fn forward(
+    slot: &SlotState,
+    row: &AccountRow,
+    parcels: u64,
+    root: Option<&LoadedRoot>,
+) -> Option<(Chains, bool)> {
+    let mut chains = Chains::parse(&slot.state)?;
+    let before = (
+        chains.root,
+        chains.link.index(),
+        chains.post.index(),
+        chains.parcel.index(),
+    );
+    let number = root.map_or(0, |root| root.number);
+    match chains.root.cmp(&number) {
+        Ordering::Equal => {}
+        // Killed behind the commit that changed the root.
+        Ordering::Less => chains = root?.begin()?,
+        Ordering::Greater => return None,
+    }
     chains.link.forward_to(row.link_base).ok()?;
     chains.post.forward_to(row.post_next).ok()?;
     chains.parcel.forward_to(parcels).ok()?;
-    Some((chains, before != (row.link_base, row.post_next, parcels)))
+    Some((chains, before != (number, row.link_base, row.post_next, parcels)))
 }

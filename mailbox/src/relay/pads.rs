@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keypacks::Tag;
-use keypacks::pad::{Direction, PadError};
+use keypacks::pad::{Direction, Half, PadError};
 
 use super::RelayFiles;
 use super::rows::PADS;
@@ -105,14 +105,19 @@ impl RelayFiles {
     }
 
     /// The pad's file is in place before its account is.
-    pub(super) async fn issue_pad(&self, order: IssueOrder, name: [u8; 16]) -> Result<Issued, StoreError> {
+    pub(super) async fn issue_pad(
+        &self,
+        order: IssueOrder,
+        name: [u8; 16],
+        half: Option<Half>,
+    ) -> Result<Issued, StoreError> {
         let pad = open(&*self.shared.disk, &self.shared.folder, &name)?;
         let is_taken = |open: &Open| open.pad.made().name == name;
         if self.shared.pads().by_account.values().any(is_taken) {
             return Err(StoreError::Invalid);
         }
         let issued = self.committer.run(move |stage, write| {
-            let issued = stage.issue(write, &order)?;
+            let issued = stage.issue(write, &order, half.as_ref())?;
             PADS.put(write, issued.account.0, &name)?;
             stage.batch.is_on_pad();
             Ok(issued)

@@ -8,30 +8,32 @@
 //! each key lies in a row of its own, sealed under a slab record that is overwritten when the parcel comes, when there are
 //! too many of them, or after thirty days. Whatever becomes of an index, its receipt is stored by the same commit.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use keypacks::chain::{BoxChain, BoxStep};
-use keypacks::deposit::{BodySealer, Dek};
+use keypacks::chain::BoxStep;
+use keypacks::deposit::{BodySealer, Dek, wrap_digest};
 use keypacks::parcel::{PARCEL_LOOK_AHEAD, PREFIX};
 use keypacks::{Secret, Tag};
-use ledger::{AccountKey, Kind};
+use ledger::AccountKey;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::books::{balance, charge};
+use super::books::{balance, charge_mail};
 use super::changes::Action;
 use super::deposits::{Deposit, Quota};
 use super::live::Effect;
-use super::rows::{PARCELS, PARCELS_SEEN, SKIPPED, SkippedRow, all_of};
+use super::parcel_tags::Found;
+use super::rows::{DEPOSITS, PARCELS, PARCELS_SEEN, SKIPPED, SkippedRow, all_of};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
 use crate::entropy::random;
 use crate::index::Write;
-use crate::parcel::{Outcome, RECEIPTS, Receipt, SKIPPED_DAYS, SKIPPED_MAX, encode_receipts};
+use crate::parcel::{
+    AliasChange, Asked, Outcome, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX, encode_receipts,
+};
 use crate::relay_store::{Account, DepositOrder, ParcelHit};
 use crate::request::Refusal;
 use crate::tables::Single;
@@ -40,6 +42,8 @@ use crate::vault::{self, slab_key};
 /// A parcel on its way to the commit.
 pub(super) struct Arrival {
     pub(super) account: u64,
+    /// Number of the root that its key is of.
+    pub(super) root: u64,
     pub(super) index: u64,
     pub(super) prefix: [u8; PREFIX],
     pub(super) action: Action,
@@ -76,7 +80,8 @@ impl RelayStage {
         Ok(())
     }
 
-    /// Carries a parcel out and stores its receipt. `false`: its index has had its end before.
+    /// Carries a parcel out and stores its receipt. `false`: its index has had its end before, or its root is another's by
+    /// now.
     pub(super) fn arrive(&mut self, write: &Write<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
         let Arrival {
             account,
@@ -86,6 +91,13 @@ impl RelayStage {
             ..
         } = *arrival;
         self.account(write, account)?;
+        if self.is_dropped(write, account)? {
+            return Ok(false);
+        }
+        // A copy's key must end nothing of the chain that counts by the same indices now.
+        if !self.is_root(write, account, arrival.root)? {
+            return Ok(false);
+        }
         let mut row = PARCELS.get(write, account)?.unwrap_or_default();
         let skipped = match index.checked_sub(row.base) {
             Some(ahead) if ahead < PARCEL_LOOK_AHEAD => None,
@@ -96,9 +108,24 @@ impl RelayStage {
             },
         };
         // Refusals of the store come before the first write.
-        self.check_spool()?;
+        if !self.has_room_for_receipt(write, arrival)? {
+            return Ok(false);
+        }
+        let is_parcel = !matches!(arrival.action, Action::Login);
+        if is_parcel {
+            self.check_spool()?;
+        }
         let outcome = self.carry_out_parcel(write, arrival)?;
-        count_parcel(write)?;
+        // Beyond the bound for what it deletes alone; refused, it deleted nothing and wrote nothing.
+        if matches!(arrival.action, Action::Control(_))
+            && !matches!(outcome, Outcome::Done { .. })
+            && self.waiting(write, account, RECEIPTS)? >= RECEIPTS_WAITING_MAX
+        {
+            return Ok(false);
+        }
+        if is_parcel {
+            count_parcel(write)?;
+        }
 
         match skipped {
             Some(skipped) => {
@@ -128,16 +155,102 @@ impl RelayStage {
         Ok(true)
     }
 
+    /// Whether the receipt may join those that wait. They cost nothing and are told to nobody: without a bound a pack
+    /// could fill the disk with them. What confirms some of them is always taken.
+    fn has_room_for_receipt(&self, write: &Write<'_>, arrival: &Arrival) -> Result<bool, StoreError> {
+        let waiting = self.waiting(write, arrival.account, RECEIPTS)?;
+        if waiting < RECEIPTS_WAITING_MAX {
+            return Ok(true);
+        }
+        match &arrival.action {
+            // Who cannot log in cannot confirm.
+            Action::Login => Ok(waiting < 2 * RECEIPTS_WAITING_MAX),
+            Action::Control(asked) => {
+                for (index, digest) in &asked.confirmed {
+                    let deposit = DEPOSITS.get(write, (arrival.account, *index))?;
+                    let held = deposit.and_then(|deposit| deposit.held);
+                    if held.is_some_and(|held| held.alias == RECEIPTS && wrap_digest(&held.wrap) == *digest) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Carries out what a parcel of control asks for: all of it, or nothing.
+    fn control(&mut self, write: &Write<'_>, account: u64, asked: &Asked, day: u32) -> Result<Outcome, StoreError> {
+        if let Some(change) = &asked.alias {
+            if !self.may_tell(write, account)? {
+                return Ok(Outcome::Refused(Refusal::Limit));
+            }
+            let house = self.house(write, account)?;
+            let mut row = self.account(write, account)?;
+            let (address, changed) = match change {
+                AliasChange::Open(address) => {
+                    let opened = self.open_alias(write, (account, house), &mut row, address)?;
+                    (address, opened)
+                }
+                AliasChange::Close(address) => {
+                    let closed = self.close_alias(write, house, address)?;
+                    (address, closed.map(|()| true))
+                }
+            };
+            match changed {
+                Ok(true) => self.tell_aliases((write, day), (account, &mut row), std::slice::from_ref(address))?,
+                Ok(false) => {}
+                Err(refusal) => return Ok(Outcome::Refused(refusal)),
+            }
+            self.put_account(write, account, &row)?;
+        }
+        self.confirm(write, account, &asked.confirmed)?;
+        self.standing(write, account)
+    }
+
+    /// How the pack stands.
+    fn standing(&self, write: &Write<'_>, account: u64) -> Result<Outcome, StoreError> {
+        let value = balance(write, AccountKey::Holder(self.house(write, account)?))?;
+        Ok(Outcome::Done {
+            balance: value.available(),
+            keys: self.account(write, account)?.keys_left(),
+            credits: value.credits,
+            debits: value.debits,
+            prices: self.shared.live().prices,
+        })
+    }
+
     /// Debits and spools, or says why not.
     fn carry_out_parcel(&mut self, write: &Write<'_>, arrival: &Arrival) -> Result<Outcome, StoreError> {
         let account = arrival.account;
+        let has_ended = self.has_ended(write, account)?;
         let sealed = match &arrival.action {
+            Action::Control(Asked { alias: Some(_), .. }) | Action::Spool(_) if has_ended => {
+                return Ok(Outcome::Refused(Refusal::Ended));
+            }
             Action::Spool(sealed) => sealed,
+            // It may come again: its index has no end yet.
+            Action::Refuse(Refusal::Busy) => return Err(StoreError::Busy),
             Action::Refuse(refusal) => return Ok(Outcome::Refused(*refusal)),
-            Action::AliasOpen(_) | Action::AliasClose(_) => return Ok(Outcome::Refused(Refusal::Malformed)),
+            Action::Control(_) if self.is_frozen(write, account)? => return Ok(Outcome::Refused(Refusal::Frozen)),
+            Action::Control(asked) => return self.control(write, account, asked, arrival.day),
+            Action::Login => return self.standing(write, account),
+            Action::AliasOpen(_)
+            | Action::AliasClose(_)
+            | Action::Reroot(_)
+            | Action::Move(_)
+            | Action::Tell(_)
+            | Action::Procure(_)
+            | Action::Endow(_) => {
+                return Ok(Outcome::Refused(Refusal::Malformed));
+            }
         };
+        if self.is_frozen(write, account)? {
+            return Ok(Outcome::Refused(Refusal::Frozen));
+        }
         let shared = Arc::clone(&self.shared);
-        let value = balance(write, AccountKey::Holder(account))?.available();
+        let house = self.house(write, account)?;
+        let value = balance(write, AccountKey::Holder(house))?.available();
         let Some(left) = value.checked_sub(sealed.price) else {
             return Ok(Outcome::Refused(Refusal::Value {
                 shortfall: sealed.price - value,
@@ -148,14 +261,14 @@ impl RelayStage {
         }
         let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");
         let body = shared.base.put_body(write, &sealed.body, references)?;
-        charge(
-            &mut self.books(write, account),
+        charge_mail(
+            &mut self.books(write, house),
             &*shared.base.entropy,
-            (account, sealed.price),
-            Kind::Message,
+            house,
+            (sealed.price, sealed.onward),
             arrival.day,
         )?;
-        self.spool(write, account, sealed, body, arrival.now)?;
+        self.spool(write, house, sealed, body, arrival.now)?;
         Ok(Outcome::Accepted {
             debited: sealed.price,
             balance: left,
@@ -218,7 +331,7 @@ impl RelayStage {
         Ok(())
     }
 
-    fn drop_skipped(
+    pub(super) fn drop_skipped(
         &mut self,
         write: &Write<'_>,
         (account, index): (u64, u64),
@@ -231,7 +344,7 @@ impl RelayStage {
     }
 
     /// A deposit of its own kind: free, beside the quotas of the aliases, and shown in no folder.
-    fn deposit_receipts(
+    pub(super) fn deposit_receipts(
         &mut self,
         write: &Write<'_>,
         account: u64,
@@ -263,7 +376,7 @@ fn count_parcel(write: &Write<'_>) -> Result<(), StoreError> {
 }
 
 /// A refusal behind the first write of an operation fails it whole.
-fn after_a_write(error: StoreError) -> StoreError {
+pub(super) fn after_a_write(error: StoreError) -> StoreError {
     if error.is_refusal() {
         StoreError::Io(io::ErrorKind::StorageFull)
     } else {
@@ -290,25 +403,35 @@ impl Shared {
 
 impl RelayFiles {
     pub(super) fn parcel_hit(&self, tag: &Tag) -> Option<ParcelHit> {
-        let (account, step) = {
-            let live = self.shared.live();
-            match live.parcels.find(tag)? {
-                Found::Live { account, slot } => {
-                    let chain = &live.accounts.get(&account)?.chains.as_ref()?.parcel;
-                    let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
-                    (account, chain.step_at(chain.index().checked_add(ahead)?)?)
-                }
-                Found::Skipped { account, index } => {
-                    drop(live);
-                    let row = SKIPPED.get(&self.shared.base.view().ok()?, (account, index)).ok()??;
-                    (account, self.shared.open_skipped(index, &row).ok()?)
-                }
-            }
-        };
-        (step.tag == *tag).then_some(ParcelHit {
-            account: Account(account),
-            step,
+        let candidates = self.shared.live().parcels.find(tag);
+        candidates.into_iter().find_map(|found| {
+            let (account, root, step) = self.candidate(found)?;
+            (step.tag == *tag).then_some(ParcelHit {
+                account: Account(account),
+                step,
+                root,
+            })
         })
+    }
+
+    /// Account, number of the root, and key.
+    fn candidate(&self, found: Found) -> Option<(u64, u64, BoxStep)> {
+        match found {
+            Found::Live { account, slot } => {
+                let live = self.shared.live();
+                let live = live.accounts.get(&account)?;
+                let chain = &live.chains.as_ref()?.parcel;
+                let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
+                let step = chain.step_at(chain.index().checked_add(ahead)?)?;
+                Some((account, live.standing().root, step))
+            }
+            Found::Skipped { account, index } => {
+                // Before the row: a root that comes between ends it.
+                let root = self.shared.live().accounts.get(&account)?.standing().root;
+                let row = SKIPPED.get(&self.shared.base.view().ok()?, (account, index)).ok()??;
+                Some((account, root, self.shared.open_skipped(index, &row).ok()?))
+            }
+        }
     }
 
     /// Ends skipped keys that have been kept for long enough.
@@ -336,77 +459,4 @@ impl RelayFiles {
         }
         Ok(())
     }
-}
-
-/// Tags of parcels, as short as they can be: all packs have eight, and most never use one.
-///
-/// Eight octets stand for a tag. Whoever finds something computes the key and compares the whole tag.
-#[derive(Default)]
-pub(super) struct ParcelTags {
-    /// Account times eight, and the index modulo eight, which is enough to know it by.
-    live: HashMap<u64, u64>,
-    skipped: HashMap<u64, (u64, u64)>,
-    /// Names of skipped indices, to be taken out by.
-    names: HashMap<(u64, u64), u64>,
-}
-
-/// Where a tag leads.
-enum Found {
-    Live { account: u64, slot: u64 },
-    Skipped { account: u64, index: u64 },
-}
-
-impl ParcelTags {
-    fn find(&self, tag: &Tag) -> Option<Found> {
-        let name = short(tag);
-        if let Some(place) = self.live.get(&name) {
-            let (account, slot) = (place / PARCEL_LOOK_AHEAD, place % PARCEL_LOOK_AHEAD);
-            return Some(Found::Live { account, slot });
-        }
-        let (account, index) = *self.skipped.get(&name)?;
-        Some(Found::Skipped { account, index })
-    }
-
-    pub(super) fn reserve(&mut self, accounts: usize) {
-        let tags = accounts.saturating_mul(PARCEL_LOOK_AHEAD as usize);
-        self.live.reserve(tags);
-    }
-
-    /// Takes up the live tags of an account, as [`live_tags`] names them.
-    pub(super) fn add(&mut self, account: u64, tags: &[(u64, u64)]) {
-        for (index, name) in tags {
-            let place = account * PARCEL_LOOK_AHEAD + index % PARCEL_LOOK_AHEAD;
-            self.live.insert(*name, place);
-        }
-    }
-
-    pub(super) fn remove(&mut self, tags: &[(u64, u64)]) {
-        for (_, name) in tags {
-            self.live.remove(name);
-        }
-    }
-
-    pub(super) fn add_skipped(&mut self, account: u64, index: u64, tag: &Tag) {
-        self.skipped.insert(short(tag), (account, index));
-        self.names.insert((account, index), short(tag));
-    }
-
-    pub(super) fn remove_skipped(&mut self, account: u64, index: u64) {
-        if let Some(name) = self.names.remove(&(account, index)) {
-            self.skipped.remove(&name);
-        }
-    }
-}
-
-/// The live indices from where `chain` stands, each with the short name of its tag.
-pub(super) fn live_tags(chain: &BoxChain) -> Vec<(u64, u64)> {
-    let mut ahead = chain.duplicate();
-    (0..PARCEL_LOOK_AHEAD)
-        .map(|_| ahead.advance())
-        .map(|step| (step.index, short(&step.tag)))
-        .collect()
-}
-
-fn short(tag: &Tag) -> u64 {
-    u64::from_le_bytes(*tag.0.first_chunk().expect("a tag has sixteen octets"))
 }

@@ -1,25 +1,30 @@
 //! The spool: accepted messages on their way out, one delivery per recipient, one body per message.
 //!
-//! A delivery is in one of two states, queued or gone. It is queued by the commit that accepts the message, and goes
-//! with the commit that records its end; tries in between only move its time. Its recipient and the key of its body are
+//! A delivery is in one of three states: pooled, queued or gone. It is queued by the commit that accepts the message, or pooled
+//! by it and queued by that of the round in which it leaves the pool; and it goes with the commit that records its end. Tries in
+//! between only move its time. Its recipient and the key of its body are
 //! sealed under a key made from the epoch's key and a slab record: when either is erased, nothing opens them.
 
 use std::sync::Arc;
 
 use crate::index::Write;
+use keypacks::Secret;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::RelayFiles;
 use super::changes::Sealed;
 use super::deposits::{Deposit, Quota};
 use super::epochs::queued;
 use super::live::{Effect, Queued};
-use super::rows::{PrivateRow, SPOOL, SpoolRow, Tries};
+use super::rows::{MIXED, NEVER_DUE, POOL, PoolRow, PrivateRow, SPOOL, SpoolRow, Tries};
 use super::stage::RelayStage;
+use super::{RelayFiles, Shared};
 use crate::StoreError;
 use crate::bodies::BodyName;
 use crate::entropy::random;
-use crate::relay_store::{Account, Delivery, DeliveryId, QueueRow};
+use crate::relay_store::{Account, Delivery, DeliveryId, MixTally, QueueRow};
+use crate::request::Wishes;
+use crate::slab::RecordNumber;
+use crate::tables::Single;
 use crate::vault::{self, slab_key};
 
 /// How coarse the time of acceptance is kept, in seconds.
@@ -27,11 +32,14 @@ pub const ACCEPTED_STEP_S: u64 = 600;
 
 /// How a try ended, with the report checked.
 pub(super) enum Ending {
-    Delivered,
+    Delivered { receipt: Option<Deposit> },
     Retry { at: u64 },
     Delayed { at: u64, report: Option<Deposit> },
     Failed { report: Option<Deposit> },
 }
+
+/// A row with its private part, how many relays passed its message on, and which reports are wanted.
+type Opened = (SpoolRow, (PrivateRow, u8, Wishes));
 
 impl RelayStage {
     /// Queues a message whose body was written in this batch, for all its recipients.
@@ -45,35 +53,29 @@ impl RelayStage {
     ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let base = &shared.base;
-        for recipient in &sealed.recipients {
-            let private = PrivateRow {
-                account,
-                reverse_path: sealed.reverse_path.clone(),
-                recipient: recipient.clone(),
-                body_key: *sealed.body_key.expose(),
-            };
-            let (record, record_key) = base.slab.take()?;
-            let (epoch, key) = {
-                let epochs = &shared.live().epochs;
-                (epochs.current().number, slab_key(&epochs.current().key, &record_key))
-            };
-            let plain = Zeroizing::new(vault::encode(&private));
+        for place in 0..sealed.recipients.len() {
+            let (record, epoch, private) = self.private_part(account, sealed, place)?;
             // No finer than the operator's bucket on the disk; in memory the queue keeps the order of acceptance.
             let accepted = now - now % ACCEPTED_STEP_S;
+            let mix = sealed.mix.map(|profile| PoolRow { profile, waits: true });
             let row = SpoolRow {
-                due: accepted,
+                due: mix.map_or(accepted, |_| NEVER_DUE),
                 tries: Tries::default(),
                 accepted,
                 kilobytes: sealed.kilobytes,
                 body,
                 epoch,
                 record,
-                private: vault::seal(&key, &plain, &*base.entropy),
+                private,
             };
             let id = u64::from_le_bytes(random(&*base.entropy));
             SPOOL.put(write, id, &row)?;
+            if let Some(mix) = &mix {
+                POOL.put(write, id, mix)?;
+            }
             let queued = Queued {
                 due: now,
+                mix,
                 ..queued(&row)
             };
             self.batch.effects.push(Effect::Queued { id, queued });
@@ -82,17 +84,48 @@ impl RelayStage {
         Ok(())
     }
 
+    /// The private part of the delivery to the recipient in this place: what was sealed ahead if it is still right, else
+    /// it is sealed now. With its slab record and its epoch.
+    fn private_part(
+        &self,
+        account: u64,
+        sealed: &Sealed,
+        place: usize,
+    ) -> Result<(RecordNumber, u64, Vec<u8>), StoreError> {
+        let shared = &self.shared;
+        // At the second try of a batch there is none left: what the first one took is erased.
+        let ahead = sealed.ahead.borrow_mut().get_mut(place).and_then(Option::take);
+        if let Some(ahead) = ahead
+            && ahead.account == account
+            && ahead.epoch == shared.live().epochs.current().number
+            && let Some(claimed) = ahead.claim()
+        {
+            return Ok(claimed);
+        }
+        let (record, record_key) = shared.base.slab.take()?;
+        let (epoch, key) = shared.current_key(&record_key);
+        Ok((record, epoch, shared.seal_private(&key, account, sealed, place)))
+    }
+
     /// Records how a try ended. A delivery that is gone already stays so.
     pub(super) fn finish(&mut self, write: &Write<'_>, id: u64, ending: &Ending) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         let Some(mut row) = SPOOL.get(write, id)? else {
             return Ok(());
         };
+        // What is in no pool costs no look.
+        let is_mixed = shared.live().queue.mix(id).is_some();
+        let mix = if is_mixed { POOL.get(write, id)? } else { None };
+        let is_another_try = matches!(ending, Ending::Retry { .. } | Ending::Delayed { .. });
+        if is_another_try && mix.is_some_and(|mix| mix.waits) {
+            return Ok(());
+        }
         // First, since it may refuse.
         if let Ending::Delayed {
             report: Some(report), ..
         }
-        | Ending::Failed { report: Some(report) } = ending
+        | Ending::Failed { report: Some(report) }
+        | Ending::Delivered { receipt: Some(report) } = ending
         {
             self.deposit(write, report, Quota::Waived)?;
         }
@@ -107,21 +140,131 @@ impl RelayStage {
             return Ok(());
         }
         SPOOL.remove(write, id)?;
+        if mix.is_some() {
+            POOL.remove(write, id)?;
+        }
         shared.base.release_body(write, row.body)?;
         shared.base.slab.finish(row.record);
         self.batch.effects.push(Effect::Finished { id });
         Ok(())
+    }
+
+    /// Makes deliveries of the pool due, all at the same second: nothing tells any more which came before which.
+    pub(super) fn end_wait(
+        &mut self,
+        write: &Write<'_>,
+        ids: &[DeliveryId],
+        (now, day): (u64, u32),
+        tally: &MixTally,
+    ) -> Result<(), StoreError> {
+        for &DeliveryId(id) in ids {
+            let Some(PoolRow { profile, waits: true }) = POOL.get(write, id)? else {
+                continue;
+            };
+            let Some(mut row) = SPOOL.get(write, id)? else {
+                continue;
+            };
+            // From here on it is as if it had just been accepted.
+            row.accepted = now - now % ACCEPTED_STEP_S;
+            row.due = row.accepted;
+            let mix = PoolRow { profile, waits: false };
+            SPOOL.put(write, id, &row)?;
+            POOL.put(write, id, &mix)?;
+            let queued = Queued {
+                due: now,
+                mix: Some(mix),
+                ..queued(&row)
+            };
+            self.batch.effects.push(Effect::Queued { id, queued });
+            self.batch.is_released = true;
+        }
+        let mut mixed = MIXED.get(write, Single)?.unwrap_or_default();
+        mixed.add(day, tally);
+        MIXED.put(write, Single, &mixed)
+    }
+}
+
+/// A private part that was sealed before its commit, by the caller: of what a submission costs it is the most that need
+/// not be done by the one thread that commits. Its slab record is given back if no commit takes it.
+pub(super) struct Ahead {
+    shared: Arc<Shared>,
+    record: RecordNumber,
+    account: u64,
+    epoch: u64,
+    /// `None`: a commit has it.
+    private: Option<Vec<u8>>,
+}
+
+impl Ahead {
+    /// `None`: no record is at hand.
+    pub(super) fn seal(shared: &Arc<Shared>, account: u64, sealed: &Sealed, place: usize) -> Option<Self> {
+        let (record, record_key) = shared.base.slab.take_ahead()?;
+        let (epoch, key) = shared.current_key(&record_key);
+        Some(Self {
+            shared: Arc::clone(shared),
+            record,
+            account,
+            epoch,
+            private: Some(shared.seal_private(&key, account, sealed, place)),
+        })
+    }
+
+    /// For the commit under way.
+    fn claim(mut self) -> Option<(RecordNumber, u64, Vec<u8>)> {
+        let private = self.private.take()?;
+        self.shared.base.slab.claim(self.record);
+        Some((self.record, self.epoch, private))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        if self.private.is_some() {
+            self.shared.base.slab.finish_now(self.record);
+        }
+    }
+}
+
+impl Shared {
+    /// Number of the current epoch, and the key of a private part with this slab record.
+    fn current_key(&self, record: &Secret<32>) -> (u64, Secret<32>) {
+        let epochs = &self.live().epochs;
+        (epochs.current().number, slab_key(&epochs.current().key, record))
+    }
+
+    fn seal_private(&self, key: &Secret<32>, account: u64, sealed: &Sealed, place: usize) -> Vec<u8> {
+        let private = PrivateRow {
+            account,
+            reverse_path: sealed.reverse_path.clone(),
+            recipient: sealed.recipients[place].clone(),
+            body_key: *sealed.body_key.expose(),
+        };
+        let plain = Zeroizing::new(private.encode(sealed.hops, sealed.wishes[place]));
+        self.base.vault.seal_under(key, &plain)
+    }
+
+    /// The private part of a delivery and what is kept behind it, while its record and its epoch are there.
+    pub(super) fn open_private(&self, row: &SpoolRow) -> Result<(PrivateRow, u8, Wishes), StoreError> {
+        let record = self.base.slab.read(row.record)?;
+        let key = {
+            let live = self.live();
+            slab_key(live.epochs.key(row.epoch).ok_or(StoreError::Corrupt)?, &record)
+        };
+        let mut plain = vault::open(&key, &row.private)?;
+        let private = PrivateRow::decode(&plain);
+        plain.zeroize();
+        private
     }
 }
 
 impl RelayFiles {
     pub(super) fn read_delivery_account(&self, id: DeliveryId) -> Result<Option<Account>, StoreError> {
         let opened = self.open_delivery(id)?;
-        Ok(opened.map(|(_, private)| Account(private.account)))
+        Ok(opened.map(|(_, (private, ..))| Account(private.account)))
     }
 
     pub(super) fn read_delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let Some((row, mut private)) = self.open_delivery(id)? else {
+        let Some((row, (mut private, hops, wishes))) = self.open_delivery(id)? else {
             return Ok(None);
         };
         let Some(body) = self.shared.base.read_body(row.body)? else {
@@ -138,10 +281,13 @@ impl RelayFiles {
             attempts: row.tries.count(),
             accepted: row.accepted,
             is_delay_told: row.tries.is_delay_told(),
+            hops,
+            mix: self.shared.live().queue.mix(id.0).map(|mix| mix.profile),
+            wishes,
         }))
     }
 
-    fn open_delivery(&self, id: DeliveryId) -> Result<Option<(SpoolRow, PrivateRow)>, StoreError> {
+    fn open_delivery(&self, id: DeliveryId) -> Result<Option<Opened>, StoreError> {
         // An upkeep in between may have moved the row to a new epoch: the second reading sees it.
         match self.try_to_open(id) {
             Err(StoreError::Corrupt) => self.try_to_open(id),
@@ -149,21 +295,12 @@ impl RelayFiles {
         }
     }
 
-    fn try_to_open(&self, id: DeliveryId) -> Result<Option<(SpoolRow, PrivateRow)>, StoreError> {
+    fn try_to_open(&self, id: DeliveryId) -> Result<Option<Opened>, StoreError> {
         let base = &self.shared.base;
         let read = || SPOOL.get(&base.view()?, id.0);
         let Some(row) = read()? else { return Ok(None) };
-        let record = base.slab.read(row.record)?;
-        let key = {
-            let live = self.shared.live();
-            slab_key(live.epochs.key(row.epoch).ok_or(StoreError::Corrupt)?, &record)
-        };
-        match vault::open(&key, &row.private) {
-            Ok(mut plain) => {
-                let private = vault::decode(&plain)?;
-                plain.zeroize();
-                Ok(Some((row, private)))
-            }
+        match self.shared.open_private(&row) {
+            Ok(private) => Ok(Some((row, private))),
             // The record is overwritten when the delivery is finished, which may have been just now.
             Err(error) => read()?.map_or(Ok(None), |_| Err(error)),
         }
@@ -175,6 +312,11 @@ impl RelayFiles {
         due.map(|(id, _)| DeliveryId(id)).take(most).collect()
     }
 
+    pub(super) fn read_mixed(&self, day: u32) -> Result<MixTally, StoreError> {
+        let mixed = MIXED.get(&self.shared.base.view()?, Single)?;
+        Ok(mixed.unwrap_or_default().on(day))
+    }
+
     pub(super) fn read_queue(&self, most: usize) -> Vec<QueueRow> {
         let live = self.shared.live();
         let row = |(id, queued): (u64, &super::live::Queued)| QueueRow {
@@ -183,7 +325,8 @@ impl RelayFiles {
             due: queued.due,
             accepted: queued.accepted,
             kilobytes: queued.kilobytes,
+            is_pooled: queued.is_pooled(),
         };
-        live.queue.in_order().take(most).map(row).collect()
+        live.queue.all().take(most).map(row).collect()
     }
 }

@@ -37,15 +37,23 @@ pub(super) struct RelayStage {
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
     /// Post chains as this batch has moved them.
-    posts: BTreeMap<u64, BoxChain>,
+    pub(super) posts: BTreeMap<u64, BoxChain>,
     /// Parcel chains as this batch has moved them.
-    parcels: BTreeMap<u64, BoxChain>,
+    pub(super) parcels: BTreeMap<u64, BoxChain>,
     /// Postings of the accounts that this batch counted.
     pub(super) postings: RefCell<BTreeMap<u64, u64>>,
+    /// Accounts whose root this batch wrote.
+    pub(super) roots: BTreeSet<u64>,
+    /// Accounts that this batch ordered to end.
+    pub(super) ending: BTreeSet<u64>,
+    /// Accounts whose row as a device this batch wrote.
+    pub(super) devices: BTreeSet<u64>,
     /// Slots of new accounts.
     pub(super) slots: Vec<SlotUpdate>,
     /// Deliveries added.
     pub(super) queued: usize,
+    /// Deliveries left the pool.
+    pub(super) is_released: bool,
     pub(super) deposited: bool,
 }
 
@@ -54,6 +62,14 @@ impl Batch {
     pub(super) fn is_on_pad(&mut self) {
         if let Some(Effect::Issued { on_pad, .. }) = self.effects.last_mut() {
             *on_pad = true;
+        }
+    }
+
+    /// What comes for the account that was issued last may be in this batch already: its chains are found here.
+    pub(super) fn may_be_deposited_to(&mut self) {
+        if let Some(Effect::Issued { account, chains, .. }) = self.effects.last() {
+            self.posts.insert(*account, chains.post.duplicate());
+            self.parcels.insert(*account, chains.parcel.duplicate());
         }
     }
 }
@@ -125,7 +141,14 @@ impl RelayStage {
             self.lagging.iter().filter_map(update).collect()
         };
         self.slots.write(&updates)?;
-        self.lagging.clear();
+        let mut live = self.shared.live_mut();
+        for account in std::mem::take(&mut self.lagging) {
+            // The slot has the chains of the root now, in both copies: what they began with is finished.
+            let root = live.accounts.get_mut(&account).and_then(|live| live.root.as_mut());
+            if let Some(record) = root.and_then(|root| root.fresh.take()) {
+                self.shared.base.slab.finish_now(record);
+            }
+        }
         Ok(())
     }
 
@@ -147,6 +170,20 @@ impl RelayStage {
                 chains(account)
                     .into_iter()
                     .for_each(|chains| used.note_boxes(&chains.parcel, chain.index()));
+            }
+            Effect::Rerooted { account, .. } => {
+                for chain in chains(account)
+                    .into_iter()
+                    .flat_map(|chains| [&chains.post, &chains.parcel])
+                {
+                    used.note_boxes(chain, chain.index() + 1);
+                }
+            }
+            Effect::Settled { account } => {
+                let root = live.accounts.get(account).and_then(|live| live.root.as_ref());
+                if let Some(old) = root.and_then(|root| root.old.as_ref()) {
+                    used.note_link(old, old.index() + 1);
+                }
             }
             _ => {}
         }
@@ -192,9 +229,13 @@ impl Stage for RelayStage {
             mut effects,
             posts,
             parcels,
+            roots: _,
+            ending: _,
+            devices: _,
             slots: _,
             postings,
             queued,
+            is_released,
             deposited,
         } = std::mem::take(&mut self.batch);
         effects.extend(
@@ -211,8 +252,11 @@ impl Stage for RelayStage {
         let mut live = shared.live_mut();
         for effect in effects {
             self.note_used(&live, &effect);
-            if let Effect::Burned { account, .. } | Effect::Posted { account, .. } | Effect::Arrived { account, .. } =
-                effect
+            if let Effect::Burned { account, .. }
+            | Effect::Rerooted { account, .. }
+            | Effect::Dropped { account, .. }
+            | Effect::Posted { account, .. }
+            | Effect::Arrived { account, .. } = effect
             {
                 self.lagging.insert(account);
             }
@@ -224,7 +268,7 @@ impl Stage for RelayStage {
             }
         }
         drop(live);
-        if queued > 0 {
+        if queued > 0 || is_released {
             shared.spool_bell.send_modify(|count| *count += 1);
         }
         if deposited {
@@ -246,5 +290,9 @@ impl Stage for RelayStage {
             used.write()?;
         }
         self.shared.base.slab.erase()
+    }
+
+    fn commit_of(&self) -> Option<usize> {
+        self.shared.config.commit_of
     }
 }

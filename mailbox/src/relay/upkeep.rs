@@ -1,10 +1,11 @@
-//! Upkeep: the hourly epoch, retention, answers and skipped parcel keys that have aged.
+//! Upkeep: the hourly epoch, retention, answers and skipped parcel keys that have aged, accounts that end.
 
 use std::ops::ControlFlow;
 
 use super::RelayFiles;
 use super::rows::{ANSWERS, DEPOSITS};
 use crate::StoreError;
+use crate::devices::EVENTS;
 use crate::parcel::RECEIPTS;
 use crate::relay_store::Upkeep;
 
@@ -27,8 +28,12 @@ impl RelayFiles {
             return Ok(Upkeep { expired: 0, rewrapped });
         }
         let expired = self.expire_deposits(day, retention_days).await?;
+        self.clear_dropped().await?;
         self.age_answers(day).await?;
         self.age_skipped(day).await?;
+        self.age_vouchers(day).await?;
+        self.age_endowed(day).await?;
+        self.end_accounts(day).await?;
         *self.shared.aged_day() = Some((day, retention_days));
         Ok(Upkeep { expired, rewrapped })
     }
@@ -62,8 +67,8 @@ impl RelayFiles {
         DEPOSITS.scan(&base.snapshot()?, ((0, 0), (u64::MAX, u64::MAX)), |key, row| {
             let age = day.saturating_sub(row.day);
             match row.held {
-                // Without its receipts a holder seals no parcels any more.
-                Some(held) if age > retention_days && held.alias != RECEIPTS => old.push(key),
+                // Without its receipts a holder seals no parcels any more, and without events it does not know its aliases.
+                Some(held) if age > retention_days && ![RECEIPTS, EVENTS].contains(&held.alias) => old.push(key),
                 None if age > TOMBSTONE_DAYS => forgotten.push(key),
                 _ => {}
             }

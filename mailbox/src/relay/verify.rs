@@ -80,7 +80,7 @@ impl RelayFiles {
 
     /// Every delivery opens.
     fn verify_spool(&self, verified: &mut Verified) {
-        let queued: Vec<u64> = self.shared.live().queue.in_order().map(|(id, _)| id).collect();
+        let queued: Vec<u64> = self.shared.live().queue.all().map(|(id, _)| id).collect();
         for id in queued {
             if self.read_delivery(DeliveryId(id)).is_err() {
                 verified.finding("a delivery of the spool does not open");
@@ -99,7 +99,10 @@ impl RelayStage {
             };
             let parcels = PARCELS.get(write, *account)?.unwrap_or_default();
             let fits = match self.slots.read(*account) {
-                Ok(Some(slot)) => slot.commit <= self.commit && forward(&slot, &row, parcels.base).is_some(),
+                Ok(Some(slot)) => {
+                    let root = self.shared.load_root(write, *account)?;
+                    slot.commit <= self.commit && forward(&slot, &row, parcels.base, root.as_ref()).is_some()
+                }
                 Ok(None) | Err(StoreError::Corrupt) => false,
                 Err(error) => return Err(error),
             };

@@ -2,8 +2,8 @@
 
 use crate::StoreError;
 use crate::conformance::holder_side::{DAY, Holder, NOW, change, deposit, number_of, refused, spool};
-use crate::relay_store::{Effect, IssueOrder, Outcome, RelayStore};
-use crate::request::{Answer, Collected, Refusal};
+use crate::relay_store::{Effect, IssueOrder, MixTally, Outcome, RelayStore, Spooled};
+use crate::request::{Answer, Collected, Profile, Refusal, Wishes};
 
 pub(super) async fn aliases_belong_to_one_account(store: &impl RelayStore) {
     let (holder, other) = (Holder::issue(store, 16, 0).await, Holder::issue(store, 16, 0).await);
@@ -20,10 +20,11 @@ pub(super) async fn aliases_belong_to_one_account(store: &impl RelayStore) {
         refused(&other.open_alias(store, 1, "one@relay.test").await),
         Some(Refusal::AliasTaken)
     );
-    assert_eq!(
-        refused(&holder.open_alias(store, 3, "one@relay.test").await),
-        Some(Refusal::AliasTaken)
+    assert!(
+        matches!(holder.open_alias(store, 3, "one@relay.test").await, Answer::Done { .. }),
+        "its own, which stays as it is"
     );
+    assert_eq!(store.alias("one@relay.test").expect("open").number, 0);
     let found = store.alias("Two@Relay.test").expect("open");
     assert!(found.account == holder.account && found.number == 1 && found.open);
     let close = || Effect::AliasClose {
@@ -46,6 +47,51 @@ pub(super) async fn aliases_belong_to_one_account(store: &impl RelayStore) {
         "its own again"
     );
     assert_eq!(store.alias("two@relay.test").expect("open").number, 1);
+}
+
+pub(super) async fn a_domain_is_spoken_for_by_one_account(store: &impl RelayStore) {
+    let (peer, other) = (Holder::issue(store, 16, 100).await, Holder::issue(store, 16, 0).await);
+    let speak = |holder: &Holder, domain: &str, speaks| {
+        let (identifier, domain) = (holder.identifier, domain.to_owned());
+        async move { store.speak_for(&identifier, domain, speaks).await.expect("committed") }
+    };
+    assert!(store.alias("@far.test").is_none());
+    assert!(speak(&peer, "far.test", false).await, "nothing to end");
+    assert!(store.alias("@far.test").is_none());
+    for _ in 0..2 {
+        assert!(speak(&peer, "far.test", true).await, "once is like twice");
+    }
+    let found = store.alias("@Far.test").expect("known");
+    assert!(found.account == peer.account && found.open);
+    for speaks in [true, false] {
+        assert!(!speak(&other, "far.test", speaks).await, "another's");
+    }
+    assert!(speak(&other, "*", true).await);
+    assert!(speak(&peer, "far.test", false).await);
+    assert!(!store.alias("@far.test").expect("known").open);
+    assert!(speak(&other, "far.test", true).await, "a domain goes to the next pack");
+    assert!(store.alias("@far.test").expect("known").account == other.account);
+    assert!(!speak(&peer, "far.test", true).await);
+
+    // What it passes on keeps how often it was.
+    let passed = Effect::Spool(Spooled {
+        reverse_path: "from@far.test".to_owned(),
+        recipients: vec!["to@out.test".to_owned()],
+        message: b"passed on".to_vec(),
+        price: 1,
+        onward: 0,
+        hops: 3,
+        mix: None,
+        wishes: vec![Wishes::DELAY],
+    });
+    let answer = peer.execute(store, &change(1, 0), passed).await.expect("answered");
+    assert!(matches!(answer, Answer::Done { .. }));
+    let [id] = store.due(NOW, 9).expect("readable")[..] else {
+        panic!("one delivery")
+    };
+    let delivery = store.delivery(id).expect("readable").expect("queued");
+    assert!(delivery.hops == 3 && delivery.account == peer.account);
+    assert_eq!(delivery.wishes, Wishes::DELAY);
 }
 
 pub(super) async fn reserved_addresses_lead_to_the_operator(store: &impl RelayStore) {
@@ -227,6 +273,78 @@ pub(super) async fn a_delivery_is_due_until_it_is_finished(store: &impl RelaySto
     assert_eq!(store.next_due(), Ok(None));
 }
 
+pub(super) async fn a_delivery_in_the_pool_is_due_when_it_is_released(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 100).await;
+    let mixed = Effect::Spool(Spooled {
+        reverse_path: "from@relay.test".to_owned(),
+        recipients: vec!["a@example.org".to_owned(), "b@example.org".to_owned()],
+        message: b"mixed".to_vec(),
+        price: 10,
+        onward: 0,
+        hops: 0,
+        mix: Some(Profile::Paranoid),
+        wishes: Vec::new(),
+    });
+    holder.execute(store, &change(1, 0), mixed).await.expect("executed");
+    assert!(store.due(u64::MAX, 9).expect("readable").is_empty());
+    assert_eq!(store.next_due(), Ok(None));
+    let pool = store.pool();
+    assert!(pool.len() == 2 && pool.iter().all(|pooled| pooled.profile == Profile::Paranoid));
+    let rows = store.queue(9).expect("readable");
+    assert!(rows.len() == 2 && rows.iter().all(|row| row.is_pooled));
+    let (one, other) = (pool[0].id, pool[1].id);
+    store.finish(one, Outcome::Retry { at: 0 }).await.expect("recorded");
+    store.upkeep(NOW, 30).await.expect("kept up");
+    store.upkeep(NOW + 3_600, 30).await.expect("an epoch later");
+    assert!(
+        store.due(u64::MAX, 9).expect("readable").is_empty(),
+        "no try takes it out"
+    );
+
+    let mut bell = store.spool_changed();
+    bell.borrow_and_update();
+    let tally = MixTally {
+        left: 1,
+        paranoid: 1,
+        held: 0,
+        millibits: 1_500,
+    };
+    store.release(vec![one], NOW + 7, DAY, tally).await.expect("released");
+    assert!(bell.has_changed().expect("open"));
+    assert_eq!(store.due(NOW + 7, 9).expect("readable").len(), 1);
+    let delivery = store.delivery(one).expect("readable").expect("waiting");
+    assert!(delivery.mix == Some(Profile::Paranoid) && delivery.attempts == 0 && delivery.message == b"mixed");
+    store
+        .finish(one, Outcome::Retry { at: NOW + 99 })
+        .await
+        .expect("recorded");
+    store
+        .release(vec![one], NOW, DAY, tally)
+        .await
+        .expect("gone from the pool");
+    assert_eq!(store.next_due(), Ok(Some(NOW + 99)), "it is released once");
+    store.finish(one, Outcome::Delivered).await.expect("recorded");
+    store
+        .finish(other, Outcome::Failed { report: None })
+        .await
+        .expect("the operator's word");
+    assert!(store.pool().is_empty() && store.queue(9).expect("readable").is_empty());
+    assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
+
+    store.release(Vec::new(), NOW, DAY + 1, tally).await.expect("counted");
+    let two = MixTally {
+        left: 2,
+        paranoid: 2,
+        held: 0,
+        millibits: 3_000,
+    };
+    assert_eq!(store.mixed_on(DAY), Ok(two));
+    assert_eq!(store.mixed_on(DAY + 1), Ok(tally));
+    store.release(Vec::new(), NOW, DAY + 3, tally).await.expect("counted");
+    assert_eq!(store.mixed_on(DAY), Ok(MixTally::default()), "two days are kept");
+    assert_eq!(store.mixed_on(DAY + 2), Ok(MixTally::default()));
+}
+
 pub(super) async fn a_failed_delivery_is_told_in_the_same_commit(store: &impl RelayStore) {
     let holder = Holder::issue(store, 16, 100).await;
     holder.submit(store, 1, 1).await;
@@ -244,6 +362,45 @@ pub(super) async fn a_failed_delivery_is_told_in_the_same_commit(store: &impl Re
         holder.open(&collected[0]).map(|(_, fields, _)| number_of(&fields)),
         Some(77)
     );
+}
+
+pub(super) async fn a_receipt_is_told_in_the_same_commit(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 100).await;
+    let said = [Wishes::SUCCESS, Wishes::NEVER];
+    let message = Spooled {
+        reverse_path: "from@relay.test".to_owned(),
+        recipients: ["a@out.test", "b@out.test", "c@out.test"].map(str::to_owned).to_vec(),
+        message: b"told of".to_vec(),
+        price: 3,
+        onward: 0,
+        hops: 0,
+        mix: None,
+        wishes: said.to_vec(),
+    };
+    let answer = holder.execute(store, &change(1, 0), Effect::Spool(message)).await;
+    assert!(matches!(answer, Ok(Answer::Done { .. })));
+    let mut found = Vec::new();
+    for id in store.due(NOW, 9).expect("readable") {
+        let delivery = store.delivery(id).expect("readable").expect("queued");
+        assert_eq!(delivery.hops, 0);
+        found.push((delivery.recipient, delivery.wishes, id));
+    }
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    let wishes: Vec<_> = found.iter().map(|(_, wishes, _)| *wishes).collect();
+    assert_eq!(wishes, [said[0], said[1], Wishes::default()]);
+    for number in [77, 78] {
+        let report = deposit(&[(holder.account, 0)], number, b"receipt", DAY);
+        let told = store.finish(found[0].2, Outcome::Receipted { report }).await;
+        told.expect("recorded, or gone already");
+    }
+    assert_eq!(store.due(NOW, 9).expect("readable").len(), 2);
+    let (collected, ..) = store.collect(holder.account, 0, 9).expect("readable");
+    let numbers: Vec<_> = collected
+        .iter()
+        .filter_map(|entry| holder.open(entry))
+        .map(|(_, fields, _)| number_of(&fields))
+        .collect();
+    assert_eq!(numbers, [77]);
 }
 
 pub(super) async fn a_delay_is_told_in_the_same_commit_and_remembered(store: &impl RelayStore) {

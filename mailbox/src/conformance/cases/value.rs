@@ -1,11 +1,11 @@
 //! Accounts, link keys, changes and prices.
 
 use keypacks::pack::Identifier;
-use ledger::{Kind, Services};
+use ledger::{Kind, Leg, Onward, Services};
 
 use crate::StoreError;
 use crate::conformance::holder_side::{DAY, Holder, NOW, change, refused, spool};
-use crate::relay_store::{Effect, RelayStore};
+use crate::relay_store::{Effect, RelayStore, Spooled};
 use crate::request::{Answer, Refusal, SERVICES_MAX, UNACKNOWLEDGED_MAX};
 
 pub(super) async fn value_counts_once_per_transfer(store: &impl RelayStore) {
@@ -184,7 +184,7 @@ pub(super) async fn a_change_is_carried_out_once(store: &impl RelayStore) {
     assert!(store.stored_answer(holder.account, &change(1, 0), &change(1, 0).digest()) == Some(answer.clone()));
     let digest = change(1, 0).digest();
     let again = store
-        .execute(holder.account, change(1, 0), digest, effect(), DAY, NOW)
+        .execute((holder.account, 0), change(1, 0), digest, effect(), DAY, NOW)
         .await;
     assert!(again == Ok(answer));
     assert_eq!(
@@ -304,4 +304,74 @@ pub(super) async fn prices_have_versions(store: &impl RelayStore) {
     let second = store.set_prices(1, 2, 3, 4, 6).await.expect("set");
     assert_eq!((second.version, second.inbound_kilobyte), (first.version + 1, 6));
     assert_eq!(store.prices(), second);
+    let leg = |message| Leg {
+        message,
+        kilobyte: 2,
+        relays: 1,
+    };
+    let legs = Onward {
+        version: 0,
+        elsewhere: leg(70),
+        domains: [("near.test".to_owned(), Leg::default())].into(),
+    };
+    store.set_onward(legs.clone()).await.expect("set");
+    store.set_onward(legs.clone()).await.expect("in force already");
+    let third = store.prices();
+    assert_eq!((third.version, third.message), (second.version + 1, 1));
+    let in_force = store.onward();
+    assert_eq!((in_force.version, in_force.elsewhere), (third.version, leg(70)));
+    assert_eq!(in_force.leg("a@Near.test"), Leg::default());
+    let fourth = store.set_prices(1, 2, 3, 0, 0).await.expect("set");
+    assert_eq!(
+        (store.onward().version, store.onward().elsewhere),
+        (fourth.version, leg(70))
+    );
+    store.set_onward(Onward::default()).await.expect("set");
+    assert!(store.onward().is_free() && store.prices().version == fourth.version + 1);
+}
+
+pub(super) async fn both_legs_are_debited_in_one_commit_and_stand_apart(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 100).await;
+    let before = store.totals().expect("readable");
+    let submit = |seq, price, onward| {
+        let Effect::Spool(spooled) = spool(&["to@far.test"], b"message", price) else {
+            panic!("mail");
+        };
+        let change = change(seq, 0);
+        let holder = &holder;
+        async move {
+            holder
+                .execute(store, &change, Effect::Spool(Spooled { onward, ..spooled }))
+                .await
+        }
+    };
+    let done = submit(1, 60, 45).await.expect("executed");
+    assert!(matches!(
+        done,
+        Answer::Done {
+            debited: 60,
+            balance: 40,
+            ..
+        }
+    ));
+    let again = submit(1, 60, 45).await.expect("answered");
+    assert!(again == done);
+    let short = submit(2, 41, 1).await.expect("answered");
+    assert_eq!(refused(&short), Some(Refusal::Value { shortfall: 1 }));
+    assert_eq!(
+        submit(3, 10, 11).await.err(),
+        Some(StoreError::Invalid),
+        "more than the whole"
+    );
+    let (parts, ..) = services(store, &holder, 1);
+    assert_eq!(parts, [(DAY, Kind::Message, 1, 0, 15), (DAY, Kind::Onward, 1, 0, 45)]);
+    let after = store.totals().expect("readable");
+    assert_eq!((after.revenue - before.revenue, after.onward - before.onward), (15, 45));
+    assert_eq!(after.debits - before.debits, 60);
+    let audit = store.audit().expect("readable");
+    assert!(
+        audit.findings.is_empty() && audit.totals == after,
+        "{:?}",
+        audit.findings
+    );
 }

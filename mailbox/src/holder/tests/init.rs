@@ -1,18 +1,27 @@
 //! From a pack file to a store.
 
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
-use keypacks::pack::{BLOCK, Header};
+use keypacks::pack::{BLOCK, Header, PackPad};
+use keypacks::pad::{FileHeader, HEADER_COPY, Half, HalfDigest, Layout, Made, PAD_MIN};
 
 use super::*;
-use crate::holder::{InitError, Initialised, init_from_pack};
+use crate::holder::{InitError, Initialised, init_from_halves, init_from_pack};
 
 const PACK: &str = "/packs/one.pack";
 
 /// A pack file as a relay issues it.
 fn write_pack(disk: &MemoryDisk, identifier: u8) {
+    write_pack_with(disk, identifier, None);
+}
+
+fn write_pack_with(disk: &MemoryDisk, identifier: u8, pad: Option<PackPad>) {
     let file_key = Secret::new([5; 32]);
+    let issue = Issue {
+        pad,
+        ..issue(identifier)
+    };
     let head = Header::create(PASSPHRASE, &file_key, [1; 16], [2; 24], PassphraseCost::LEAST);
-    let body = issue(identifier).seal(&file_key, [3; 24]).expect("the names fit");
+    let body = issue.seal(&file_key, [3; 24]).expect("the names fit");
     disk.create_dir_all(Path::new("/packs")).expect("made");
     let file = disk.open(Path::new(PACK), true).expect("opened");
     for (block, bytes) in [&head, &head, &*body, &*body].into_iter().enumerate() {
@@ -122,6 +131,122 @@ fn wherever_the_power_fails_while_a_pack_is_initialised_trying_again_finishes_it
             break;
         }
     }
+}
+
+const HALF: &str = "/other/half";
+
+fn pad_bytes(disk: &MemoryDisk, path: &str) -> Option<Vec<u8>> {
+    let files = disk.files();
+    let (_, bytes) = files.into_iter().find(|(found, _)| found == Path::new(path))?;
+    Some(bytes)
+}
+
+/// A pack whose pad is one of two halves, and the other one.
+fn write_halved_pack(disk: &MemoryDisk) -> (Vec<u8>, Half) {
+    let made = Made {
+        name: [7; 16],
+        layout: Layout::of_size(PAD_MIN).expect("the smallest"),
+    };
+    let count = usize::try_from(2 * made.layout.region()).expect("small");
+    let bytes = |seed| {
+        let mut bytes = vec![0; count];
+        entropy(seed).fill(&mut bytes);
+        bytes
+    };
+    let (first, second) = (bytes(70), bytes(71));
+    let mut digest = HalfDigest::default();
+    digest.update(&second);
+    let half = digest.finish();
+    write_pack_with(
+        disk,
+        1,
+        Some(PackPad {
+            made,
+            half: Some(half.check(&root())),
+        }),
+    );
+    disk.create_dir_all(Path::new("/other")).expect("made");
+    let header = FileHeader::fresh(made).encode();
+    let file = [&header[..], &header[..], &first].concat();
+    for (path, bytes) in [
+        ("/packs/one.pack.pad", &file),
+        (HALF, &second),
+        ("/other/wrong", &first),
+    ] {
+        let file = disk.open(Path::new(path), true).expect("made");
+        file.write_at(0, bytes).expect("written");
+        file.sync().expect("synced");
+    }
+    let whole = first.iter().zip(&second).map(|(a, b)| a ^ b).collect();
+    (whole, half)
+}
+
+fn init_halves(disk: &MemoryDisk, half: Option<&str>, seed: u64) -> Result<Initialised, InitError> {
+    init_from_halves(
+        &shared(disk),
+        (Path::new(PACK), half.map(Path::new)),
+        Path::new(FOLDER),
+        PASSPHRASE,
+        &options(),
+        &entropy(seed),
+    )
+}
+
+#[test]
+fn a_pad_of_two_halves_is_their_sum_and_nothing_is_changed_without_the_right_one() {
+    let disk = MemoryDisk::new();
+    let (whole, half) = write_halved_pack(&disk);
+    let before = disk.files();
+    assert_eq!(init_halves(&disk, None, 1), Err(InitError::HalfMissing));
+    assert_eq!(init_halves(&disk, Some("/other/wrong"), 1), Err(InitError::OtherHalf));
+    assert_eq!(init_halves(&disk, Some(PACK), 1), Err(InitError::OtherHalf));
+    assert!(disk.files() == before);
+    assert_eq!(init_halves(&disk, Some(HALF), 1), Ok(Initialised::New));
+    let pad = pad_bytes(&disk, "/holder/pad").expect("there");
+    assert!(pad[2 * HEADER_COPY..] == whole);
+    for gone in [HALF, "/packs/one.pack.pad"] {
+        assert!(pad_bytes(&disk, gone).is_none(), "{gone}");
+    }
+    assert!(pad_bytes(&disk, "/other/wrong").is_some());
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let step = running.store.link_step(0).expect("the first key");
+        assert!(step.tag == LinkChain::from_root(&half.join(&root())).advance().tag);
+        assert!(step.tag != LinkChain::from_root(&root()).advance().tag);
+        running.stop().await;
+    });
+}
+
+#[test]
+fn wherever_the_power_fails_while_halves_are_added_trying_again_finishes_it() {
+    let mut operation = 0;
+    loop {
+        let disk = MemoryDisk::new();
+        let (whole, _) = write_halved_pack(&disk);
+        disk.power_off_after(operation);
+        let first = init_halves(&disk, Some(HALF), 1);
+        disk.restart(operation);
+        let second = init_halves(&disk, Some(HALF), 2);
+        // The last piece of a half may be torn while it is overwritten: then nobody can say what it was.
+        let is_torn = second == Err(InitError::OtherHalf);
+        assert!(is_torn || second.is_ok(), "after operation {operation}: {second:?}");
+        let left = pad_bytes(&disk, HALF).map_or(0, |half| half.iter().filter(|byte| **byte != 0).count());
+        assert!(
+            left == 0 || is_torn && left <= 32,
+            "after operation {operation}: {left} bytes of the half"
+        );
+        let seller = pad_bytes(&disk, "/packs/one.pack.pad").unwrap_or_default();
+        let secret = seller.get(2 * HEADER_COPY..).unwrap_or_default();
+        assert!(secret.iter().all(|byte| *byte == 0), "after operation {operation}");
+        let pad = pad_bytes(&disk, "/holder/pad").expect("there");
+        assert!(pad[2 * HEADER_COPY..] == whole, "after operation {operation}");
+        block_on(async { Running::open(&disk, 3).expect("opens").stop().await });
+        if first.is_ok() {
+            break;
+        }
+        operation += 1;
+    }
+    assert!(operation > 50);
 }
 
 #[test]

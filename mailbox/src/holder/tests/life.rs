@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::mail::{self, mail_step};
 use super::model::{DAY, How, Model, Reply, Step, address, prices, text, value};
-use super::{Running, block_on, deposit, made, opened, order, root, slot_copies};
+use super::{Running, block_on, deposit, made, opened, order, root, slot_copies, told};
 use crate::disk::MemoryDisk;
 use crate::holder::rows::{CATALOGUE, CatalogueRow, FOLDERS, FolderRow, MESSAGES, MessageRow, SUMMARIES};
 use crate::holder_store::{FolderError, FolderId, HolderAlias, HolderStore, OutboxState};
@@ -53,9 +53,9 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
                 .map(Reply::Row)
         }
         Step::RaiseSeq(above) => store
-            .raise_seq(model.answered_seq + u64::from(*above))
+            .raise_seq(told(model.answered_seq + u64::from(*above)))
             .await
-            .map(|()| Reply::Nothing),
+            .map(|labels| Reply::Labels(labels.len())),
         Step::Send(which) => match model.row(*which) {
             Some(row) => store.outbox_body(row).map(|_| Reply::Nothing),
             None => Ok(Reply::Nothing),

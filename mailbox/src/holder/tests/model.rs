@@ -45,6 +45,7 @@ pub(super) enum How {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Reply {
     Nothing,
+    Labels(usize),
     Mail(MailReply),
     Row(u64),
     Count(usize),
@@ -223,15 +224,29 @@ impl Model {
             }
             Step::RaiseSeq(above) => {
                 let highest = self.answered_seq + u64::from(*above);
+                // What the relay is known to have answered are numbers of this store's own.
+                if *above == 0 && highest < self.next_seq {
+                    return Ok(Reply::Labels(0));
+                }
+                let is_taken = |row: &ModelRow| row.state == OutboxState::Queued && !row.sent && row.seq <= highest;
+                let mut ended = 0;
+                if highest >= self.next_seq || self.rows.values().any(is_taken) {
+                    for row in self.rows.values_mut() {
+                        if matches!(row.state, OutboxState::Held(_)) {
+                            (row.state, row.sent) = (OutboxState::Unknown, false);
+                            ended += 1;
+                        }
+                    }
+                }
                 self.next_seq = self.next_seq.max(highest + 1);
                 self.answered_seq = self.answered_seq.max(highest);
                 for row in self.rows.values_mut() {
-                    if row.state == OutboxState::Queued && row.is_mail && !row.sent && row.seq <= highest {
+                    if is_taken(row) {
                         row.seq = self.next_seq;
                         self.next_seq += 1;
                     }
                 }
-                Ok(Reply::Nothing)
+                Ok(Reply::Labels(ended))
             }
             Step::Send(which) => {
                 let row = self.row(*which).and_then(|number| self.rows.get_mut(&number));
@@ -313,7 +328,7 @@ impl Model {
         match how {
             How::Done => drop(self.rows.remove(&number)),
             How::Refused(Refusal::Busy) => {}
-            How::Refused(refusal @ Refusal::Value { .. }) => {
+            How::Refused(refusal @ Refusal::Value { .. }) if row.is_mail => {
                 (row.state, row.sent) = (OutboxState::Held(refusal), false)
             }
             How::Refused(refusal) => {
@@ -333,6 +348,8 @@ impl Model {
         }
         if matches!(how, How::Done) && self.value.balance == 100 {
             (self.value.balance, self.value.debits, self.value.at) = (90, self.value.debits + 10, time);
+        } else if matches!(how, How::Done) {
+            self.value.balance = self.value.balance.min(90);
         }
         self.now = self.now.max(time);
     }
@@ -398,7 +415,8 @@ pub(super) fn value(balance: u8, at: u64) -> ValueMirror {
     let balance = u64::from(balance);
     ValueMirror {
         balance,
-        keys: 1,
+        // The chain ends so far behind: further than any step goes.
+        keys: 1 << 32,
         credits: balance + 7,
         debits: 7,
         at,

@@ -60,15 +60,64 @@ fn mail_that_a_restored_copy_took_in_and_never_sent_gets_a_number_of_its_own() {
         assert!(store.outbox_body(sent).is_ok_and(|body| body.is_some()));
         let unsent = store.enqueue(order("b", 10)).await.expect("room");
         let before = store.outbox().expect("readable");
-        store.raise_seq(41).await.expect("raised");
+        store.raise_seq(told(41)).await.expect("raised");
         let after = store.outbox().expect("readable");
         let numbers: Vec<(u64, u64)> = after.iter().map(|row| (row.row, row.change.seq)).collect();
         assert_eq!(numbers, [(sent, 1), (unsent, 42)]);
         assert!(after[0].change.id == before[0].change.id && after[1].change.id != before[1].change.id);
-        store.raise_seq(41).await.expect("nothing to do");
+        store.raise_seq(told(41)).await.expect("nothing to do");
         assert_eq!(store.outbox().expect("readable")[1].change.seq, 42);
         running.stop().await;
     });
+}
+
+#[test]
+fn what_another_copy_may_have_sent_under_a_number_of_its_own_goes_nowhere_by_itself() {
+    let short = Refusal::Value { shortfall: 3 };
+    let behind = Told {
+        is_behind: true,
+        ..told(2)
+    };
+    let restored = Told {
+        generation: 9,
+        ..told(41)
+    };
+    for (news, is_ahead) in [(told(2), false), (told(3), true), (behind, true), (restored, false)] {
+        let disk = made(1);
+        block_on(async {
+            let running = Running::open(&disk, 2).expect("opens");
+            let store = &running.store;
+            let held = store.enqueue(order("held", 10)).await.expect("room");
+            let waits = store.enqueue(order("waits", 10)).await.expect("room");
+            assert!(store.outbox_body(waits).is_ok_and(|body| body.is_some()));
+            store
+                .answered(held, refused(1, short), None, 5)
+                .await
+                .expect("its answer");
+            let labels = store.raise_seq(news).await.expect("raised");
+            assert_eq!(labels.len(), usize::from(is_ahead));
+            running.stop().await;
+            let running = Running::open(&disk, 3).expect("opens");
+            let store = &running.store;
+            let rows = store.outbox().expect("readable");
+            let of = |row| rows.iter().find(|shown| shown.row == row).expect("kept");
+            let state = if is_ahead {
+                OutboxState::Unknown
+            } else {
+                OutboxState::Held(short)
+            };
+            assert_eq!((of(held).state, of(waits).state), (state, OutboxState::Queued));
+            assert_eq!(of(waits).is_shared, is_ahead);
+            assert_eq!(
+                store.release_held(PriceList::default(), 100).await,
+                Ok(usize::from(!is_ahead))
+            );
+            let later = store.enqueue(order("later", 10)).await.expect("room");
+            let rows = store.outbox().expect("readable");
+            assert!(rows.iter().any(|row| row.row == later && !row.is_shared));
+            running.stop().await;
+        });
+    }
 }
 
 #[test]
@@ -141,6 +190,7 @@ fn refusals_lead_where_they_should() {
                 Refusal::Price { price: 1, prices: 1 },
                 OutboxState::Held(Refusal::Price { price: 1, prices: 1 }),
             ),
+            (Refusal::Conflict, OutboxState::Held(Refusal::Conflict)),
             (Refusal::Sender, OutboxState::Refused(Refusal::Sender)),
         ];
         for (refusal, state) in cases {
@@ -202,8 +252,8 @@ fn numbers_stay_above_the_relays_highest() {
     block_on(async {
         let running = Running::open(&disk, 2).expect("opens");
         let store = &running.store;
-        store.raise_seq(41).await.expect("raised");
-        store.raise_seq(7).await.expect("nothing to do");
+        store.raise_seq(told(41)).await.expect("raised");
+        store.raise_seq(told(7)).await.expect("nothing to do");
         assert_eq!(store.acknowledged(), 41);
         let alias = Operation::AliasOpen {
             local: "new".to_owned(),
@@ -214,7 +264,7 @@ fn numbers_stay_above_the_relays_highest() {
             .expect("room");
         let row = store.next_queued().expect("readable").expect("queued");
         assert_eq!((row.change.seq, row.change.acknowledged), (42, 41));
-        assert_eq!(store.raise_seq(u64::MAX).await, Err(StoreError::Invalid));
+        assert_eq!(store.raise_seq(told(u64::MAX)).await, Err(StoreError::Invalid));
         running.stop().await;
     });
 }
@@ -248,5 +298,55 @@ fn the_mirror_of_the_value_follows_a_debit_that_joins_on_to_it() {
         store.answered(row, done(2), None, 6).await.expect("its answer");
         assert_eq!(store.value().balance, 90, "an answer of before says nothing new");
         running.stop().await;
+    });
+}
+
+#[test]
+fn the_end_of_the_pack_is_noted_with_the_answer_and_closes_its_aliases() {
+    const NOW: u64 = 20_000 * 86_400 + 5;
+    let moved = |seq, keys, end| Answer::Moved {
+        seq,
+        keys,
+        value: 0,
+        end,
+        balance: 0,
+    };
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let keys = store.link_position().keys;
+        let is_open = || store.aliases().expect("readable")[0].open;
+        assert_eq!(store.expiry(), Ok(None));
+        for (seq, day, noted) in [
+            (1, Some(20_009), Some(20_009)),
+            (2, None, None),
+            (3, Some(20_001), Some(20_001)),
+        ] {
+            let operation = Operation::Expire { day };
+            let row = store.enqueue_change(operation, "end".into(), NOW).await.expect("room");
+            store
+                .answered(row, moved(seq, 0, keys), None, NOW)
+                .await
+                .expect("its answer");
+            assert_eq!((store.expiry(), is_open()), (Ok(Some(noted)), true));
+        }
+        // The day has come at the relay: it says so to whatever else is asked.
+        let row = store.enqueue(order("late", 10)).await.expect("room");
+        let ended = refused(4, Refusal::Ended);
+        store
+            .answered(row, ended, None, NOW + 86_400)
+            .await
+            .expect("its answer");
+        assert_eq!((store.expiry(), is_open()), (Ok(Some(Some(20_001))), false));
+        let operation = Operation::Expire { day: Some(0) };
+        let row = store.enqueue_change(operation, "end".into(), NOW).await.expect("room");
+        store
+            .answered(row, moved(5, 0, 8), None, NOW + 9 * 86_400)
+            .await
+            .expect("its answer");
+        // It stays the day on which it was.
+        assert_eq!(store.expiry(), Ok(Some(Some(20_001))));
+        assert_eq!(store.link_position().keys, 8);
     });
 }

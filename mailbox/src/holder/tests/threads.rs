@@ -1,7 +1,7 @@
 //! Message-IDs: an identifier that got out by mistake names the user's other mailbox; one that is lost breaks a thread.
 
 use super::*;
-use crate::holder_store::{HolderAlias, MessageOf};
+use crate::holder_store::{HolderAlias, MessageOf, SENT_REPORTS_MAX};
 
 const ALIAS: &str = "first@relay.test";
 
@@ -47,6 +47,51 @@ fn a_sent_message_has_both_its_names_from_the_commit_of_its_row_on() {
         for unknown in ["bare@relay.test", "m@laptop", "x@relay.test"] {
             assert_eq!(store.message_id_here(0, unknown), Ok(None), "{unknown}");
         }
+        running.stop().await;
+    });
+}
+
+#[test]
+fn what_reports_are_to_name_is_known_under_the_alias_that_was_sent_under_and_not_for_ever() {
+    let disk = made(1);
+    let asked = |id: &str| SentReports {
+        envelope_id: Some(id.to_owned()),
+        originals: vec![("bob@example.org".to_owned(), "rfc822;robert@old.example".to_owned())],
+    };
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let with_reports = OutboxOrder {
+            reports: asked("QQ314159"),
+            ..order("m", 5)
+        };
+        running.store.enqueue(with_reports).await.expect("taken in");
+        running.store.enqueue(order("n", 5)).await.expect("taken in");
+        running.stop().await;
+        assert!(!holds(&disk, b"QQ314159") && !holds(&disk, b"robert@old"), "sealed");
+        let running = Running::open(&disk, 3).expect("opens");
+        let store = &running.store;
+        assert_eq!(store.sent_reports(0, "m@relay.test"), Ok(Some(asked("QQ314159"))));
+        for (alias, id) in [
+            (1, "m@relay.test"),
+            (0, "n@relay.test"),
+            (0, "m@laptop"),
+            (0, "x@relay.test"),
+        ] {
+            assert_eq!(store.sent_reports(alias, id), Ok(None), "{alias} {id}");
+        }
+        let aged = store.run(|stage, write| {
+            for number in 0..SENT_REPORTS_MAX {
+                stage.keep_names(write, &sent(&format!("later{number}")), u64::MAX)?;
+            }
+            Ok(())
+        });
+        aged.await.expect("written");
+        assert_eq!(store.sent_reports(0, "m@relay.test"), Ok(None));
+        assert_eq!(
+            store.message_id_here(0, "m@relay.test"),
+            here("m@laptop"),
+            "its name stays"
+        );
         running.stop().await;
     });
 }

@@ -65,7 +65,7 @@ fn nothing_of_a_message_is_on_the_disk_in_clear_and_its_row_key_ends_with_it() {
         };
         let (digest, address) = (change.digest(), "alias-canary@relay.test".to_owned());
         let opened = store
-            .execute(account, change, digest, Effect::AliasOpen { address }, DAY, NOW)
+            .execute((account, 0), change, digest, Effect::AliasOpen { address }, DAY, NOW)
             .await;
         assert!(matches!(opened, Ok(Answer::Done { .. })));
         let words = [

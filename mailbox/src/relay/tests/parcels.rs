@@ -1,11 +1,14 @@
 //! Parcels overtake each other, come twice or not at all: each index has one end, and its receipt comes with it.
 
 use keypacks::chain::{BoxChain, BoxKind, BoxStep};
-use keypacks::deposit::{open_body, open_wrap};
+use keypacks::deposit::{open_body, open_wrap, wrap_digest};
 use keypacks::parcel::PARCEL_LOOK_AHEAD;
 
 use super::*;
-use crate::parcel::{Outcome as End, RECEIPTS, Receipt, SKIPPED_DAYS, SKIPPED_MAX, decode_receipts};
+use crate::parcel::{
+    AliasChange, Asked, Outcome as End, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX,
+    decode_receipts,
+};
 
 fn files() -> Files {
     let mut files = Files::new();
@@ -25,6 +28,10 @@ fn mail(price: u64) -> Effect {
         recipients: vec!["recipient-canary@example.org".to_owned()],
         message: b"message-canary".to_vec(),
         price,
+        onward: 0,
+        hops: 0,
+        mix: None,
+        wishes: Vec::new(),
     })
 }
 
@@ -35,7 +42,7 @@ async fn arrive(store: &RelayFiles, issued: &Issued, index: u64, effect: Effect)
         None => false,
         Some(hit) => {
             assert!(hit.account == issued.account && hit.step.index == index && hit.step.key == step.key);
-            let carried = store.carry_out_parcel(hit.account, (index, [7; 16]), effect, DAY, NOW);
+            let carried = store.carry_out_parcel((hit.account, hit.root), (index, [7; 16]), effect, DAY, NOW);
             carried.await.expect("carried out")
         }
     }
@@ -159,7 +166,7 @@ fn a_full_spool_refuses_every_parcel_alike_and_ends_none() {
         assert!(arrive(&store, &issued, 0, mail(10)).await);
         assert_eq!(store.pass_parcel().await, Err(StoreError::Busy));
         let carried = store
-            .carry_out_parcel(issued.account, (1, [7; 16]), mail(10), DAY, NOW)
+            .carry_out_parcel((issued.account, 0), (1, [7; 16]), mail(10), DAY, NOW)
             .await;
         assert_eq!(carried, Err(StoreError::Busy));
         let id = store.due(NOW, 1).expect("readable")[0];
@@ -256,7 +263,7 @@ fn whenever_the_power_goes_a_parcel_is_carried_out_once_or_not_yet() {
                     continue;
                 };
                 let carried = store
-                    .carry_out_parcel(hit.account, (index, [7; 16]), mail(10), DAY, NOW)
+                    .carry_out_parcel((hit.account, hit.root), (index, [7; 16]), mail(10), DAY, NOW)
                     .await;
                 acknowledged += u64::from(carried == Ok(true));
             }
@@ -273,4 +280,134 @@ fn whenever_the_power_goes_a_parcel_is_carried_out_once_or_not_yet() {
             store.close().await;
         });
     }
+}
+
+/// Digests of the wraps that wait, as their holder would confirm them.
+fn waiting(store: &RelayFiles, issued: &Issued, from: u64) -> Vec<(u64, [u8; 32])> {
+    let (deposits, _, _) = store.collect(issued.account, from, COLLECT_MAX).expect("readable");
+    let digest = |collected| match collected {
+        Collected::Wrap { index, wrap } => (index, wrap_digest(&wrap)),
+        Collected::Expired { .. } => panic!("nothing has expired"),
+    };
+    deposits.into_iter().map(digest).collect()
+}
+
+fn confirming(confirmed: Vec<(u64, [u8; 32])>) -> Effect {
+    Effect::Control(Asked { confirmed, alias: None })
+}
+
+#[test]
+fn control_deletes_what_it_confirms_and_says_how_the_pack_stands() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert!(arrive(&store, &issued, 0, mail(10)).await);
+        let mut confirmed = waiting(&store, &issued, 0);
+        confirmed.push((0, [0; 32]));
+        confirmed.push((77, [0; 32]));
+        assert!(arrive(&store, &issued, 1, confirming(confirmed.clone())).await);
+        assert!(!arrive(&store, &issued, 1, confirming(confirmed)).await, "once");
+        let told = receipts(&store, &issued).await;
+        assert_eq!(told.len(), 1, "the first is gone: {told:?}");
+        let End::Done {
+            balance,
+            credits,
+            debits,
+            ..
+        } = told[0].outcome
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!((told[0].index, balance, credits, debits), (1, 999_990, 1_000_000, 10));
+        assert_eq!(balance_of(&store, &issued), 999_990, "it costs nothing");
+        assert!(store.audit().expect("readable").findings.is_empty());
+        store.close().await;
+    });
+}
+
+#[test]
+fn control_is_carried_out_whole_or_not_at_all() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let (issued, other) = (issue(&store).await, issue(&store).await);
+        let open = |confirmed| {
+            let alias = Some(AliasChange::Open("mine@relay.test".to_owned()));
+            Effect::Control(Asked { confirmed, alias })
+        };
+        assert!(arrive(&store, &issued, 0, open(Vec::new())).await);
+        assert!(
+            store
+                .alias("mine@relay.test")
+                .is_some_and(|alias| alias.open && alias.account == issued.account)
+        );
+        assert!(arrive(&store, &other, 0, mail(10)).await);
+        assert!(arrive(&store, &other, 1, open(waiting(&store, &other, 0))).await);
+        let told = receipts(&store, &other).await;
+        assert_eq!(told.len(), 2, "nothing was deleted");
+        assert_eq!(told[1].outcome, End::Refused(Refusal::AliasTaken));
+        let close = AliasChange::Close("mine@relay.test".to_owned());
+        let asked = Asked {
+            alias: Some(close),
+            ..Asked::default()
+        };
+        assert!(arrive(&store, &issued, 1, Effect::Control(asked)).await);
+        assert!(store.alias("mine@relay.test").is_some_and(|alias| !alias.open));
+        store.close().await;
+    });
+}
+
+#[test]
+fn receipts_that_nobody_collects_are_bounded_and_a_holder_comes_out_of_it() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        for index in 0..RECEIPTS_WAITING_MAX {
+            assert!(arrive(&store, &issued, index, confirming(Vec::new())).await, "{index}");
+        }
+        let next = RECEIPTS_WAITING_MAX;
+        assert!(!arrive(&store, &issued, next, mail(10)).await);
+        assert!(!arrive(&store, &issued, next, confirming(vec![(0, [0; 32])])).await);
+        assert!(arrive(&store, &issued, next, Effect::Login).await, "to see what waits");
+        let some = waiting(&store, &issued, 0);
+        let refused = |confirmed| {
+            let alias = Some(AliasChange::Close("nobody@relay.test".to_owned()));
+            Effect::Control(Asked { confirmed, alias })
+        };
+        assert!(
+            !arrive(&store, &issued, next + 1, refused(some.clone())).await,
+            "no end"
+        );
+        assert!(store.audit().expect("readable").findings.is_empty());
+        assert!(arrive(&store, &issued, next + 1, confirming(some)).await);
+        assert!(arrive(&store, &issued, next + 2, mail(10)).await);
+        assert!(store.audit().expect("readable").findings.is_empty());
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_login_ends_its_index_and_is_told_like_a_parcel() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let issued = issue(&store).await;
+        assert!(arrive(&store, &issued, 2, Effect::Login).await);
+        assert!(!arrive(&store, &issued, 2, Effect::Login).await && !arrive(&store, &issued, 2, mail(10)).await);
+        assert!(
+            arrive(&store, &issued, 0, mail(10)).await,
+            "what it passed over may still come"
+        );
+        let told = receipts(&store, &issued).await;
+        assert!(matches!((told[0].index, told[0].outcome), (2, End::Done { .. })));
+        store.close().await;
+        let store = files.open().await;
+        assert!(
+            store.find_parcel(&parcel(&issued, 2).tag).is_none(),
+            "after a restart too"
+        );
+        store.close().await;
+    });
 }

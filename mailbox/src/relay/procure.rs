@@ -1,0 +1,310 @@
+//! Packs at further relays, on both sides of the order (`docs/PROTOCOL.md` section 13).
+//!
+//! ```text
+//! procure    here     the holder -> what is spent behind this relay, the order in a row         one commit with the answer
+//! endow      there    the buyer's account -> a new one, whose root nobody on the way knows      one commit with the answer
+//! procured   here     the row ends, the holder is told; what was not made is credited again     one commit
+//! ```
+//!
+//! The relay that buys knows whose order it is and not which pack came of it; the one that makes it knows the pack and whose
+//! relay bought it. An order is kept no longer than it is under way. What came of it is kept there by a name of the order, so
+//! that a buyer which lost the answer, or the number that it asked under, gets the same pack again.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use keypacks::kdf;
+use keypacks::rotation::Policy;
+use ledger::{AccountKey, Transfer};
+
+use super::RelayFiles;
+use super::books::{balance, carry};
+use super::changes::Execution;
+use super::moves::{Moved, SPLITS_PER_DAY, Split};
+use super::parcels::after_a_write;
+use super::rows::{ACCOUNTS, AccountRow, ENDOWED, EndowedRow, PEERS, PROCURED, PROCURING, ProcuringRow};
+use super::stage::RelayStage;
+use crate::StoreError;
+use crate::devices::Event;
+use crate::entropy::random;
+use crate::index::{Source, Write};
+use crate::relay_store::{Endowment, Procure, Procured, Procurement, ProcurementId};
+use crate::request::{Answer, Refusal};
+
+/// Most orders that are under way at one time, and of one account.
+pub const PROCURING_MAX: usize = 1_024;
+const PROCURING_EACH_MAX: usize = 16;
+/// Most packs that an account which sends for a domain, as another relay does, makes in a day.
+pub const ENDOWED_PER_DAY: u32 = 1_024;
+/// Days that an order is known again when it comes under another number.
+pub const ENDOWED_DAYS: u32 = 30;
+
+impl RelayStage {
+    /// Takes an order. Every refusal comes before the first write. Returns what was debited: nothing, if it is known.
+    pub(super) fn procure(
+        &mut self,
+        write: &Write<'_>,
+        order: &Execution,
+        what: &Procure,
+    ) -> Result<Result<u64, Refusal>, StoreError> {
+        let (mut all, mut own, mut is_known) = (0, 0, false);
+        PROCURING.scan(write, (0, u64::MAX), |_, row| {
+            all += 1;
+            if row.account == order.account {
+                own += 1;
+                is_known |= row.kem == what.kem;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if is_known {
+            // The holder lost the answer and asks under another number.
+            return Ok(Ok(0));
+        }
+        if all >= PROCURING_MAX || own >= PROCURING_EACH_MAX {
+            return Ok(Err(Refusal::Limit));
+        }
+        let house = self.house(write, order.account)?;
+        let value = balance(write, AccountKey::Holder(house))?.available();
+        if what.price > value {
+            return Ok(Err(Refusal::Value {
+                shortfall: what.price - value,
+            }));
+        }
+        let mut sums = PROCURED.get(write, house)?.unwrap_or_default();
+        let onward = balance(write, AccountKey::Onward)?;
+        let (Some(_), Some(ordered)) = (onward.credited(what.price), sums.ordered.checked_add(what.price)) else {
+            return Ok(Err(Refusal::Malformed));
+        };
+        let shared = Arc::clone(&self.shared);
+        let entropy = &*shared.base.entropy;
+        let mut id = u64::from_le_bytes(random(entropy));
+        while PROCURING.get(write, id)?.is_some() {
+            id = id.wrapping_add(1);
+        }
+        let transfer = Transfer::procured(random(entropy), house, what.price, order.day);
+        carry(&mut self.books(write, house), transfer)?;
+        sums.ordered = ordered;
+        PROCURED.put(write, house, &sums)?;
+        let row = ProcuringRow {
+            account: order.account,
+            house,
+            peer: what.peer.clone(),
+            kem: what.kem.clone(),
+            dh: what.dh,
+            keys: what.keys,
+            value: what.value,
+            price: what.price,
+            day: order.day,
+        };
+        PROCURING.put(write, id, &row)?;
+        Ok(Ok(what.price))
+    }
+
+    /// See [`crate::RelayStore::procured`].
+    fn procured(
+        &mut self,
+        write: &Write<'_>,
+        ProcurementId(id): ProcurementId,
+        outcome: &Procured,
+        day: u32,
+    ) -> Result<(), StoreError> {
+        let Some(order) = PROCURING.get(write, id)? else {
+            return Ok(());
+        };
+        let house = order.house;
+        let mut sums = PROCURED.get(write, house)?.ok_or(StoreError::Corrupt)?;
+        let part = match outcome {
+            Procured::Made { .. } => &mut sums.made,
+            Procured::Returned => &mut sums.returned,
+        };
+        *part = part.checked_add(order.price).ok_or(StoreError::Corrupt)?;
+        let named = kdf::hash(&[&order.kem]);
+        let event = match outcome {
+            Procured::Made { ciphertext, confirm } => Event::Procured {
+                order: named,
+                ciphertext: ciphertext.clone(),
+                confirm: *confirm,
+            },
+            Procured::Returned => Event::NotProcured { order: named },
+        };
+        // First, since it may be refused for want of room. Whose slot is lost cannot be told.
+        let heir = self.heir(write, order.account)?;
+        let mut row = ACCOUNTS.get(write, heir)?.ok_or(StoreError::Corrupt)?;
+        self.tell((write, day), (heir, &mut row), &[heir], &[event])?;
+        PROCURED.put(write, house, &sums)?;
+        PROCURING.remove(write, id)?;
+        if matches!(outcome, Procured::Returned) {
+            let transfer = Transfer::returned(random(&*self.shared.base.entropy), house, order.price, day);
+            carry(&mut self.books(write, house), transfer).map_err(after_a_write)?;
+            let mut row = ACCOUNTS.get(write, house)?.ok_or(StoreError::Corrupt)?;
+            self.lapse_again(write, (house, &mut row), day).map_err(after_a_write)?;
+            self.put_account(write, house, &row)?;
+        }
+        Ok(())
+    }
+
+    /// What an account was answered to the same order under another number.
+    pub(super) fn endowed_before(
+        &self,
+        write: &Write<'_>,
+        account: u64,
+        order: &Endowment,
+    ) -> Result<Option<EndowedRow>, StoreError> {
+        let known = ENDOWED.get(write, self.endowed_name(order))?;
+        Ok(known.filter(|known| known.giver == account))
+    }
+
+    fn endowed_name(&self, order: &Endowment) -> [u8; 32] {
+        self.shared.base.vault.name("endowed", &order.order)
+    }
+
+    /// Makes an account for somebody unknown. Every refusal comes before the first write.
+    pub(super) fn endow(
+        &mut self,
+        write: &Write<'_>,
+        order: &Execution,
+        row: &mut AccountRow,
+        what: &Endowment,
+    ) -> Result<Result<Answer, Refusal>, StoreError> {
+        let seq = order.change.seq;
+        let answer = |row: &AccountRow, made: EndowedRow| Answer::Endowed {
+            seq,
+            end: row.link_keys,
+            ciphertext: made.ciphertext,
+            confirm: made.confirm,
+        };
+        if let Some(before) = self.endowed_before(write, order.account, what)? {
+            return Ok(Ok(answer(row, before)));
+        }
+        let name = self.endowed_name(what);
+        if ENDOWED.get(write, name)?.is_some() {
+            return Ok(Err(Refusal::Malformed));
+        }
+        let house = self.house(write, order.account)?;
+        let most = match PEERS.get(write, house)? {
+            Some(()) => ENDOWED_PER_DAY,
+            None => SPLITS_PER_DAY,
+        };
+        let split = Split {
+            identifier: what.identifier,
+            root: what.root.duplicate(),
+            keys: what.keys,
+            value: what.value,
+        };
+        // Whoever takes it in knows nothing of the rotation of the pack that paid.
+        match self.part(write, order, row, &split, (most, Some(Policy::default())))? {
+            Ok(Moved { .. }) => {}
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        let made = EndowedRow {
+            giver: order.account,
+            day: order.day,
+            ciphertext: what.ciphertext.clone(),
+            confirm: what.confirm,
+        };
+        ENDOWED.put(write, name, &made)?;
+        Ok(Ok(answer(row, made)))
+    }
+
+    /// Notes that an account sends for a domain.
+    pub(super) fn is_peer(&mut self, write: &Write<'_>, house: u64) -> Result<(), StoreError> {
+        match PEERS.get(write, house)? {
+            Some(()) => Ok(()),
+            None => PEERS.put(write, house, &()),
+        }
+    }
+
+    fn forget_endowed(&mut self, write: &Write<'_>, names: &[[u8; 32]]) -> Result<(), StoreError> {
+        names.iter().try_for_each(|name| ENDOWED.remove(write, *name))
+    }
+}
+
+impl RelayFiles {
+    pub(super) fn read_procurements(&self) -> Result<Vec<Procurement>, StoreError> {
+        let mut orders = Vec::new();
+        PROCURING.scan(&self.shared.base.view()?, (0, u64::MAX), |id, row| {
+            orders.push(Procurement {
+                id: ProcurementId(id),
+                what: Procure {
+                    peer: row.peer,
+                    kem: row.kem,
+                    dh: row.dh,
+                    keys: row.keys,
+                    value: row.value,
+                    price: row.price,
+                },
+                day: row.day,
+            });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(orders)
+    }
+
+    pub(super) async fn end_procurement(
+        &self,
+        id: ProcurementId,
+        outcome: Procured,
+        day: u32,
+    ) -> Result<(), StoreError> {
+        self.committer
+            .run(move |stage, write| stage.procured(write, id, &outcome, day))
+            .await
+    }
+
+    /// Ends what is kept of orders that were answered long ago.
+    pub(super) async fn age_endowed(&self, day: u32) -> Result<(), StoreError> {
+        let mut aged = Vec::new();
+        ENDOWED.scan(&self.shared.base.snapshot()?, ([0; 32], [255; 32]), |name, row| {
+            if day.saturating_sub(row.day) > ENDOWED_DAYS {
+                aged.push(name);
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        for some in aged.chunks(SLICE) {
+            let some = some.to_vec();
+            self.committer
+                .run(move |stage, write| stage.forget_endowed(write, &some))
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows that one commit of upkeep touches.
+const SLICE: usize = 256;
+
+/// What orders were debited, in µtok and by account, and what the rows of those under way say.
+pub(super) fn contradictions(
+    read: &impl Source,
+    (ordered, returned): (&BTreeMap<u64, u64>, &BTreeMap<u64, u64>),
+) -> Result<Vec<&'static str>, StoreError> {
+    let mut waiting: BTreeMap<u64, u64> = BTreeMap::new();
+    PROCURING.scan(read, (0, u64::MAX), |_, row| {
+        let sum = waiting.entry(row.house).or_default();
+        *sum = sum.saturating_add(row.price);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut found = Vec::new();
+    let (mut kept_ordered, mut kept_returned) = (BTreeMap::new(), BTreeMap::new());
+    PROCURED.scan(read, (0, u64::MAX), |house, row| {
+        kept_ordered.insert(house, row.ordered);
+        kept_returned.insert(house, row.returned);
+        let open = row
+            .ordered
+            .checked_sub(row.returned)
+            .and_then(|rest| rest.checked_sub(row.made));
+        if open != Some(waiting.remove(&house).unwrap_or_default()) {
+            found.push("the packs that were ordered are not those that were made, returned or wait");
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let is_same = |one: &BTreeMap<u64, u64>, other: &BTreeMap<u64, u64>| {
+        let some = |(_, sum): &(&u64, &u64)| **sum > 0;
+        one.iter().filter(some).eq(other.iter().filter(some))
+    };
+    if !waiting.is_empty() || !is_same(&kept_ordered, ordered) || !is_same(&kept_returned, returned) {
+        found.push("the orders of packs differ from what was debited and credited for them");
+    }
+    Ok(found)
+}
