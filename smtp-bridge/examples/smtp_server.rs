@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use smtp_bridge::smtp::{
-    self, Backend, BareNewlines, Domain, Door, ForwardPath, Limits, Receiver, Reply, ReversePath, limits, replies,
+    self, Backend, BareNewlines, Domain, Door, ForwardPath, Limits, Receiver, Reply, Reports, ReversePath, limits,
+    replies,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -97,7 +98,7 @@ impl Backend for Maildir {
         }
     }
 
-    async fn data(&self, _: &ReversePath, _: &[ForwardPath]) -> Result<Incoming, Reply> {
+    async fn data(&self, _: &ReversePath, _: &[ForwardPath], _: &Reports) -> Result<Incoming, Reply> {
         let name = format!("{}.{}", std::process::id(), self.next.fetch_add(1, Ordering::Relaxed));
         let path = self.directory.join("tmp").join(&name);
         let file = File::create(&path).map_err(|_| replies::NO_ROOM)?;

@@ -59,6 +59,27 @@ pub fn date(day: u32) -> String {
     format!("{year:04}-{month:02}-{day_of_month:02}")
 }
 
+/// The day that [`date`] writes so.
+pub fn day_of(text: &str) -> Option<u32> {
+    let [year, month, day] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
+    let [year, month, day] = [year, month, day].map(|part| part.parse::<u32>().ok());
+    let (year, month, day) = (
+        year.filter(|year| (1_970..=9_999).contains(year))?,
+        month?,
+        day.filter(|day| *day <= 31)?,
+    );
+    // Days to the first of March of that year, then months of the calendar that begins there.
+    let (year, month) = if month > 2 {
+        (year, month)
+    } else {
+        (year - 1, month + 12)
+    };
+    let before = 365 * year + year / 4 - year / 100 + year / 400;
+    let counted = before + (153 * month.checked_sub(3)?.min(12) + 2) / 5 + day;
+    let days = counted.checked_sub(719_469)?;
+    (date(days) == text).then_some(days)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +88,30 @@ mod tests {
     fn amounts_are_grouped_by_thousands() {
         let read = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(read, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_day_is_read_as_it_is_written() {
+        for day in [
+            0, 1, 58, 59, 60, 364, 365, 789, 790, 11_016, 20_779, 47_540, 47_541, 2_932_896,
+        ] {
+            assert_eq!(day_of(&date(day)), Some(day), "{}", date(day));
+        }
+        assert_eq!(day_of("2026-11-22"), Some(20_779));
+        for text in [
+            "",
+            "2026-11-31",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-1-01",
+            "26-11-22",
+            "1969-12-31",
+            "2026-11-22-1",
+            "2026-11-4294967295",
+        ] {
+            assert_eq!(day_of(text), None, "{text}");
+        }
     }
 
     #[test]

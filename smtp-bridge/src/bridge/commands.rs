@@ -3,21 +3,25 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use ledger::Services;
+use keypacks::deposit::WRAP;
+use ledger::{Leg, Onward, Services};
 use mailbox::HolderStore;
 use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
-use mailbox::request::{Operation, Refusal};
+use mailbox::parcel::AliasChange;
+use mailbox::request::{Operation, Proof, Refusal};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::Bridge;
+use super::opening::{Opening, go_far, index_of};
 use super::page::warning_of_link;
-use super::sealing::{Letter, Sealing};
+use super::procuring::Order;
+use super::sealing::{Letter, Sealing, refuse_second_alias, seal_control, take_login};
 use crate::control::Commands;
-use crate::figures::grouped;
+use crate::figures::{date, grouped};
 use crate::holder::{LinkState, refusal_reason};
-use crate::message::base64;
+use crate::message::{Address, base64};
 use crate::names;
 
 /// A command on the control socket.
@@ -96,6 +100,116 @@ pub enum Command {
         /// Its index.
         index: u64,
     },
+    /// Has the relay give the pack a new root.
+    Reroot {
+        /// Verifier of the recovery code that the next one will want.
+        recovery: [u8; 32],
+        /// The recovery code in force, if there is one.
+        proof: Option<[u8; 16]>,
+    },
+    /// Seals what confirms deposits and asks how the pack stands.
+    SealControl {
+        /// What becomes of an alias besides.
+        alias: Option<AliasChange>,
+    },
+    /// Takes an index for a login.
+    Login,
+    /// Takes a login for used whose receipt is lost.
+    LoginUsed {
+        /// Its index.
+        index: u64,
+    },
+    /// Where wraps stand in the sequence that came without a link.
+    Wraps {
+        /// The wraps one behind the other, in base64.
+        wraps: String,
+    },
+    /// Goes on at the first of these wraps, however far ahead.
+    GoFar {
+        /// The wraps one behind the other, in base64.
+        wraps: String,
+    },
+    /// Opens a deposit that came without a link.
+    Open {
+        /// Wrap and body in base64.
+        deposit: String,
+        /// Whether its message is wanted.
+        gives: bool,
+    },
+    /// What a pack file says of the relay, and what there is to give away.
+    PackFacts,
+    /// Moves keys and value to a pack that is on the disk already.
+    Split {
+        /// The new pack's identifier.
+        identifier: String,
+        /// Its root in base64.
+        root: String,
+        /// Its link keys.
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+        /// Whether it may have been asked for before: then the relay alone knows whether there is enough.
+        #[serde(default)]
+        resumed: bool,
+    },
+    /// Makes another device of a pack that is on the disk already.
+    Device {
+        /// The new pack's identifier.
+        identifier: String,
+        /// Its root in base64.
+        root: String,
+        /// Its link keys.
+        keys: u64,
+        /// Whether it may have been asked for before.
+        #[serde(default)]
+        resumed: bool,
+    },
+    /// Devices of the account, as the relay has them.
+    Devices,
+    /// What the relay's pool offers.
+    Mixing,
+    /// Ends another device of the account.
+    DropDevice {
+        /// Its number.
+        device: u32,
+    },
+    /// Which packs at further relays the relay procures.
+    Offers,
+    /// Has the relay procure a pack, whose secrets are on the disk already, or says how that stands.
+    Procure {
+        /// Domain of the further relay.
+        relay: String,
+        /// X-Wing public key in base64.
+        kem: String,
+        /// X25519 public key in base64.
+        dh: String,
+        /// Link keys of the pack.
+        keys: u64,
+        /// Its value, in µtok.
+        value: u64,
+        /// Most that may be debited, in µtok.
+        debit_max: u64,
+    },
+    /// How such an order stands.
+    Procured {
+        /// SHA-256 of its X-Wing public key, in base64.
+        order: String,
+    },
+    /// Forgets such an order.
+    ProcureEnd {
+        /// The same.
+        order: String,
+    },
+    /// Takes what another pack released.
+    Redeem {
+        /// The voucher in base64.
+        voucher: String,
+    },
+    /// Ends the pack.
+    Expire {
+        /// UTC day; one that has come is now, and none takes back one that has not.
+        day: Option<u32>,
+    },
     /// Looks for the relay's position, with a data folder that was restored from a copy.
     Resume,
     /// Asks the relay for news now.
@@ -104,8 +218,10 @@ pub enum Command {
     Stop,
 }
 
+/// So many days before the pack ends it is warned of.
+const ENDING_DAYS: u32 = 7;
 /// Longest wait for the relay's answer to a change of aliases.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(45);
+pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(45);
 
 /// The commands of a running bridge.
 pub(super) struct UserCommands<S>(pub(super) Arc<Bridge<S>>);
@@ -130,8 +246,12 @@ impl<S: HolderStore> Bridge<S> {
             Command::Outbox => {
                 let now = self.host.clock.unix_seconds();
                 let rows: Vec<Value> = self.rows()?.iter().map(|found| row(found, now)).collect();
-                Ok(json!({ "rows": rows }))
+                Ok(json!({ "rows": rows, "parcels": self.store.parcels() }))
             }
+            Command::Cancel { row } if self.moves_value(row)? => Err(
+                "keys and value are on their way by it, and the relay may have moved them: it ends with its answer"
+                    .to_owned(),
+            ),
             Command::Cancel { row } => match self.store.cancel(row).await.map_err(|error| error.to_string())? {
                 true => Ok(json!({ "cancelled": row })),
                 false => Err("there is no such row that can still be cancelled: see 'postern outbox'".to_owned()),
@@ -161,13 +281,71 @@ impl<S: HolderStore> Bridge<S> {
             }
             Command::Parcel { index } => {
                 let parcel = self.store.parcel(index).map_err(|error| error.to_string())?;
-                let text = parcel.map(|parcel| {
-                    let mut text = Vec::new();
-                    base64(&parcel, &mut text);
-                    String::from_utf8(text).expect("base64 is ASCII")
-                });
-                Ok(json!({ "parcel": text }))
+                Ok(json!({ "parcel": parcel.map(|parcel| to_base64(&parcel)) }))
             }
+            Command::Reroot { recovery, proof } => self.reroot(recovery, proof).await,
+            Command::SealControl { alias } => {
+                let _spending = self.spending.lock().await;
+                let (index, confirmed) = seal_control(&self.host, &self.store, alias).await?;
+                Ok(json!({ "index": index, "confirmed": confirmed }))
+            }
+            Command::Login => Ok(json!({ "index": take_login(&self.host, &self.store).await? })),
+            Command::LoginUsed { index } => {
+                let known = self.store.login_used(index).await.map_err(|error| error.to_string())?;
+                Ok(json!({ "known": known }))
+            }
+            Command::Wraps { wraps } => {
+                let wraps = from_base64(&wraps).ok_or("the wraps are not in base64")?;
+                let found = wraps.chunks(WRAP).map(|wrap| index_of(&self.store, wrap));
+                let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+                Ok(json!({ "indices": found, "from": self.store.collect_from() }))
+            }
+            Command::GoFar { wraps } => {
+                let wraps = from_base64(&wraps).ok_or("the wraps are not in base64")?;
+                let passed = go_far(&self.host, &self.store, &wraps, &mut |_| {}).await;
+                Ok(json!({ "passed": passed.map_err(|error| error.to_string())? }))
+            }
+            Command::Open { deposit, gives } => self.open(&deposit, gives).await,
+            Command::PackFacts => self.pack_facts(),
+            Command::Split {
+                identifier,
+                root,
+                keys,
+                value,
+                resumed,
+            } => self.split((&identifier, &root), (keys, value), resumed).await,
+            Command::Device {
+                identifier,
+                root,
+                keys,
+                resumed,
+            } => self.device((&identifier, &root), keys, resumed).await,
+            Command::Devices => self.devices().await,
+            Command::Mixing => self.mixing().await,
+            Command::DropDevice { device } => self.drop_device(device).await,
+            Command::Offers => self.offers().await,
+            Command::Procure {
+                relay,
+                kem,
+                dh,
+                keys,
+                value,
+                debit_max,
+            } => {
+                let order = Order {
+                    relay: &relay,
+                    kem: &kem,
+                    dh: &dh,
+                    keys,
+                    value,
+                    debit_max,
+                };
+                self.procure(&order).await
+            }
+            Command::Procured { order } => self.procured(&order),
+            Command::ProcureEnd { order } => self.procure_end(&order).await,
+            Command::Redeem { voucher } => self.redeem(&voucher).await,
+            Command::Expire { day } => self.expire(day).await,
             Command::Resume => self.resume().await,
             Command::Refresh => {
                 self.holder.refresh();
@@ -180,7 +358,7 @@ impl<S: HolderStore> Bridge<S> {
         }
     }
 
-    fn rows(&self) -> Result<Vec<OutboxRow>, String> {
+    pub(super) fn rows(&self) -> Result<Vec<OutboxRow>, String> {
         self.store.outbox().map_err(|error| error.to_string())
     }
 
@@ -199,16 +377,27 @@ impl<S: HolderStore> Bridge<S> {
             "debits": value.debits,
             "reserved": self.store.reserved().map_err(|error| error.to_string())?,
             "keys": value.keys,
+            "root": self.store.rooting().number,
+            "rerooting": self.store.rooting().is_pending,
+            "frozen": self.holder.is_frozen(),
             "rotation": self.store.facts().rotation.to_string(),
+            "expires": self.ends_on(),
+            "ended": self.has_ended(),
             "heard": value.at,
             "prices": self.store.prices(),
+            "onward": onward_figures(&self.store.onward()),
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
             "outbox": waiting,
+            "mix": self.hygiene.mix.name(),
             "pad": self.pad_figures(),
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
             "disk": self.caveat,
+            "entry": self.entry.as_ref().map(|entry| {
+                let position = entry.link_position();
+                json!({ "relay": entry.facts().relay_domain, "keys": position.keys.saturating_sub(position.base) })
+            }),
         }))
     }
 
@@ -231,6 +420,14 @@ impl<S: HolderStore> Bridge<S> {
         )?;
         let row = |sum: &Services| json!({ "day": sum.day, "kind": sum.kind.name(), "count": sum.count, "credit": sum.credit, "debit": sum.debit });
         Ok(json!({ "services": services.iter().map(row).collect::<Vec<_>>() }))
+    }
+
+    async fn mixing(&self) -> Result<Value, String> {
+        let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.mixing()).await;
+        let mixing = asked.ok().flatten().ok_or(
+            "the relay cannot be asked now, which alone knows its pool: try again when 'postern status' says linked",
+        )?;
+        Ok(json!({ "default": self.hygiene.mix.name(), "offer": mixing }))
     }
 
     async fn seal(
@@ -257,6 +454,19 @@ impl<S: HolderStore> Bridge<S> {
         Ok(json!({ "index": sealing.seal(&letter).await? }))
     }
 
+    async fn open(&self, deposit: &str, gives: bool) -> Result<Value, String> {
+        let carried = from_base64(deposit).ok_or("the deposit is not in base64")?;
+        let user = Address::parse(&self.local_address()).map_err(|_| "the user is no name for a mailbox")?;
+        let opening = Opening {
+            host: &self.host,
+            store: &self.store,
+            user: &user,
+        };
+        let opened = opening.open(&carried, gives).await.map_err(|error| error.to_string())?;
+        let message = opened.message.map(|message| to_base64(&message));
+        Ok(json!({ "outcome": opened.outcome, "message": message }))
+    }
+
     fn settings(&self) -> Result<Value, String> {
         let aliases = self.store.aliases().map_err(|error| error.to_string())?;
         let alias = aliases.into_iter().find(|alias| alias.open).map(|alias| alias.address);
@@ -277,6 +487,23 @@ impl<S: HolderStore> Bridge<S> {
         let told = self.diary.lock().unwrap_or_else(PoisonError::into_inner).told;
         let mut warnings = Vec::new();
         warnings.extend(warning_of_link(self.holder.state()).map(str::to_owned));
+        if self.holder.is_frozen() {
+            warnings.push(
+                "The pack is frozen, since a copy of it was in use: give it new keys with 'postern rekey' and its recovery code."
+                    .to_owned(),
+            );
+        }
+        match self.ends_on().map(|day| (day, day.saturating_sub(self.host.day()))) {
+            Some((_, 0)) => warnings.push(
+                "The pack has ended: it sends nothing any more and its aliases are closed; mail that waits at the relay is still collected."
+                    .to_owned(),
+            ),
+            Some((day, ..=ENDING_DAYS)) => warnings.push(format!(
+                "The pack ends on {} with all that is left in it: 'postern keypack expire --never' takes that back.",
+                date(day)
+            )),
+            _ => {}
+        }
         if matters.low_balance {
             warnings.push(format!(
                 "Only {} µtok are left: top the pack up in time.",
@@ -365,14 +592,48 @@ impl<S: HolderStore> Bridge<S> {
         found.ok_or_else(|| "this is not one of your aliases: see 'postern alias list'".to_owned())
     }
 
+    /// Has the relay give the pack a new root, and waits a while for it.
+    async fn reroot(&self, recovery: [u8; 32], proof: Option<[u8; 16]>) -> Result<Value, String> {
+        let before = self.store.rooting().number;
+        if before > 0 && proof.is_none() {
+            return Err("this pack has a recovery code, which is wanted for new keys: 'postern rekey'".to_owned());
+        }
+        let now = self.host.clock.unix_seconds();
+        let row = self.store.begin_reroot(recovery, proof.map(Proof), now).await;
+        if let Some(refusal) = self.answer_to(row.map_err(|error| error.to_string())?).await? {
+            return Err(refused(refusal));
+        }
+        match self.store.rooting().number {
+            number if number > before => Ok(json!({ "root": number })),
+            _ => Err("the relay no longer knows whether it gave the pack new keys: ask its operator".to_owned()),
+        }
+    }
+
     /// Queues a change and waits for its answer.
     async fn change(&self, operation: Operation) -> Result<(), String> {
+        let row = {
+            let _spending = self.spending.lock().await;
+            if let Operation::AliasOpen { local } | Operation::AliasClose { local } = &operation {
+                refuse_second_alias(&self.store, local, true)?;
+            }
+            self.queue(operation, "alias").await?
+        };
+        match self.answer_to(row).await? {
+            None => Ok(()),
+            Some(refusal) => Err(refused(refusal)),
+        }
+    }
+
+    /// Queues a change.
+    pub(super) async fn queue(&self, operation: Operation, label: &str) -> Result<u64, String> {
+        let now = self.host.clock.unix_seconds();
+        let queued = self.store.enqueue_change(operation, label.into(), now);
+        queued.await.map_err(|error| error.to_string())
+    }
+
+    /// Waits for the answer to a queued change. `Some`: it is refused for good.
+    pub(super) async fn answer_to(&self, row: u64) -> Result<Option<Refusal>, String> {
         let mut outbox = self.store.outbox_changed();
-        let row = self
-            .store
-            .enqueue_change(operation, "alias".into(), self.host.clock.unix_seconds())
-            .await
-            .map_err(|error| error.to_string())?;
         let answered = async {
             loop {
                 outbox.borrow_and_update();
@@ -382,11 +643,11 @@ impl<S: HolderStore> Bridge<S> {
                     .find(|found| found.row == row)
                     .map(|found| found.state)
                 {
-                    None => return Ok(()),
+                    None => return Ok(None),
                     Some(OutboxState::Refused(refusal)) => {
-                        // The person was told: nothing more is to be done with the row.
+                        // The person is told: nothing more is to be done with the row.
                         self.store.cancel(row).await.map_err(|error| error.to_string())?;
-                        return Err(refused(refusal));
+                        return Ok(Some(refusal));
                     }
                     Some(_) => outbox
                         .changed()
@@ -405,6 +666,13 @@ impl<S: HolderStore> Bridge<S> {
     }
 }
 
+/// Bytes on the control socket.
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    base64(bytes, &mut text);
+    String::from_utf8(text).expect("base64 is ASCII")
+}
+
 /// What [`base64`] wrote.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     mail_parser::decoders::base64::base64_decode(text.as_bytes())
@@ -414,8 +682,11 @@ fn refused(refusal: Refusal) -> String {
     match refusal {
         Refusal::AliasTaken => "this alias is taken".to_owned(),
         Refusal::AliasUnknown => "the relay does not know this alias".to_owned(),
+        Refusal::Recovery => "this is not the pack's recovery code: nothing was changed".to_owned(),
+        Refusal::Frozen => refusal_reason(refusal),
+        Refusal::Keys => "the pack's keys are used up: it needs one to go on with".to_owned(),
         Refusal::AliasLimit => "this pack has as many aliases as it may have".to_owned(),
-        other => format!("the relay refused: {other:?}"),
+        other => format!("the relay refused: {}", refusal_reason(other)),
     }
 }
 
@@ -431,6 +702,13 @@ fn label_of(label: Option<String>) -> Result<Option<String>, String> {
     }
 }
 
+/// What mail costs behind the relay, by domain of the recipient.
+fn onward_figures(onward: &Onward) -> Value {
+    let leg = |leg: &Leg| json!({ "message": leg.message, "kilobyte": leg.kilobyte, "relays": leg.relays });
+    let domains = onward.domains.iter().map(|(domain, by)| (domain.clone(), leg(by)));
+    json!({ "elsewhere": leg(&onward.elsewhere), "domains": domains.collect::<serde_json::Map<_, _>>() })
+}
+
 /// The link's state in words.
 pub(super) fn link_state(state: LinkState) -> &'static str {
     match state {
@@ -439,6 +717,7 @@ pub(super) fn link_state(state: LinkState) -> &'static str {
         LinkState::Linked => "linked",
         LinkState::KeysUsedUp => "link keys used up: get a new pack",
         LinkState::PadUsedUp => "the pad is used up: get a new pack",
+        LinkState::Replaced => "the pack has other keys now, and they are not here",
         LinkState::RolledBack => "the relay was restored from an old copy: ask its operator",
     }
 }
@@ -485,6 +764,15 @@ fn row(row: &OutboxRow, now: u64) -> Value {
             ..
         } => ("mail", Some(*kilobytes), Some(*length), Some(*recipients)),
         Operation::AliasOpen { .. } | Operation::AliasClose { .. } => ("alias", None, None, None),
+        Operation::Reroot { .. } => ("keys", None, None, None),
+        Operation::Split { .. }
+        | Operation::Release { .. }
+        | Operation::Redeem { .. }
+        | Operation::Expire { .. }
+        | Operation::Renew { .. }
+        | Operation::Procure { .. }
+        | Operation::Endow { .. } => ("pack", None, None, None),
+        Operation::Device { .. } | Operation::Drop { .. } | Operation::Tell { .. } => ("device", None, None, None),
     };
     json!({
         "row": row.row,

@@ -75,7 +75,8 @@ impl<S: HolderStore> Bridge<S> {
     /// What the value and the keys are short of.
     pub(super) fn matters(&self) -> Matters {
         let value = self.store.value();
-        if value.at == 0 {
+        // What has ended is short of nothing.
+        if value.at == 0 || self.has_ended() {
             return Matters::default();
         }
         let by_price = || self.store.prices().and_then(|prices| prices.price_of(20, 8));
@@ -236,7 +237,12 @@ impl<S: HolderStore> Watcher<'_, S> {
         let (Ok(aliases), Ok(rows)) = (store.aliases(), store.outbox()) else {
             return;
         };
+        let has_ended = self.bridge.has_ended();
         for alias in aliases {
+            if alias.open && has_ended {
+                // The relay closed it with the pack, and says so when it is asked: this clock may be wrong.
+                continue;
+            }
             let is_over = alias.open && alias.expires.is_some_and(|expires| expires <= now);
             let Some((local, _)) = alias.address.split_once('@') else {
                 continue;
@@ -245,7 +251,9 @@ impl<S: HolderStore> Watcher<'_, S> {
                 local: local.to_owned(),
             };
             let is_asked = rows.iter().any(|row| row.change.operation == operation);
-            if is_over && !is_asked {
+            let is_sealed = || store.sealed_aliases().is_ok_and(|changes| !changes.is_empty());
+            // While a parcel changes an alias: the next look tries again.
+            if is_over && !is_asked && !is_sealed() {
                 // Busy or full: the next look tries again.
                 let _ = store.enqueue_change(operation, "alias past its time".into(), now).await;
             }

@@ -8,8 +8,11 @@ mod autoconfig;
 pub mod commands;
 mod diary;
 mod lookout;
+mod moving;
+pub(crate) mod opening;
 mod pad;
 mod page;
+mod procuring;
 mod reading;
 pub(crate) mod sealing;
 mod submission;
@@ -17,7 +20,7 @@ mod warned;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::holder::{self, HolderConfig, HolderHandle};
-use crate::message::{Html, Traces};
+use crate::message::{Html, Mix, Traces};
 use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
 use crate::{control, names, smtp};
 pub use autoconfig::autoconfig;
@@ -57,6 +60,8 @@ pub struct BridgeConfig {
     pub hygiene: Hygiene,
     /// The holder's end of the link.
     pub holder: HolderConfig,
+    /// The pack by whose relay this one's is reached.
+    pub entry: Option<EntryPack>,
     /// For tests of erasure alone: keeps every used key.
     pub keep_used_keys: bool,
 }
@@ -68,6 +73,16 @@ pub struct Hygiene {
     pub html: Html,
     /// Real addresses and names that must not leave.
     pub traces: Traces,
+    /// How messages wait at the relay that say nothing of it.
+    pub mix: Mix,
+}
+
+/// A pack whose links carry those of another.
+pub struct EntryPack {
+    /// Folder of its store, which no other process has open.
+    pub dir: PathBuf,
+    /// What opens it.
+    pub passphrase: Zeroizing<Vec<u8>>,
 }
 
 /// Where the local page is.
@@ -128,6 +143,8 @@ struct Bridge<S> {
     warned: warned::Warned,
     /// What is to be said of the disk.
     caveat: Option<String>,
+    /// The pack by whose relay this one's is reached.
+    entry: Option<HolderFiles>,
     stop: watch::Sender<bool>,
 }
 
@@ -150,7 +167,8 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         dir: dir.clone(),
         error,
     };
-    let store = once_unlocked(|| open(&config, &host)).await.map_err(store_error)?;
+    let opened = || open(&host, &config.dir, &config.passphrase, config.keep_used_keys);
+    let store = once_unlocked(opened).await.map_err(store_error)?;
     let smtp_listener = listen(&host, "SMTP", config.smtp).await?;
     let imap_listener = listen(&host, "IMAP", config.imap).await?;
     let page_listener = match config.page {
@@ -176,7 +194,25 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     }
     let files = store.clone();
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
-    let (handle, link) = holder::new(host.clone(), store.clone(), config.holder, stop.subscribe());
+    let mut holder = config.holder;
+    let entry = match &config.entry {
+        Some(entry) => {
+            let opened = || open(&host, &entry.dir, &entry.passphrase, false);
+            let store = once_unlocked(opened).await.map_err(|error| BridgeError::Store {
+                dir: entry.dir.display().to_string(),
+                error,
+            })?;
+            let by = HolderConfig {
+                relay_via: holder.relay_via.take(),
+                socks: holder.socks.take(),
+                ..holder.clone()
+            };
+            holder.through = Some(Arc::new(holder::Entry::new(host.clone(), store.clone(), by)));
+            Some(store)
+        }
+        None => None,
+    };
+    let (handle, link) = holder::new(host.clone(), store.clone(), holder, stop.subscribe());
     let bridge = Arc::new(Bridge {
         password: password(&store),
         ports: Ports {
@@ -198,6 +234,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         hygiene: config.hygiene,
         warned: warned::Warned::default(),
         caveat,
+        entry: entry.clone(),
         stop: stop.clone(),
     });
 
@@ -233,17 +270,20 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}
     files.stop().await;
+    if let Some(entry) = entry {
+        entry.stop().await;
+    }
     tracing::info!("bridge has stopped");
     Ok(())
 }
 
 /// Opens the store, whose commits run on a thread of their own, as they block on the disk.
-fn open(config: &BridgeConfig, host: &Host) -> Result<HolderFiles, StoreError> {
+fn open(host: &Host, dir: &Path, passphrase: &[u8], keep_used_keys: bool) -> Result<HolderFiles, StoreError> {
     let options = HolderOptions {
-        keep_used_keys: config.keep_used_keys,
+        keep_used_keys,
         ..HolderOptions::default()
     };
-    let (store, actor) = HolderFiles::open(&host.disk, &config.dir, &config.passphrase, &options, &host.entropy)?;
+    let (store, actor) = HolderFiles::open(&host.disk, dir, passphrase, &options, &host.entropy)?;
     host.workers.actor("commit", Box::pin(actor))?;
     Ok(store)
 }
@@ -253,7 +293,13 @@ async fn prepare<S: HolderStore>(store: &S, host: &Host) -> Result<(), StoreErro
     let opening = |row: &OutboxRow| {
         matches!(row.change.operation, Operation::AliasOpen { .. }) && !matches!(row.state, OutboxState::Refused(_))
     };
-    if store.aliases()?.is_empty() && !store.outbox()?.iter().any(opening) {
+    // One that a parcel asks for is not asked for again: its receipt makes it the first.
+    let has_ended = store.expiry()?.flatten().is_some_and(|day| day <= host.day());
+    if !has_ended
+        && store.aliases()?.is_empty()
+        && store.sealed_aliases()?.is_empty()
+        && !store.outbox()?.iter().any(opening)
+    {
         store
             .enqueue_change(
                 Operation::AliasOpen {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mailbox::holder_store::{Flags, FolderError, FolderId, Folders, Snapshot, SpecialUse, StoreFlags};
+use mailbox::holder_store::{Flags, FolderError, FolderId, Folders, MessageText, Snapshot, SpecialUse, StoreFlags};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 
@@ -68,12 +68,16 @@ impl<S: HolderStore> imap::Mailboxes for Reading<S> {
 }
 
 impl<S: HolderStore> imap::Backend for Reading<S> {
-    fn login(&self, user: &[u8], password: &[u8]) -> bool {
+    async fn login(&self, user: &[u8], password: &[u8]) -> bool {
         self.0.login(user, password)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.0.store.changed()
+    }
+
+    async fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, Unavailable> {
+        self.0.store.text(folder, uid).map_err(unavailable)
     }
 
     async fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
@@ -172,6 +176,11 @@ pub(super) mod tests {
 
     /// A bridge whose store has nothing in it, and which never dials.
     pub(in crate::bridge) async fn bridge() -> Arc<Bridge<HolderFiles>> {
+        bridge_of(vec!["first@relay.test".to_owned()]).await
+    }
+
+    /// One whose pack was issued with these aliases.
+    pub(in crate::bridge) async fn bridge_of(aliases: Vec<String>) -> Arc<Bridge<HolderFiles>> {
         let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new());
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
         let options = HolderOptions {
@@ -186,7 +195,7 @@ pub(super) mod tests {
             day: 20_000,
             relay_address: "127.0.0.1:9".to_owned(),
             relay_domain: "relay.test".to_owned(),
-            aliases: vec!["first@relay.test".to_owned()],
+            aliases,
             rotation: Default::default(),
             pad: None,
         };
@@ -220,6 +229,7 @@ pub(super) mod tests {
             recent: imap::Recent::default(),
             hygiene: super::super::Hygiene::default(),
             caveat: None,
+            entry: None,
             warned: super::super::warned::Warned::default(),
             stop,
         })

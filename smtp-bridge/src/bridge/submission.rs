@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
-use mailbox::holder_store::{HolderAlias, MessageOf, OutboxOrder, SentNames};
-use mailbox::request::{self, Envelope};
+use mailbox::holder_store::{HolderAlias, MessageOf, OutboxOrder, SentNames, SentReports};
+use mailbox::request::{self, Envelope, EnvelopeOption, Wishes};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
 use super::{Bridge, Hygiene};
-use crate::message::{self, Address, LoopCounter, Policy, Sender, Stage, limits};
+use crate::message::{self, Address, LoopCounter, Mix, Policy, Sender, Stage, limits};
 use crate::names;
 use crate::smtp::replies::{self, Enhanced, Reply};
-use crate::smtp::{self, Domain, Door, ForwardPath, Limits, ReversePath};
+use crate::smtp::{self, Domain, Door, ForwardPath, Limits, Reports, ReversePath};
 
 /// Largest message that a client may submit, in bytes: attachments grow by a third when they are encoded anew.
 pub(crate) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
@@ -22,8 +22,8 @@ pub(crate) const SIZE_MAX: usize = limits::MESSAGE_BYTES_MAX;
 // The chain of sizes: what is taken can be rebuilt, and what is rebuilt fits the largest class with its envelope.
 const _: () = assert!(SIZE_MAX <= limits::MESSAGE_BYTES_MAX);
 const _: () = assert!(limits::MESSAGE_BYTES_MAX + ENVELOPE_BYTES_MAX <= deposit::CLASS_KILOBYTES_MAX as usize * 1_000);
-/// Reverse-path and recipients at their longest, and the octets of the Message-ID.
-const ENVELOPE_BYTES_MAX: usize = 32 + (request::RECIPIENTS_MAX + 1) * 260;
+/// Reverse-path, recipients and options at their longest, and the octets of the Message-ID.
+const ENVELOPE_BYTES_MAX: usize = 32 + (request::RECIPIENTS_MAX + 1) * 260 + request::OPTIONS_BYTES_MAX;
 
 /// What the submission port offers.
 pub(super) fn door() -> Door {
@@ -51,6 +51,12 @@ const KEYS_USED_UP: Reply = Reply::fixed(
     552,
     Enhanced::new(5, 2, 2),
     "the pack's link keys are used up, the last ones only collect mail: get a new pack",
+);
+
+const ENDED: Reply = Reply::fixed(
+    552,
+    Enhanced::new(5, 2, 1),
+    "the pack has ended, and only collects mail: get a new pack",
 );
 
 const PAD_USED_UP: Reply = Reply::fixed(
@@ -97,10 +103,11 @@ impl<S: HolderStore> Bridge<S> {
         Ok(missing)
     }
 
-    fn price_of(&self, recipients: u16, kilobytes: u32) -> Result<(u32, u64), Reply> {
+    /// What a message costs, all its legs together, and by which list.
+    fn price_of<'a>(&self, recipients: impl IntoIterator<Item = &'a str>, kilobytes: u32) -> Result<(u32, u64), Reply> {
         let prices = self.store.prices().ok_or(NOT_READY)?;
-        let price = prices.price_of(recipients, kilobytes).ok_or(replies::TOO_BIG)?;
-        Ok((prices.version, price))
+        let price = self.store.onward().price_of(&prices, recipients, kilobytes);
+        Ok((prices.version, price.ok_or(replies::TOO_BIG)?.total()))
     }
 }
 
@@ -115,6 +122,9 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         let ReversePath::Mailbox(sender) = reverse_path else {
             return Err(replies::SENDER_NOT_OWNED);
         };
+        if self.0.has_ended() {
+            return Err(ENDED);
+        }
         self.0.own_alias(&sender.to_string())?;
         if self.0.keys_are_used_up() {
             return Err(KEYS_USED_UP);
@@ -129,7 +139,8 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         } else {
             1
         };
-        let (_, price) = self.0.price_of(1, kilobytes.min(8))?;
+        let prices = self.0.store.prices().ok_or(NOT_READY)?;
+        let price = prices.price_of(1, kilobytes.min(8)).ok_or(replies::TOO_BIG)?;
         match self.0.shortfall(price).map_err(|_| replies::TRY_LATER)? {
             Some(missing) => Err(replies::value_missing(missing)),
             None => Ok(()),
@@ -148,14 +159,24 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         }
     }
 
-    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Submitted<S>, Reply> {
+    async fn data(
+        &self,
+        reverse_path: &ReversePath,
+        recipients: &[ForwardPath],
+        reports: &Reports,
+    ) -> Result<Submitted<S>, Reply> {
         let ReversePath::Mailbox(sender) = reverse_path else {
             return Err(replies::SENDER_NOT_OWNED);
         };
         let alias = self.0.own_alias(&sender.to_string())?;
         let is_alias_named = !self.0.is_local_address(&sender.to_string());
         let mut forward = Vec::with_capacity(recipients.len());
-        for recipient in recipients {
+        let mut options = Vec::new();
+        let mut sent_reports = SentReports {
+            envelope_id: reports.envelope_id.clone(),
+            originals: Vec::new(),
+        };
+        for (recipient, asked) in recipients.iter().zip(&reports.recipients) {
             let address = recipient.to_string();
             let address = if self.0.is_local_address(&address) {
                 self.0.own_alias(&address)?.address
@@ -163,6 +184,12 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
                 address
             };
             if !forward.contains(&address) {
+                let position = u16::try_from(forward.len()).expect("the engine bounds recipients by 100");
+                options.extend(notify(position, asked.wishes));
+                let original = asked.original.iter();
+                sent_reports
+                    .originals
+                    .extend(original.map(|original| (address.clone(), original.clone())));
                 forward.push(address);
             }
         }
@@ -171,7 +198,11 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
             bridge: self.0.clone(),
             alias,
             is_alias_named,
-            recipients: forward,
+            recipients: Recipients {
+                addresses: forward,
+                options,
+                reports: sent_reports,
+            },
             raw: Zeroizing::default(),
             hops: LoopCounter::default(),
             line: 0,
@@ -180,13 +211,29 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
     }
 }
 
+/// What the relay hears of the reports that are wanted on a recipient.
+fn notify(recipient: u16, wishes: Wishes) -> Option<EnvelopeOption> {
+    wishes
+        .are_said()
+        .then_some(EnvelopeOption::Notify { recipient, wishes })
+}
+
+/// Where a message goes, and what was said of the reports on it.
+struct Recipients {
+    addresses: Vec<String>,
+    /// What the relay hears.
+    options: Vec<EnvelopeOption>,
+    /// What stays here.
+    reports: SentReports,
+}
+
 /// A message that a client is sending.
 pub(super) struct Submitted<S> {
     bridge: Arc<Bridge<S>>,
     alias: HolderAlias,
     /// The client named it as the sender.
     is_alias_named: bool,
-    recipients: Vec<String>,
+    recipients: Recipients,
     raw: Zeroizing<Vec<u8>>,
     hops: LoopCounter,
     /// Octets of the line being received.
@@ -341,25 +388,35 @@ pub(super) fn rebuild(
         traces: &hygiene.traces,
         largest: limits::MESSAGE_BYTES_MAX,
     };
-    message::rebuild(raw, &policy).map_err(|refusal| {
+    let mut rebuilt = message::rebuild(raw, &policy).map_err(|refusal| {
         let enhanced = Enhanced::parse(refusal.enhanced()).unwrap_or(Enhanced::new(5, 6, 0));
         Reply::new(refusal.code(), enhanced, refusal.reason())
-    })
+    })?;
+    rebuilt.mix.get_or_insert(hygiene.mix);
+    Ok(rebuilt)
 }
 
 /// Prices the message and takes it into the outbox; 250 is said only when that is durable.
 async fn take_in<S: HolderStore>(
     bridge: &Bridge<S>,
     alias: &HolderAlias,
-    recipients: Vec<String>,
+    recipients: Recipients,
     rebuilt: message::Rebuilt,
 ) -> Reply {
+    let Recipients {
+        addresses: recipients,
+        mut options,
+        reports,
+    } = recipients;
+    options.extend(rebuilt.mix.and_then(Mix::option));
     let count = u16::try_from(recipients.len()).expect("the engine bounds recipients by 100");
     let octets = bridge.host.random();
     let envelope = Envelope {
         reverse_path: alias.address.clone(),
         recipients,
         message_id: Some(octets),
+        hops: 0,
+        options,
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &rebuilt.message));
     drop(rebuilt.message);
@@ -370,7 +427,7 @@ async fn take_in<S: HolderStore>(
     let padding = deposit::class_bytes(kilobytes) - body.len();
     body.reserve_exact(padding);
     body.resize(deposit::class_bytes(kilobytes), 0);
-    let (prices, price) = match bridge.price_of(count, kilobytes) {
+    let (prices, price) = match bridge.price_of(envelope.recipients.iter().map(String::as_str), kilobytes) {
         Ok(priced) => priced,
         Err(reply) => return reply,
     };
@@ -397,6 +454,7 @@ async fn take_in<S: HolderStore>(
             own: rebuilt.message_id,
             outside: names::message_id(&octets, &bridge.store.facts().relay_domain),
         },
+        reports,
         now: bridge.host.clock.unix_seconds(),
     };
     match bridge.store.enqueue(order).await {

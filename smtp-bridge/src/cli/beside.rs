@@ -6,15 +6,15 @@ use super::process::Failure;
 use super::{BesideArgs, Days};
 use crate::bridge::commands::Command;
 use crate::control;
-use crate::figures::{ago, ahead, grouped, span};
+use crate::figures::{self, ago, ahead, grouped, span};
 use crate::net::system;
 
-async fn ask(args: &BesideArgs, command: Command) -> Result<Value, Failure> {
+pub(super) async fn ask(args: &BesideArgs, command: Command) -> Result<Value, Failure> {
     Ok(control::ask(&system::host(), &args.dir, &command).await?)
 }
 
 /// Prints the answer: as it is, or as `text` has it.
-fn show(args: &BesideArgs, answer: &Value, text: impl FnOnce(&Value) -> String) {
+pub(super) fn show(args: &BesideArgs, answer: &Value, text: impl FnOnce(&Value) -> String) {
     if args.json {
         println!("{answer}")
     } else {
@@ -39,6 +39,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
                 prices["message"], prices["kilobyte"], prices["key"]
             ),
         };
+        let onward = onward(&status["onward"]);
         let warnings: String = status["warnings"]
             .as_array()
             .into_iter()
@@ -50,20 +51,56 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             .as_str()
             .map(|caveat| format!("\ndisk      {caveat}"))
             .unwrap_or_default();
+        let ends = ends(status)
+            .map(|words| format!("\nends      {words}"))
+            .unwrap_or_default();
+        let entry = match status["entry"]["relay"].as_str() {
+            Some(relay) => format!(" by {relay}, where {} keys are left", status["entry"]["keys"]),
+            None => String::new(),
+        };
         format!(
-            "link      {}\nmode      {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}\noutbox    {} waiting\naliases   {}\npack      {}{disk}{warnings}",
+            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             pad(&status["pad"]),
+            activated(status),
             status["balance"],
             status["reserved"],
             status["keys"],
             rotation(&status["rotation"]),
+            status["mix"].as_str().unwrap_or_default(),
             status["outbox"],
             aliases.join("\n          "),
             status["identifier"].as_str().unwrap_or_default(),
         )
     });
     Ok(())
+}
+
+/// What is added to the prices by domain, where the relay passes mail on to others.
+fn onward(onward: &Value) -> String {
+    let leg = |leg: &Value| {
+        format!(
+            "{} µtok a recipient, {} µtok each kilobyte and recipient, over {} more",
+            leg["message"], leg["kilobyte"], leg["relays"]
+        )
+    };
+    let is_free = |leg: &Value| leg["relays"] == 0;
+    let (elsewhere, none) = (&onward["elsewhere"], serde_json::Map::new());
+    let domains = onward["domains"].as_object().unwrap_or(&none);
+    let mut lines = String::new();
+    for (domain, by) in domains {
+        let words = if is_free(by) {
+            "nothing more".to_owned()
+        } else {
+            leg(by)
+        };
+        lines.push_str(&format!("\n          and to {domain}: {words}"));
+    }
+    if !elsewhere.is_null() && !is_free(elsewhere) {
+        let words = if domains.is_empty() { "and" } else { "and elsewhere:" };
+        lines.push_str(&format!("\n          {words} {}", leg(elsewhere)));
+    }
+    lines
 }
 
 /// A rotation policy in words.
@@ -80,6 +117,26 @@ pub(super) fn rotation(policy: &Value) -> String {
             format!("connection and each {}", limits.join(", or "))
         }
         _ => "connection".to_owned(),
+    }
+}
+
+/// When the pack ends, if it does by itself, or that it has.
+pub(super) fn ends(status: &Value) -> Option<String> {
+    let day = u32::try_from(status["expires"].as_u64()?).ok()?;
+    let has = if status["ended"] == true { "it has, " } else { "" };
+    Some(format!("{has}on {}", figures::date(day)))
+}
+
+/// Whether copies of the pack from before still open something.
+pub(super) fn activated(status: &Value) -> String {
+    let pending = match status["rerooting"].as_bool() {
+        Some(true) => "; new keys are asked for",
+        _ => "",
+    };
+    match status["root"].as_u64() {
+        Some(0) | None => format!("no: copies of the pack open everything{pending}"),
+        Some(1) => format!("yes{pending}"),
+        Some(number) => format!("yes, and given new keys {} times since{pending}", number - 1),
     }
 }
 
@@ -181,7 +238,8 @@ pub(super) async fn outbox(args: &BesideArgs) -> Result<(), Failure> {
     let answer = ask(args, Command::Outbox).await?;
     show(args, &answer, |answer| {
         let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if rows.is_empty() {
+        let parcels = answer["parcels"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if rows.is_empty() && parcels.is_empty() {
             return "the outbox is empty: everything has reached the relay".to_owned();
         }
         let number = |row: &Value, name: &str| row[name].as_u64().unwrap_or(0);
@@ -205,9 +263,26 @@ pub(super) async fn outbox(args: &BesideArgs) -> Result<(), Failure> {
                     grouped(number(row, "price")),
                 )
             })
+            .chain(parcels.iter().map(|parcel| {
+                format!(
+                    "{:>5}  {}\n       {}, {} µtok\n",
+                    number(parcel, "index"),
+                    text(parcel, "label"),
+                    parcel_words(&text(parcel, "kind")),
+                    grouped(number(parcel, "price")),
+                )
+            }))
             .collect()
     });
     Ok(())
+}
+
+fn parcel_words(kind: &str) -> &'static str {
+    match kind {
+        "login" => "login, no receipt yet",
+        "control" => "parcel of control, no receipt yet",
+        _ => "parcel, no receipt yet",
+    }
 }
 
 pub(super) async fn cancel(args: &BesideArgs, row: u64) -> Result<(), Failure> {

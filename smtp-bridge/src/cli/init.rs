@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mailbox::holder::{HolderOptions, init_from_pack};
+use mailbox::holder::{HolderOptions, init_from_halves};
 use zeroize::Zeroizing;
 
 use super::passphrase::PassphraseArgs;
@@ -19,6 +19,9 @@ pub(super) struct InitArgs {
     /// The pack as you received it.
     #[arg(long, value_name = "FILE")]
     pack: Option<PathBuf>,
+    /// The other half of the pack's pad, where that comes from two sellers. It is overwritten and removed, as the first one is.
+    #[arg(long, value_name = "FILE")]
+    half: Option<PathBuf>,
     /// New folder for the bridge's data [default: postern in the XDG data folder].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -45,6 +48,8 @@ pub(super) struct InitArgs {
 pub struct Init {
     /// The pack's file.
     pub pack: PathBuf,
+    /// The other half of its pad, if it has two.
+    pub half: Option<PathBuf>,
     /// The new folder.
     pub dir: PathBuf,
     /// Opens the pack, and the folder afterwards.
@@ -87,6 +92,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             user,
             smtp: args.smtp,
             imap: args.imap,
+            mix: Default::default(),
             html: Default::default(),
             real_addresses: Vec::new(),
             page: Some(args.page),
@@ -94,6 +100,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             notices: Default::default(),
         },
         pack,
+        half: args.half.clone(),
         dir,
     };
     init_with(&crate::net::system::host(), &init)?;
@@ -105,7 +112,9 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
     };
     println!("Ready. Start the bridge with:\n  postern bridge{dir}{passphrase}");
     println!("Then set up your mail program, for instance:\n  postern setup thunderbird{dir}");
-    println!("Any copy of the pack's file made before now still opens everything: destroy such copies.");
+    println!(
+        "Any copy of the pack's file made before now still opens everything. While the bridge runs,\n  postern activate{dir}\nmakes them worthless."
+    );
     Ok(())
 }
 
@@ -120,9 +129,9 @@ pub fn init_with(host: &Host, init: &Init) -> Result<(), Failure> {
     if let Some(parent) = init.dir.parent() {
         std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
     }
-    init_from_pack(
+    init_from_halves(
         &host.disk,
-        &init.pack,
+        (&init.pack, init.half.as_deref()),
         &init.dir,
         &init.passphrase,
         &HolderOptions::default(),

@@ -3,12 +3,18 @@
 //! `init` and `bridge` own the data folder; every other command speaks to the running bridge through its control
 //! socket.
 
+mod activate;
 mod beside;
+mod desk;
 mod dirs;
 mod init;
 mod keypack;
+mod login;
+mod mixing;
+mod open;
 mod passphrase;
 pub mod process;
+mod procure;
 mod seal;
 mod sendmail;
 mod settings;
@@ -24,7 +30,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::bridge::{self, BridgeConfig, PageAt};
+use crate::bridge::{self, BridgeConfig, EntryPack, PageAt};
 use crate::holder::HolderConfig;
 use crate::message::Address;
 use crate::net::dns::ByServers;
@@ -56,6 +62,17 @@ enum Command {
     Status(BesideArgs),
     /// Show what the relay credited and debited, by day and kind of service.
     Statement(BesideArgs),
+    /// Show how messages are mixed with others at the relay, and how long they wait for it.
+    ///
+    /// 'mix' in bridge.toml says how all messages are, the field 'X-Postern-Mix: fast', 'mixed' or 'paranoid' how one is.
+    Mix(BesideArgs),
+    /// Give the pack keys that no copy of it has, and a recovery code.
+    ///
+    /// Copies of the pack's file and of the data folder that were made before open nothing any more. From then on the relay
+    /// freezes the pack when it sees a copy of it in use, and the recovery code alone gives it new keys.
+    Activate(activate::ActivateArgs),
+    /// Give an activated pack new keys and a new recovery code, with the code that it has.
+    Rekey(activate::RekeyArgs),
     /// Find the relay again with a data folder that was restored from an old copy.
     Resume(BesideArgs),
     /// Show the settings to enter in a mail program, password included.
@@ -77,8 +94,17 @@ enum Command {
     },
     /// List, look at, move, re-encrypt and destroy packs.
     Keypack(keypack::KeypackArgs),
+    /// Have the relay buy a pack at another relay, without learning which one it is.
+    ///
+    /// Under that pack and with 'postern bridge --entry', the one relay knows where you are and the other one your mail.
+    Procure(procure::ProcureArgs),
     /// Seal a message into a parcel: a file or a mail that any carrier may take to the relay, without a link.
     Seal(seal::SealArgs),
+    /// Make a name and a password that open the relay's collecting port once, for whoever carries mail to a machine without a
+    /// link.
+    Login(login::LoginArgs),
+    /// Open deposits that were carried as files or mails: their messages go into INBOX.
+    Open(open::OpenArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -116,6 +142,13 @@ pub struct BridgeArgs {
     /// Dial this instead of the relay's address in the pack.
     #[arg(long, value_name = "HOST:PORT")]
     pub relay_via: Option<String>,
+    /// Reach the relay by the relay of another pack, whose folder this is: the one sees where you are, the other one your
+    /// mail, neither both. Nothing else may use that folder meanwhile.
+    #[arg(long, value_name = "DIR")]
+    pub entry: Option<PathBuf>,
+    /// File with the passphrase of that folder in its first line, if it is another one.
+    #[arg(long, value_name = "FILE", requires = "entry")]
+    pub entry_passphrase_file: Option<PathBuf>,
     /// How often news from the relay are looked at; arrival is blurred by it.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = positive_seconds)]
     pub tick: f64,
@@ -253,6 +286,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Bridge(args) => run_bridge(args).await,
         Command::Status(args) => beside::status(&args).await,
         Command::Statement(args) => beside::statement(&args).await,
+        Command::Mix(args) => mixing::show(&args).await,
+        Command::Activate(args) => activate::activate(&args).await,
+        Command::Rekey(args) => activate::rekey(&args).await,
         Command::Resume(args) => beside::resume(&args).await,
         Command::Settings(args) => beside::settings(&args).await,
         Command::Page(args) => beside::page(&args).await,
@@ -263,7 +299,10 @@ async fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Alias(AliasArgs { beside, command }) => alias(&beside, command.unwrap_or(AliasCommand::List)).await,
         Command::Keypack(args) => keypack::run(args).await,
+        Command::Procure(args) => procure::procure(&args).await,
         Command::Seal(args) => seal::seal(&args).await,
+        Command::Login(args) => login::login(&args).await,
+        Command::Open(args) => open::open(&args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "postern", &mut std::io::stdout());
             Ok(())
@@ -302,8 +341,20 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     // The way through Tor is a long one.
     let patience = args.dial_timeout.unwrap_or(if socks.is_some() { 60.0 } else { 15.0 });
     let is_on_medium = dirs::is_on_medium(&args.dir);
+    let passphrase = args.passphrase.read()?;
+    let entry = match args.entry {
+        Some(dir) => Some(EntryPack {
+            dir,
+            passphrase: match &args.entry_passphrase_file {
+                Some(file) => process::passphrase(file)?,
+                None => passphrase.clone(),
+            },
+        }),
+        None => None,
+    };
     let config = BridgeConfig {
-        passphrase: args.passphrase.read()?,
+        passphrase,
+        entry,
         dir: args.dir,
         smtp,
         imap,

@@ -5,22 +5,15 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mailbox::HolderStore;
-use mailbox::holder::{HolderFiles, HolderOptions};
-use mailbox::holder_store::KeptParcel;
-use serde_json::Value;
+use mailbox::holder_store::{KeptParcel, ParcelUse};
+use mailbox::parcel::AliasChange;
 use zeroize::Zeroizing;
 
-use super::process::{self, Failure};
-use super::sendmail::{self, Options};
-use super::{PassphraseArgs, Settings, dirs};
-use crate::bridge::Hygiene;
-use crate::bridge::commands::{Command, from_base64};
-use crate::bridge::sealing::{Letter, Sealing};
-use crate::control;
+use super::desk::Desk;
+use super::process::Failure;
+use super::{PassphraseArgs, dirs};
 use crate::figures::grouped;
 use crate::message::{base64, limits::MESSAGE_BYTES_MAX};
-use crate::net::Host;
 
 /// Characters of base64 in a line (RFC 2045 section 6.8), and the octets in them.
 const LINE_BYTES: usize = 57;
@@ -55,6 +48,15 @@ pub(super) struct SealArgs {
     /// Most that the message may cost, in µtok. Without this, its price by the list that was last heard.
     #[arg(long, value_name = "µtok")]
     most: Option<u64>,
+    /// Seal no message, but what confirms the deposits that were opened and asks how the pack stands. It costs nothing.
+    #[arg(long, conflicts_with_all = ["message", "recipient", "most", "again", "list"])]
+    control: bool,
+    /// With --control: open an alias with this local part. A pack that has none asks for a random one by itself.
+    #[arg(long, value_name = "LOCAL", requires = "control", conflicts_with = "alias_close")]
+    alias_new: Option<String>,
+    /// With --control: close this alias.
+    #[arg(long, value_name = "ADDRESS", requires = "control")]
+    alias_close: Option<String>,
     /// Write a parcel that was sealed before once more, the same octets.
     #[arg(long, value_name = "INDEX")]
     again: Option<u64>,
@@ -64,9 +66,9 @@ pub(super) struct SealArgs {
 }
 
 pub(super) async fn seal(args: &SealArgs) -> Result<(), Failure> {
-    let desk = Desk::open(args).await?;
+    let desk = Desk::open(&args.dir, &args.passphrase).await?;
     if args.list {
-        for parcel in desk.parcels().await? {
+        for parcel in desk.parcels().await?.into_iter().filter(is_parcel) {
             println!(
                 "{:>5}  {}\n       {} kB, {} µtok",
                 parcel.index,
@@ -79,11 +81,26 @@ pub(super) async fn seal(args: &SealArgs) -> Result<(), Failure> {
     }
     let index = match args.again {
         Some(index) => index,
+        None if args.control => {
+            let (index, confirmed) = desk.seal_control(args.alias_change()).await?;
+            eprintln!("deposits confirmed by it: {confirmed}");
+            index
+        }
         None => {
             let raw = read(&args.message)?;
-            desk.seal(args, &raw).await?
+            desk.seal(&args.recipient, args.most, &raw).await?
         }
     };
+    if !desk
+        .parcels()
+        .await?
+        .iter()
+        .any(|parcel| parcel.index == index && is_parcel(parcel))
+    {
+        return Err(Failure(format!(
+            "parcel {index} is not kept: it has its receipt, or was never sealed"
+        )));
+    }
     let parcel = desk.parcel(index).await?;
     let domain = desk.relay_domain().await?;
     desk.close().await?;
@@ -99,130 +116,24 @@ pub(super) async fn seal(args: &SealArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whoever has the store: a running bridge, or this process.
-enum Desk {
-    Beside { host: Host, dir: PathBuf },
-    Here(Box<Own>),
-}
-
-/// A store that this process opened.
-struct Own {
-    host: Host,
-    store: HolderFiles,
-    hygiene: Hygiene,
-    local_address: String,
-}
-
-impl Desk {
-    async fn open(args: &SealArgs) -> Result<Self, Failure> {
-        let host = process::host(None)?;
-        if host.net.dial_local(&args.dir.join(control::SOCKET)).await.is_ok() {
-            let dir = args.dir.clone();
-            return Ok(Desk::Beside { host, dir });
-        }
-        let settings = Settings::read(&args.dir)?;
-        let (options, passphrase) = (HolderOptions::default(), args.passphrase.read()?);
-        let opened = HolderFiles::open(&host.disk, &args.dir, &passphrase, &options, &host.entropy);
-        let (store, actor) = opened.map_err(Failure::from_error)?;
-        let started = host.workers.actor("commit", Box::pin(actor));
-        started.map_err(Failure::from_error)?;
-        Ok(Desk::Here(Box::new(Own {
-            host,
-            store,
-            hygiene: settings.hygiene(),
-            local_address: format!("{}@localhost", settings.user),
-        })))
-    }
-
-    async fn close(self) -> Result<(), Failure> {
-        if let Desk::Here(own) = self {
-            own.store.stop().await;
-        }
-        Ok(())
-    }
-
-    async fn seal(&self, args: &SealArgs, raw: &[u8]) -> Result<u64, Failure> {
-        let options = Options {
-            from_header: true,
-            dots_are_text: true,
-            recipients: args.recipient.clone(),
-            ..Options::default()
-        };
-        match self {
-            Desk::Beside { host, dir } => {
-                let settings = control::ask(host, dir, &Command::Settings).await?;
-                let own = format!("{}@localhost", settings["user"].as_str().unwrap_or_default());
-                let letter = sendmail::prepare(raw, &options, &own);
-                let mut message = Vec::new();
-                base64(&letter.octets, &mut message);
-                let command = Command::Seal {
-                    sender: letter.sender,
-                    recipients: letter.recipients,
-                    message: String::from_utf8(message).expect("base64 is ASCII"),
-                    debit_max: args.most,
-                };
-                let answer = control::ask(host, dir, &command).await?;
-                number(&answer, "index")
-            }
-            Desk::Here(own) => {
-                let letter = sendmail::prepare(raw, &options, &own.local_address);
-                let sealing = Sealing {
-                    host: &own.host,
-                    store: &own.store,
-                    hygiene: &own.hygiene,
-                    local_address: &own.local_address,
-                };
-                let letter = Letter {
-                    sender: &letter.sender,
-                    recipients: &letter.recipients,
-                    octets: &letter.octets,
-                    debit_max: args.most,
-                };
-                sealing.seal(&letter).await.map_err(Failure)
-            }
-        }
-    }
-
-    async fn parcel(&self, index: u64) -> Result<Vec<u8>, Failure> {
-        let none = || {
-            Failure(format!(
-                "parcel {index} is not kept: it has its receipt, or was never sealed"
-            ))
-        };
-        match self {
-            Desk::Beside { host, dir } => {
-                let answer = control::ask(host, dir, &Command::Parcel { index }).await?;
-                answer["parcel"].as_str().and_then(from_base64).ok_or_else(none)
-            }
-            Desk::Here(own) => own.store.parcel(index).map_err(Failure::from_error)?.ok_or_else(none),
-        }
-    }
-
-    async fn parcels(&self) -> Result<Vec<KeptParcel>, Failure> {
-        match self {
-            Desk::Beside { host, dir } => {
-                let mut answer = control::ask(host, dir, &Command::Parcels).await?;
-                serde_json::from_value(answer["parcels"].take())
-                    .map_err(|_| Failure("the running process gave an unreadable answer".to_owned()))
-            }
-            Desk::Here(own) => Ok(own.store.parcels()),
-        }
-    }
-
-    async fn relay_domain(&self) -> Result<String, Failure> {
-        match self {
-            Desk::Beside { host, dir } => {
-                let answer = control::ask(host, dir, &Command::Parcels).await?;
-                Ok(answer["relay_domain"].as_str().unwrap_or_default().to_owned())
-            }
-            Desk::Here(own) => Ok(own.store.facts().relay_domain),
-        }
+impl SealArgs {
+    fn alias_change(&self) -> Option<AliasChange> {
+        let open = self
+            .alias_new
+            .as_ref()
+            .map(|local| AliasChange::Open(local.to_ascii_lowercase()));
+        // An alias is of the relay's domain, whether that is said or not.
+        let local = |address: &String| address.split('@').next().unwrap_or_default().to_ascii_lowercase();
+        open.or_else(|| {
+            self.alias_close
+                .as_ref()
+                .map(|address| AliasChange::Close(local(address)))
+        })
     }
 }
 
-fn number(answer: &Value, name: &str) -> Result<u64, Failure> {
-    let unreadable = || Failure("the running process gave an unreadable answer".to_owned());
-    answer[name].as_u64().ok_or_else(unreadable)
+fn is_parcel(kept: &KeptParcel) -> bool {
+    kept.kind != ParcelUse::Login
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

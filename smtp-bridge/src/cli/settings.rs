@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Failure;
 use crate::bridge::{Hygiene, NoticeSettings};
-use crate::message::{Html, Traces};
+use crate::message::{Html, Mix, Traces};
 
 /// Name of the file.
 pub(super) const FILE: &str = "bridge.toml";
@@ -34,6 +34,9 @@ pub struct Settings {
     /// What becomes of HTML in what is sent.
     #[serde(default)]
     pub html: Html,
+    /// How messages wait at the relay that say nothing of it by `X-Postern-Mix`: "fast", "mixed" or "paranoid".
+    #[serde(default)]
+    pub mix: Mix,
     /// Real addresses and names of the user: a message with one of them in it is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub real_addresses: Vec<String>,
@@ -54,6 +57,7 @@ impl Settings {
         Hygiene {
             html: self.html,
             traces: Traces::new(&self.real_addresses),
+            mix: self.mix,
         }
     }
 

@@ -4,6 +4,8 @@
 //! Collect -> wraps opened -> collected, durable -> Fetch -> body opened -> stored, durable -> Confirm -> confirmed, durable
 //! ```
 //!
+//! What carried deposits passed over is asked for first.
+//!
 //! All stages work at once on different deposits. What the store is asked for while a commit is under way makes the next
 //! one. Nothing is kept here that the store has not: a link that is cut, or a store that refuses, leaves deposits
 //! pending or unconfirmed, and the next collecting begins with those.
@@ -12,8 +14,10 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 
+use keypacks::chain::BoxStep;
 use keypacks::{deposit, kdf};
-use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
+use mailbox::devices::{EVENTS, Event, decode_events};
+use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, ParcelUse, PendingDeposit, STORED_MAX};
 use mailbox::parcel::{self, Outcome, RECEIPTS, Receipt};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
@@ -81,7 +85,11 @@ pub(super) async fn collect<S: HolderStore>(
 
 /// What was asked under a stream.
 enum Asked {
-    Wraps { from: u64 },
+    Wraps {
+        from: u64,
+        /// Below what is still to be collected: only what is missing there counts.
+        is_behind: bool,
+    },
     Body(PendingDeposit),
     Confirmation(Vec<u64>),
 }
@@ -133,16 +141,21 @@ struct Batch {
     digests: Vec<(u64, [u8; 32])>,
     /// Receipts of parcels, by the deposit that they came in, with their notices.
     receipts: Vec<(u64, Vec<Receipt>, Vec<Vec<u8>>)>,
+    /// What the account's other devices did, likewise.
+    events: Vec<(u64, Vec<Event>, Vec<Vec<u8>>)>,
     /// Given up, each with its notice.
     abandoned: Vec<(u64, Vec<u8>)>,
     confirmed: Vec<u64>,
-    /// The opened, the receipts and the abandoned.
+    /// The opened, the receipts, the events and the abandoned.
     load: Load,
 }
 
 struct OpenedWraps {
     deposits: Vec<PendingDeposit>,
-    next: u64,
+    /// Where collecting goes on. `None`: where it stands, since these were missing behind it.
+    next: Option<u64>,
+    /// Missing indices that the relay was asked for.
+    asked_for: Vec<u64>,
     more: bool,
 }
 
@@ -202,13 +215,15 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         let is_drained = self.queue.is_empty() && self.unstored.count == 0;
         let most = usize::from(COLLECT_MAX);
         if self.wraps == Wraps::Wanted && self.queue.len() < most {
-            let from = self.store.collect_from();
+            let missing = self.store.missing().first().copied();
+            let from = missing.unwrap_or_else(|| self.store.collect_from());
+            let is_behind = missing.is_some();
             self.wraps = Wraps::UnderWay;
             let request = Request::Collect {
                 from,
                 most: COLLECT_MAX,
             };
-            burst.push((request, Asked::Wraps { from }));
+            burst.push((request, Asked::Wraps { from, is_behind }));
         }
         if !self.is_confirming && !self.unconfirmed.is_empty() && (is_drained || self.unconfirmed.len() >= most) {
             let deposits: Vec<_> = self.unconfirmed.drain(..most.min(self.unconfirmed.len())).collect();
@@ -262,12 +277,23 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
                 self.fetches -= 1;
                 self.take_refusal(&pending, &answer)
             }
-            (Asked::Wraps { from }, Answer::Collected { deposits, next, more }) => {
-                self.take_wraps(from, deposits, next, more)
+            (Asked::Wraps { from, is_behind }, Answer::Collected { deposits, next, more }) => {
+                self.take_wraps((from, is_behind), deposits, next, more)
             }
             (Asked::Confirmation(indices), Answer::Confirmed { .. }) => {
                 self.is_confirming = false;
                 self.batch.confirmed.extend(indices);
+                Ok(())
+            }
+            // They stay unconfirmed here, and wait there, until the pack has new keys.
+            (
+                Asked::Confirmation(_),
+                Answer::Refused {
+                    refusal: Refusal::Frozen,
+                    ..
+                },
+            ) => {
+                self.is_confirming = false;
                 Ok(())
             }
             (Asked::Wraps { .. } | Asked::Confirmation(_), answer) => match unexpected(&answer) {
@@ -280,27 +306,52 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         }
     }
 
-    fn take_wraps(&mut self, from: u64, entries: Vec<Collected>, next: u64, more: bool) -> Result<(), Ended> {
+    fn take_wraps(
+        &mut self,
+        (from, is_behind): (u64, bool),
+        entries: Vec<Collected>,
+        next: u64,
+        more: bool,
+    ) -> Result<(), Ended> {
         if next < from || next - from > request::COLLECT_STEP_MAX || (more && next == from) {
             return Err(Ended::Nonsense);
         }
-        if next == from {
-            self.wraps = Wraps::Known;
-            return if entries.is_empty() {
-                Ok(())
-            } else {
-                Err(Ended::Nonsense)
-            };
+        if next == from && !entries.is_empty() {
+            return Err(Ended::Nonsense);
         }
-        let end = entries.last().map_or(from, |entry| index_of(entry).saturating_add(1));
-        let mut steps = self.store.post_steps(end.min(next).saturating_sub(from)).into_iter();
-        let mut deposits = Vec::new();
+        if next == from && !is_behind {
+            self.wraps = Wraps::Known;
+            return Ok(());
+        }
+        let mut asked_for = Vec::new();
+        let steps: Vec<BoxStep> = if is_behind {
+            asked_for = self.store.missing();
+            asked_for.retain(|index| (from..next).contains(index) || (!more && *index >= next));
+            let step = |index: &u64| self.store.post_step(*index);
+            asked_for.iter().filter_map(step).collect()
+        } else {
+            let end = entries.last().map_or(from, |entry| index_of(entry).saturating_add(1));
+            self.store.post_steps(end.min(next).saturating_sub(from))
+        };
+        let mut steps = steps.into_iter().peekable();
+        let (mut deposits, mut gone) = (Vec::new(), 0);
+        let mut before = None;
         for entry in entries {
-            // In order and below `next`: else no step of this index is left.
             let index = index_of(&entry);
-            let step = steps.find(|step| step.index == index).ok_or(Ended::Nonsense)?;
+            if !(from..next).contains(&index) || before >= Some(index) {
+                return Err(Ended::Nonsense);
+            }
+            before = Some(index);
+            while steps.next_if(|step| step.index < index).is_some() {}
+            let Some(step) = steps.next_if(|step| step.index == index) else {
+                match is_behind {
+                    // It is here, or comes again behind.
+                    true => continue,
+                    false => return Err(Ended::Nonsense),
+                }
+            };
             let Collected::Wrap { wrap, .. } = entry else {
-                self.batch.notices.push(self.compose(&Notice::Expired));
+                gone += 1;
                 continue;
             };
             let Ok(fields) = deposit::open_wrap(&step, &wrap) else {
@@ -319,7 +370,15 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
                 alias: fields.alias,
             });
         }
-        self.batch.wraps = Some(OpenedWraps { deposits, next, more });
+        if gone > 0 {
+            self.batch.notices.push(self.compose(&Notice::Expired { count: gone }));
+        }
+        self.batch.wraps = Some(OpenedWraps {
+            deposits,
+            next: (!is_behind).then_some(next),
+            asked_for,
+            more: more || is_behind,
+        });
         Ok(())
     }
 
@@ -350,7 +409,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         if pending.alias == RECEIPTS {
             match parcel::decode_receipts(&message) {
                 Ok(receipts) => {
-                    let notices = self.notices_of(&receipts);
+                    let notices = notices_of(self.store, &receipts, &|notice| self.compose(notice));
                     self.batch.receipts.push((index, receipts, notices));
                     self.batch.digests.push((index, digest));
                 }
@@ -358,7 +417,18 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             }
             return Ok(());
         }
-        let message = self.named_as_here(pending.alias, message)?;
+        if pending.alias == EVENTS {
+            match decode_events(&message) {
+                Ok(events) => {
+                    let notices = notices_of_devices(&events, &|notice| self.compose(notice));
+                    self.batch.events.push((index, events, notices));
+                    self.batch.digests.push((index, digest));
+                }
+                Err(_) => self.batch.abandoned.push((index, self.compose(&Notice::Damaged))),
+            }
+            return Ok(());
+        }
+        let message = named_as_here(self.store, pending.alias, message)?;
         let now = self.host.clock.unix_seconds();
         self.batch.opened.push(OpenedDeposit {
             index,
@@ -370,59 +440,6 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         Ok(())
     }
 
-    /// What the user is told of parcels that were not carried out.
-    fn notices_of(&self, receipts: &[Receipt]) -> Vec<Vec<u8>> {
-        let parcels = self.store.parcels();
-        let notice = |receipt: &Receipt| {
-            let parcel = parcels.iter().find(|parcel| parcel.index == receipt.index)?;
-            let reason = match receipt.outcome {
-                _ if !receipt.is_of(&parcel.prefix) => {
-                    "another parcel had come under its key, as this folder was put back from a copy: seal it again"
-                        .into()
-                }
-                Outcome::Accepted { .. } => return None,
-                Outcome::Refused(Refusal::Value { shortfall }) => {
-                    format!("{shortfall} µtok are missing: seal it again after a top-up")
-                }
-                Outcome::Refused(Refusal::Price { price, .. }) => {
-                    format!("its price is {price} µtok, which is more than it was sealed for: seal it again")
-                }
-                Outcome::Refused(refusal) => refusal_reason(refusal),
-                Outcome::Burned => {
-                    "its parcel did not come in time, and will not be taken any more: seal it again".into()
-                }
-            };
-            let notice = Notice::Refused {
-                subject: &parcel.label,
-                reason: &reason,
-            };
-            Some(self.compose(&notice))
-        };
-        receipts.iter().filter_map(notice).collect()
-    }
-
-    /// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
-    ///
-    /// Only where it came for the alias that was sent under: whoever writes to one alias and names mail from another must
-    /// not see in the answer that both are one person's.
-    fn named_as_here(&self, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, Ended> {
-        // Nothing else is looked up: what the relay calls a message ends in its domain.
-        let ending = format!("@{}", self.store.facts().relay_domain);
-        let failed = Cell::new(None);
-        let name_here = |id: &str| {
-            id.ends_with(&ending).then_some(())?;
-            self.store.message_id_here(alias, id).unwrap_or_else(|error| {
-                failed.set(Some(error));
-                None
-            })
-        };
-        let renamed = message::rename_message_ids(&message, &name_here);
-        match failed.take() {
-            Some(error) => Err(error.into()),
-            None => Ok(renamed.unwrap_or(message)),
-        }
-    }
-
     fn take_refusal(&mut self, pending: &PendingDeposit, answer: &Answer) -> Result<(), Ended> {
         self.batch.load.add(pending);
         match answer {
@@ -432,7 +449,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             } => self
                 .batch
                 .abandoned
-                .push((pending.index, self.compose(&Notice::Expired))),
+                .push((pending.index, self.compose(&Notice::Expired { count: 1 }))),
             // Too little value to be served (where inbound mail is priced), too little pad, or a busy relay: it stays pending.
             Answer::Refused {
                 refusal: Refusal::Value { .. } | Refusal::Busy | Refusal::Pad,
@@ -483,7 +500,7 @@ impl Batch {
     /// Returns what is durable now. Deposits appear in order: notices of what was passed over, then the wraps behind.
     async fn commit<S: HolderStore>(mut self, store: &S, now: u64) -> Result<Self, StoreError> {
         let (notices, opened) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.opened));
-        let receipts = std::mem::take(&mut self.receipts);
+        let (receipts, events) = (std::mem::take(&mut self.receipts), std::mem::take(&mut self.events));
         let (abandoned, confirmed) = (std::mem::take(&mut self.abandoned), std::mem::take(&mut self.confirmed));
         let wraps = self.wraps.as_ref();
         let collect = async {
@@ -496,7 +513,12 @@ impl Batch {
             match wraps {
                 Some(wraps) => {
                     let deposits = wraps.deposits.iter().map(PendingDeposit::duplicate).collect();
-                    store.collected(deposits, wraps.next).await
+                    let next = wraps.next.unwrap_or_else(|| store.collect_from());
+                    store.collected(deposits, next).await?;
+                    match wraps.asked_for.is_empty() {
+                        true => Ok(()),
+                        false => store.asked_for(wraps.asked_for.clone()).await,
+                    }
                 }
                 None => Ok(()),
             }
@@ -508,6 +530,9 @@ impl Batch {
             }
             for (index, receipts, notices) in receipts {
                 store.take_receipts(index, receipts, notices, now).await?;
+            }
+            for (index, events, notices) in events {
+                store.take_events(index, events, notices, now).await?;
             }
             for (index, notice) in abandoned {
                 store.abandon_deposit(index, notice, now).await?;
@@ -530,13 +555,118 @@ fn index_of(entry: &Collected) -> u64 {
     *index
 }
 
-/// Checks and opens a body; `None` where it is not what the wrap promised. Of mail the message, of receipts all.
-fn open(pending: &PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
+/// What the user is told of parcels that were not carried out.
+pub(crate) fn notices_of<S: HolderStore>(
+    store: &S,
+    receipts: &[Receipt],
+    compose: &dyn Fn(&Notice<'_>) -> Vec<u8>,
+) -> Vec<Vec<u8>> {
+    let parcels = store.parcels();
+    let notice = |receipt: &Receipt| {
+        let parcel = parcels.iter().find(|parcel| parcel.index == receipt.index)?;
+        let reason = match receipt.outcome {
+            _ if !receipt.is_of(&parcel.prefix) => {
+                "another parcel had come under its key, as this folder was put back from a copy: seal it again".into()
+            }
+            Outcome::Accepted { .. } | Outcome::Done { .. } => return None,
+            // What is confirmed is confirmed again by the next one.
+            _ if parcel.kind == ParcelUse::Login => return None,
+            Outcome::Burned if parcel.kind == ParcelUse::Control => return None,
+            Outcome::Refused(Refusal::Stale) => {
+                let subject = &parcel.label;
+                return Some(compose(&Notice::Unknown { subject }));
+            }
+            Outcome::Refused(Refusal::AliasTaken) => "this alias is taken".into(),
+            Outcome::Refused(Refusal::AliasUnknown) => "the relay does not know this alias".into(),
+            Outcome::Refused(Refusal::AliasLimit) => "this pack has as many aliases as it may have".into(),
+            Outcome::Refused(Refusal::Value { shortfall }) => {
+                format!("{shortfall} µtok are missing: seal it again after a top-up")
+            }
+            Outcome::Refused(Refusal::Price { price, .. }) => {
+                format!("its price is {price} µtok, which is more than it was sealed for: seal it again")
+            }
+            Outcome::Refused(refusal) => refusal_reason(refusal),
+            Outcome::Burned => "its parcel did not come in time, and will not be taken any more: seal it again".into(),
+        };
+        let notice = Notice::Refused {
+            subject: &parcel.label,
+            reason: &reason,
+        };
+        Some(compose(&notice))
+    };
+    receipts.iter().filter_map(notice).collect()
+}
+
+/// What the user is told of the account's other devices, and of packs that were ordered. Their aliases speak for themselves.
+pub(crate) fn notices_of_devices(events: &[Event], compose: &dyn Fn(&Notice<'_>) -> Vec<u8>) -> Vec<Vec<u8>> {
+    let notice = |event: &Event| match event {
+        Event::Alias { .. } => None,
+        Event::Joined { device, by } => Some(Notice::DeviceJoined {
+            device: *device,
+            by: *by,
+        }),
+        Event::Dropped { device, by } => Some(Notice::DeviceDropped {
+            device: *device,
+            by: *by,
+        }),
+        Event::Frozen { device } => Some(Notice::DeviceFrozen { device: *device }),
+        Event::Procured { .. } => Some(Notice::Procured),
+        Event::NotProcured { .. } => Some(Notice::NotProcured),
+    };
+    events
+        .iter()
+        .filter_map(notice)
+        .map(|notice| compose(&notice))
+        .collect()
+}
+
+/// A report on what was sent from here, with the names that the mail program gave the message and its recipients.
+fn named_in_report<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let Some(about) = message::reported_message(&message) else {
+        return Ok(message);
+    };
+    let Some(asked) = store.sent_reports(alias, &about)? else {
+        return Ok(message);
+    };
+    let original = |address: &str| {
+        let mut originals = asked.originals.iter();
+        let found = originals.find(|(recipient, _)| recipient.eq_ignore_ascii_case(address));
+        found.map(|(_, original)| original.clone())
+    };
+    let named = message::name_originals(&message, asked.envelope_id.as_deref(), &original);
+    Ok(named.unwrap_or(message))
+}
+
+/// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
+///
+/// Only where it came for the alias that was sent under: whoever writes to one alias and names mail from another must
+/// not see in the answer that both are one person's.
+pub(crate) fn named_as_here<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+    let message = named_in_report(store, alias, message)?;
+    // Nothing else is looked up: what the relay calls a message ends in its domain.
+    let ending = format!("@{}", store.facts().relay_domain);
+    let failed = Cell::new(None);
+    let name_here = |id: &str| {
+        id.ends_with(&ending).then_some(())?;
+        store.message_id_here(alias, id).unwrap_or_else(|error| {
+            failed.set(Some(error));
+            None
+        })
+    };
+    let renamed = message::rename_message_ids(&message, &name_here);
+    match failed.take() {
+        Some(error) => Err(error),
+        None => Ok(renamed.unwrap_or(message)),
+    }
+}
+
+/// Checks and opens a body; `None` where it is not what the wrap promised. Of mail the message, of anything else all.
+pub(crate) fn open(pending: &PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
     if kdf::hash(&[&body]) != pending.body_digest {
         return None;
     }
     let mut payload = Zeroizing::new(deposit::open_body(&pending.dek, body, pending.length).ok()?);
-    if pending.alias == RECEIPTS {
+    if [RECEIPTS, EVENTS].contains(&pending.alias) {
         return Some(std::mem::take(&mut *payload));
     }
     let (_, message) = request::split_payload(&payload).ok()?;

@@ -1,20 +1,24 @@
 //! The work on an established link: empty the outbox, collect the mail, keep the mirror of the value true.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use keypacks::deposit;
 use keypacks::pad::PadError;
 use ledger::Services;
-use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, ValueMirror};
-use mailbox::request::{Answer, Operation, Refusal, Request, SERVICES_MAX};
+use mailbox::holder_store::{OutboxRow, ValueMirror};
+use mailbox::request::{
+    Answer, COLLECT_MAX, Collected, DEVICES_MAX, OFFERS_MAX, Operation, Refusal, Request, SERVICES_MAX,
+};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::collecting;
+use super::answers::{Answers, OPENED_AGAIN};
 use super::dial::Established;
 use super::requests::Requests;
-use super::{HolderConfig, Statement, Wishes};
+use super::{Asked, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, streaming};
 use crate::link::LinkError;
 use crate::message::{self, Notice};
 use crate::names;
@@ -35,6 +39,9 @@ pub(super) enum Ended {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The pack has new keys: the next link is under them.
+    #[error("the pack has new keys")]
+    Rerooted,
     /// The relay could not say for now. Not the end: the link is kept, and the next tick asks again.
     #[error("the relay is busy")]
     Busy,
@@ -42,6 +49,9 @@ pub(super) enum Ended {
 
 /// Most days and kinds of a statement: thirty years of every kind.
 const STATEMENT_MAX: usize = 50_000;
+
+/// Most profiles that a relay may offer: some that are not known here among them.
+const PROFILES_MAX: usize = 16;
 
 /// Works until the link ends, and says why it did.
 pub(super) async fn work<S: HolderStore>(
@@ -56,7 +66,10 @@ pub(super) async fn work<S: HolderStore>(
         config,
         host,
         store,
+        is_frozen: link.is_frozen,
+        generation: link.generation,
         link: Requests::new(link, config.answer_timeout),
+        answers: Answers::new(host, store, config),
         stop: stop.clone(),
     };
     let mut outbox = store.outbox_changed();
@@ -69,7 +82,7 @@ pub(super) async fn work<S: HolderStore>(
             // Another link would cost a key and meet the same: the next tick tries again on this one.
             Err(Ended::Busy | Ended::Store(StoreError::Busy | StoreError::Full)) => courier.link.news = true,
             Err(ended) => {
-                if matches!(ended, Ended::Stopped) {
+                if matches!(ended, Ended::Stopped | Ended::Rerooted) {
                     courier.link.close().await;
                 }
                 return ended;
@@ -89,6 +102,9 @@ pub(super) async fn work<S: HolderStore>(
             }
             _ = wishes.refreshed.changed() => courier.look().await,
             Some(statement) = wishes.asked.recv() => courier.statement(statement).await,
+            Some(devices) = wishes.devices.recv() => courier.devices(devices).await,
+            Some(mixing) = wishes.mixing.recv() => courier.mixing(mixing).await,
+            Some(offers) = wishes.offers.recv() => courier.offers(offers).await,
             _ = outbox.changed() => courier.send_all().await,
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
@@ -106,13 +122,28 @@ struct Courier<'a, S> {
     host: &'a Host,
     store: &'a S,
     link: Requests,
+    /// The relay takes nothing but a change of keys.
+    is_frozen: bool,
+    /// Of the relay's store.
+    generation: u64,
+    answers: Answers<'a, S>,
     stop: watch::Receiver<bool>,
 }
 
 impl<S: HolderStore> Courier<'_, S> {
     /// What every link starts with.
     async fn begin(&mut self) -> Result<(), Ended> {
+        if self.store.rooting().is_pending {
+            // Perhaps the relay has changed keys, and its answer was lost: then it hears of nothing else on this link.
+            self.send_all().await?;
+        }
+        // A relay whose value was never asked for has not been linked with: what it lost is nobody's here.
+        let is_new = self.store.value().at == 0;
         self.refresh_value(true).await?;
+        // Nothing is deleted for a frozen pack, and what is to be told again waits until it does.
+        if self.generation > self.store.relay_generation()? && (is_new || !self.is_frozen) {
+            self.recover(is_new).await?;
+        }
         self.collect().await?;
         self.send_all().await
     }
@@ -126,13 +157,33 @@ impl<S: HolderStore> Courier<'_, S> {
 
     /// Whether something in the outbox may go later: held for want of value, or still queued since the relay was busy.
     fn has_waiting(&self) -> bool {
-        let waits = |row: &OutboxRow| matches!(row.state, OutboxState::Held(_) | OutboxState::Queued);
-        self.store.outbox().is_ok_and(|rows| rows.iter().any(waits))
+        self.store.outbox_waits()
     }
 
     /// Asks for the balance (and the prices: then held messages go that the balance covers by now; not at every change
     /// of it, since a relay that refuses them again would be asked without a pause).
     async fn refresh_value(&mut self, with_prices: bool) -> Result<(), Ended> {
+        // The balance last: any cell before it may have cost the price of a key.
+        let prices = if with_prices {
+            let answer = self.link.ask(&Request::Prices, &[]).await?;
+            let Answer::Prices(prices) = answer else {
+                return Err(unexpected(&answer));
+            };
+            // A relay that was restored gives versions out again, for other legs than before.
+            let is_restored = self.generation > self.store.relay_generation()?;
+            if self.store.onward().version != prices.version || is_restored || self.answers.doubts_legs {
+                let answer = self.link.ask(&Request::Onward, &[]).await?;
+                let Answer::Onward(onward) = answer else {
+                    return Err(unexpected(&answer));
+                };
+                // Before the list that it belongs to: no message is ever priced by one without the other.
+                self.store.put_onward(onward.into()).await?;
+                self.answers.doubts_legs = false;
+            }
+            Some(prices)
+        } else {
+            None
+        };
         let answer = self.link.ask(&Request::Balance, &[]).await?;
         let Answer::Balance {
             balance,
@@ -142,15 +193,6 @@ impl<S: HolderStore> Courier<'_, S> {
         } = answer
         else {
             return Err(unexpected(&answer));
-        };
-        let prices = if with_prices {
-            let answer = self.link.ask(&Request::Prices, &[]).await?;
-            let Answer::Prices(prices) = answer else {
-                return Err(unexpected(&answer));
-            };
-            Some(prices)
-        } else {
-            None
         };
         let news = ValueMirror {
             balance,
@@ -206,10 +248,70 @@ impl<S: HolderStore> Courier<'_, S> {
         }
     }
 
+    /// Asks for the devices of the account, and for the value, which the others spend too.
+    async fn devices(&mut self, wish: Devices) -> Result<(), Ended> {
+        self.refresh_value(false).await?;
+        match self.link.ask(&Request::Devices, &[]).await? {
+            Answer::Devices { own, devices } if devices.len() <= DEVICES_MAX => {
+                // Whoever asked may have given up.
+                let _ = wish.send((own, devices));
+                Ok(())
+            }
+            // The store could not say.
+            Answer::Refused {
+                refusal: Refusal::Busy, ..
+            } => Ok(()),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Asks what the relay's pool offers.
+    async fn mixing(&mut self, wish: Asked) -> Result<(), Ended> {
+        match self.link.ask(&Request::Mixing, &[]).await? {
+            Answer::Mixing(mixing) if mixing.profiles.len() <= PROFILES_MAX => {
+                // Whoever asked may have given up.
+                let _ = wish.send(mixing);
+                Ok(())
+            }
+            // The store could not say.
+            Answer::Refused {
+                refusal: Refusal::Busy, ..
+            } => Ok(()),
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Asks which packs at further relays are procured.
+    async fn offers(&mut self, wish: OffersWish) -> Result<(), Ended> {
+        match self.link.ask(&Request::Offers, &[]).await? {
+            Answer::Offers(offers) if offers.relays.len() <= OFFERS_MAX && offers.sizes.len() <= OFFERS_MAX => {
+                // Whoever asked may have given up.
+                let _ = wish.send(offers);
+                Ok(())
+            }
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
     /// Sends every queued change in the order of their numbers.
     async fn send_all(&mut self) -> Result<(), Ended> {
         let mut sent = false;
-        while let Some(row) = self.store.next_queued()? {
+        loop {
+            if self.config.settle.is_some() && !self.is_frozen && self.link.may_stream() {
+                let streamed = streaming::send(&mut self.answers, &mut self.link, &self.stop).await?;
+                sent |= streamed.sent;
+                if !streamed.goes_on {
+                    break;
+                }
+            }
+            if *self.stop.borrow() {
+                return Err(Ended::Stopped);
+            }
+            let Some(row) = self.store.next_queued()? else { break };
+            let is_reroot = matches!(row.change.operation, Operation::Reroot { .. });
+            if self.is_frozen && !is_reroot {
+                break;
+            }
             let body = match row.change.operation {
                 Operation::Submit { .. } => match self.store.outbox_body(row.row)? {
                     Some(body) => Zeroizing::new(body),
@@ -223,91 +325,113 @@ impl<S: HolderStore> Courier<'_, S> {
                 // Refused before anything of it was sealed: smaller ones may still go.
                 Err(LinkError::Pad(PadError::Spent)) if !body.is_empty() => Answer::Refused {
                     seq: row.change.seq,
-                    refusal: Refusal::Pad,
+                    refusal: without_room(&row),
                 },
                 asked => asked?,
             };
             drop(body);
             sent = true;
-            if !self.answered(row, answer).await? {
+            if matches!(answer, Answer::Rerooted { .. }) {
+                self.answers.take(row, answer).await?;
+                return Err(Ended::Rerooted);
+            }
+            if !self.answers.take(row, answer).await? {
                 break;
             }
         }
         if sent { self.refresh_value(false).await } else { Ok(()) }
     }
 
-    /// Records an answer. Returns whether to go on sending now.
-    async fn answered(&mut self, row: OutboxRow, answer: Answer) -> Result<bool, Ended> {
-        let notice = match &answer {
-            Answer::Done { seq, .. } if *seq == row.change.seq => self.note_alias(&row.change.operation).await?,
-            Answer::Refused { seq, refusal } if *seq == row.change.seq => self.notice_for(&row, *refusal),
-            _ => return Err(Ended::Nonsense),
-        };
-        let go_on = !matches!(
-            answer,
-            Answer::Refused {
-                refusal: Refusal::Busy,
-                ..
+    /// What a relay that was restored from a copy has to be told again, each of it without effect where it knew. The
+    /// generation comes last: a crash before repeats it all.
+    async fn recover(&mut self, is_new: bool) -> Result<(), Ended> {
+        let now = self.host.clock.unix_seconds();
+        let mut notice = None;
+        if !is_new {
+            tracing::warn!("the relay was restored from a copy");
+            if !self.confirm_again().await? {
+                return Ok(());
             }
-        );
-        self.store
-            .answered(row.row, answer, notice, self.host.clock.unix_seconds())
-            .await?;
-        Ok(go_on)
-    }
-
-    /// An alias is written before its change is finished: a crash between repeats a write that changes nothing.
-    /// The first alias comes with a welcome.
-    async fn note_alias(&mut self, operation: &Operation) -> Result<Option<Vec<u8>>, Ended> {
-        let (local, open) = match operation {
-            Operation::AliasOpen { local } => (local, true),
-            Operation::AliasClose { local } => (local, false),
-            Operation::Submit { .. } => return Ok(None),
-        };
-        let address = format!("{local}@{}", self.store.facts().relay_domain);
-        let aliases = self.store.aliases()?;
-        let alias = match aliases.iter().find(|alias| alias.address == address) {
-            Some(known) => HolderAlias { open, ..known.clone() },
-            None => HolderAlias {
-                open,
-                ..HolderAlias::new(u32::try_from(aliases.len()).unwrap_or(u32::MAX), address)
-            },
-        };
-        let value = self.store.value();
-        let welcome = Notice::Welcome {
-            alias: &alias.address,
-            balance: value.balance,
-            keys: value.keys,
-        };
-        let welcome = (alias.number == 0 && open).then(|| self.compose(&welcome));
-        self.store.put_alias(alias).await?;
-        Ok(welcome)
-    }
-
-    fn notice_for(&self, row: &OutboxRow, refusal: Refusal) -> Option<Vec<u8>> {
-        let is_mail = matches!(row.change.operation, Operation::Submit { .. });
-        let reason;
-        let notice = match refusal {
-            Refusal::Busy => return None,
-            Refusal::Value { shortfall } => Notice::Held {
-                subject: &row.label,
-                shortfall,
-            },
-            Refusal::Price { price, .. } => Notice::Repriced {
-                subject: &row.label,
-                price,
-            },
-            Refusal::Stale => Notice::Unknown { subject: &row.label },
-            _ if !is_mail => return None,
-            other => {
-                reason = refusal_reason(other);
-                Notice::Refused {
-                    subject: &row.label,
-                    reason: &reason,
+            // Another device may have told the relay already, and closed meanwhile what this one knows as open.
+            self.collect().await?;
+            if *self.stop.borrow() {
+                // Perhaps not all was collected.
+                return Err(Ended::Stopped);
+            }
+            let mut aliases = self.store.aliases()?;
+            // In the order of their numbers, which the relay gives out again.
+            aliases.sort_by_key(|alias| alias.number);
+            let expiry = self.store.expiry()?;
+            let has_ended = expiry.flatten().is_some_and(|day| day <= self.host.day());
+            // Those of a pack that has ended are nobody's to open.
+            for alias in aliases.into_iter().filter(|_| !has_ended) {
+                let Some((local, _)) = alias.address.rsplit_once('@') else {
+                    continue;
+                };
+                let open = Operation::AliasOpen { local: local.into() };
+                let close = Operation::AliasClose { local: local.into() };
+                for operation in [Some(open), (!alias.open).then_some(close)].into_iter().flatten() {
+                    self.store.enqueue_change(operation, OPENED_AGAIN.into(), now).await?;
                 }
             }
-        };
-        Some(self.compose(&notice))
+            if let Some(day) = expiry {
+                let operation = Operation::Expire { day };
+                self.store
+                    .enqueue_change(operation, "end of the pack".into(), now)
+                    .await?;
+            }
+            notice = Some(self.compose(&Notice::RelayRestored));
+        }
+        self.store.relay_restored(self.generation, notice, now).await?;
+        Ok(())
+    }
+
+    /// Confirms what was collected and stored before, and which a restored relay has again. `false`: not now, since the
+    /// pack is frozen.
+    async fn confirm_again(&mut self) -> Result<bool, Ended> {
+        let pending = self.store.pending()?.into_iter().map(|deposit| deposit.index);
+        let unconfirmed = self.store.unconfirmed()?.into_iter().map(|(index, _)| index);
+        let under_way: BTreeSet<u64> = pending.chain(unconfirmed).collect();
+        let (mut from, end) = (0, self.store.collect_from());
+        while from < end {
+            if *self.stop.borrow() {
+                return Err(Ended::Stopped);
+            }
+            let most = COLLECT_MAX;
+            let answer = self.link.ask(&Request::Collect { from, most }, &[]).await?;
+            let Answer::Collected { deposits, next, .. } = answer else {
+                return Err(unexpected(&answer));
+            };
+            let is_over = |index: u64| {
+                (from..end).contains(&index) && !under_way.contains(&index) && self.store.post_step(index).is_none()
+            };
+            let again: Vec<_> = deposits
+                .into_iter()
+                .filter_map(|entry| match entry {
+                    Collected::Wrap { index, wrap } if is_over(index) => Some((index, deposit::wrap_digest(&wrap))),
+                    _ => None,
+                })
+                .collect();
+            if again.len() > usize::from(COLLECT_MAX) {
+                return Err(Ended::Nonsense);
+            }
+            if !again.is_empty() {
+                let answer = self.link.ask(&Request::Confirm { deposits: again }, &[]).await?;
+                match answer {
+                    Answer::Confirmed { .. } => {}
+                    Answer::Refused {
+                        refusal: Refusal::Frozen,
+                        ..
+                    } => return Ok(false),
+                    answer => return Err(unexpected(&answer)),
+                }
+            }
+            if next <= from {
+                break;
+            }
+            from = next;
+        }
+        Ok(true)
     }
 
     fn compose(&self, notice: &Notice<'_>) -> Vec<u8> {
@@ -318,13 +442,29 @@ impl<S: HolderStore> Courier<'_, S> {
         let Courier {
             config, host, store, ..
         } = *self;
-        collecting::collect(host, store, config, &mut self.link, &self.stop).await
+        let before = (store.collect_from(), store.pending()?.len());
+        collecting::collect(host, store, config, &mut self.link, &self.stop).await?;
+        // What came in may have cost its price, and keys on the way.
+        if (store.collect_from(), store.pending()?.len()) != before {
+            self.refresh_value(false).await?;
+        }
+        Ok(())
     }
 }
 
 /// A message of the bridge itself to its user.
 pub(super) fn compose(host: &Host, config: &HolderConfig, notice: &Notice<'_>) -> Vec<u8> {
     message::notice(notice, &config.user, &names::random(host), host.clock.unix_seconds())
+}
+
+/// What becomes of mail that the pad has no room for. If it left before and its answer was cut, nobody can ask any more
+/// what became of it.
+fn without_room(row: &OutboxRow) -> Refusal {
+    if row.may_have_left {
+        Refusal::Stale
+    } else {
+        Refusal::Pad
+    }
 }
 
 /// What an answer of another kind than was asked for means.
@@ -346,7 +486,25 @@ pub(crate) fn refusal_reason(refusal: Refusal) -> String {
         Refusal::Keys => {
             "the pack's link keys are nearly used up, and the last ones only collect mail: get a new pack".into()
         }
+        Refusal::Limit => "this pack has made as many others as it may in one day: try again tomorrow".into(),
+        Refusal::Occupied => {
+            "the pack has open aliases, mail that waits, or other devices: close, collect and drop those first".into()
+        }
+        Refusal::DeviceLimit => format!("the account has {DEVICES_MAX} devices, and may have no more"),
+        Refusal::DeviceUnknown => "the account has no other device of that number".into(),
+        Refusal::VoucherUnknown => {
+            "what was released is not there: it was taken already, or fell back after 30 days".into()
+        }
+        Refusal::Ended => "the pack has ended: its aliases, value and keys are gone, and it only collects mail".into(),
         Refusal::Pad => "what is left of the pad does not hold it: send something shorter, or get a new pack".into(),
+        Refusal::Frozen => {
+            "the pack is frozen, since a copy of it was in use: 'postern rekey' with its recovery code ends that".into()
+        }
+        Refusal::Mix => {
+            "the relay does not mix mail in the way that was asked for, and nothing was sent: 'postern mix' shows what it offers".into()
+        }
+        Refusal::Offer => "the relay does not procure such a pack now: see 'postern procure --offers'".into(),
+        Refusal::Recovery => "this is not the pack's recovery code".into(),
         Refusal::Message => "the relay cannot rebuild the message from the fields it lets through".into(),
         Refusal::Conflict | Refusal::Malformed | Refusal::Unacknowledged => {
             "the relay and this bridge disagree about the request; please report this".into()

@@ -6,14 +6,16 @@ use keypacks::CELL;
 use keypacks::cell::Kind;
 use keypacks::chain::{LINK_LOOK_AHEAD, LinkStep};
 use keypacks::link::{self, ClientEntropy, Confirm, FloorVerdict, Linked, Rekey};
+use mailbox::holder_store::Told;
 use mailbox::pad::PadFile;
 use mailbox::{HolderStore, StoreError};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::task::JoinSet;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{HolderConfig, next_keys, pad};
+use super::{HolderConfig, next_keys, pad, tell};
 use crate::link::{LinkError, LinkReader, LinkWriter, read_cell};
+use crate::message::Notice;
 use crate::names;
 use crate::net::socks::{self, Credentials};
 use crate::net::{BoxStream, Host};
@@ -24,6 +26,12 @@ pub(super) struct Established {
     pub(super) writer: LinkWriter<WriteHalf<BoxStream>>,
     pub(super) token_mismatch: bool,
     pub(super) rolled_back: bool,
+    /// The pack sends nothing before it has new keys.
+    pub(super) is_frozen: bool,
+    /// The relay has other keys for the pack, and answers nothing but the change that gave it those.
+    pub(super) is_replaced: bool,
+    /// Generation of the relay's store.
+    pub(super) generation: u64,
     /// What it is under, if not under keys.
     pub(super) pad: Option<Arc<PadFile>>,
 }
@@ -49,6 +57,9 @@ pub(super) enum DialError {
     /// The relay cannot be reached.
     #[error("the relay cannot be reached")]
     Unreachable(#[source] std::io::Error),
+    /// The relay cannot be reached by that of the entry.
+    #[error("no way by the entry: {0}")]
+    NoWay(std::io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,7 +106,9 @@ pub(super) async fn resume<S: HolderStore>(
     let mut last = DialError::Silent;
     while chain.index() < keys {
         let mut probes = JoinSet::new();
-        while probes.len() < PROBES_MAX && chain.index() < keys {
+        // A link carries one link.
+        let most = if config.through.is_some() { 1 } else { PROBES_MAX };
+        while probes.len() < most && chain.index() < keys {
             let index = chain.index().saturating_add(LINK_LOOK_AHEAD - 1).min(keys - 1);
             if chain.forward_to(index).is_err() {
                 return Err(DialError::Silent);
@@ -107,11 +120,11 @@ pub(super) async fn resume<S: HolderStore>(
         while let Some(probe) = probes.join_next().await {
             match probe {
                 Ok(Ok(reached)) => return finish(host, store, config, reached, true).await,
-                Ok(Err(error @ DialError::Unreachable(_))) => last = error,
+                Ok(Err(error @ (DialError::Unreachable(_) | DialError::NoWay(_)))) => last = error,
                 _ => {}
             }
         }
-        if matches!(last, DialError::Unreachable(_)) {
+        if matches!(last, DialError::Unreachable(_) | DialError::NoWay(_)) {
             return Err(last);
         }
     }
@@ -148,10 +161,15 @@ async fn answer<S: HolderStore>(
     let index = step.index;
     let facts = store.facts();
     let target = config.relay_via.as_deref().unwrap_or(&facts.relay_address);
-    let dialled = tokio::time::timeout(config.flight_timeout, dial(host, store, config, target)).await;
+    // By another relay, there is its handshake before.
+    let patience = config.flight_timeout * if config.through.is_some() { 4 } else { 1 };
+    let dialled = tokio::time::timeout(patience, dial(host, store, config, target)).await;
     let mut stream = dialled
         .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        .map_err(DialError::Unreachable)?;
+        .map_err(|error| match config.through {
+            Some(_) => DialError::NoWay(error),
+            None => DialError::Unreachable(error),
+        })?;
 
     let entropy = ClientEntropy {
         ephemeral: host.random(),
@@ -191,12 +209,12 @@ async fn finish<S: HolderStore>(
         stream,
     } = reached;
     let position = store.link_position();
-    match link::floor_verdict(position.answered, position.held, answered.floor()) {
-        FloorVerdict::Accept => {}
-        FloorVerdict::DoesNotOpen if is_resuming && answered.floor() <= index => {}
+    let is_behind = match link::floor_verdict(position.answered, position.held, answered.floor()) {
+        FloorVerdict::Accept => false,
+        FloorVerdict::DoesNotOpen if is_resuming && answered.floor() <= index => true,
         FloorVerdict::DoesNotOpen => return Err(DialError::Silent),
         FloorVerdict::RolledBack => return Err(DialError::RolledBack),
-    }
+    };
 
     let proof = match is_resuming {
         true => store.resume_link(index).await?,
@@ -214,7 +232,7 @@ async fn finish<S: HolderStore>(
         .unwrap_or(Err(LinkError::Timeout))
         .map_err(|_| DialError::Unanswered)?;
     store.link_answered(index, linked.token).await?;
-    store.raise_seq(linked.highest).await?;
+    number_above(host, store, config, &linked, is_behind).await?;
     let Established { reader, writer, .. } = established;
     let (reader, writer) = next_keys::prepare(host, store, reader, writer, rekey).await?;
     Ok(Established {
@@ -222,8 +240,30 @@ async fn finish<S: HolderStore>(
         writer,
         token_mismatch: established.token_mismatch,
         rolled_back: established.rolled_back,
+        is_frozen: established.is_frozen,
+        is_replaced: established.is_replaced,
+        generation: established.generation,
         pad: None,
     })
+}
+
+/// Goes on above the numbers that the relay has answers of, and tells what another copy of this store may have sent.
+pub(super) async fn number_above<S: HolderStore>(
+    host: &Host,
+    store: &S,
+    config: &HolderConfig,
+    linked: &Linked,
+    is_behind: bool,
+) -> Result<(), StoreError> {
+    let told = Told {
+        highest: linked.highest,
+        generation: linked.generation,
+        is_behind: is_behind || linked.flags & Linked::TOKEN_MISMATCH != 0,
+    };
+    for subject in store.raise_seq(told).await? {
+        tell(host, store, config, &Notice::Unknown { subject: &subject }).await;
+    }
+    Ok(())
 }
 
 /// Opens the stream: straight, or through the proxy, which resolves the relay's name in our place.
@@ -233,6 +273,9 @@ pub(super) async fn dial<S: HolderStore>(
     config: &HolderConfig,
     target: &str,
 ) -> std::io::Result<BoxStream> {
+    if let Some(way) = &config.through {
+        return way.dial(&store.facts().relay_domain).await;
+    }
     let Some(proxy) = config.socks else {
         return host.dial(target).await;
     };
@@ -278,6 +321,9 @@ pub(super) async fn linked(
         writer,
         token_mismatch: flag(Linked::TOKEN_MISMATCH),
         rolled_back: flag(Linked::ROLLED_BACK),
+        is_frozen: flag(Linked::FROZEN),
+        is_replaced: flag(Linked::REPLACED),
+        generation: linked.generation,
         pad,
     };
     Ok((established, linked))

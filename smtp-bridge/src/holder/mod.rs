@@ -3,27 +3,42 @@
 //! Start at [`new`]. `dial` makes a link, `courier` works on it, `collecting` is the part of it that mail comes in by. What is durable lives in the store; what is
 //! here is lost in a crash and made again.
 
+mod answers;
 mod collecting;
 mod courier;
 mod dial;
 mod next_keys;
 mod pad;
 mod requests;
+mod streaming;
+mod through;
 
+pub(crate) use collecting::{named_as_here, notices_of, notices_of_devices, open as open_body};
 pub(crate) use courier::refusal_reason;
+pub use through::{Entry, Way};
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ledger::Services;
-use mailbox::HolderStore;
-use mailbox::holder_store::{Flags, FolderId};
+use mailbox::holder_store::{Flags, FolderId, OutboxRow};
+use mailbox::request::{Answer, Device, Mixing, Offers};
+use mailbox::{HolderStore, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::link::LinkError;
+use crate::link::{LinkError, erasing};
 use crate::message::{Address, Notice};
-use crate::net::{Host, stopped};
+use crate::net::{Host, Promise, stopped};
+
+/// What has to be done before an answer to a row of the outbox counts. It may be asked again about the same answer, as a
+/// crash in between forgets that it was.
+pub trait Settle: Send + Sync {
+    /// Returns once the answer may be recorded.
+    fn settle<'a>(&'a self, row: &'a OutboxRow, answer: &'a Answer) -> Promise<'a, Result<(), StoreError>>;
+}
 
 /// How the holder's end behaves.
 #[derive(Clone)]
@@ -34,12 +49,16 @@ pub struct HolderConfig {
     pub relay_via: Option<String>,
     /// SOCKS5 proxy to dial through; it resolves the relay's name too.
     pub socks: Option<SocketAddr>,
+    /// By which the relay is reached, instead of being dialled. Neither address nor proxy counts then.
+    pub through: Option<Arc<dyn Way>>,
     /// How often news from the relay are looked at; arrival is blurred by it.
     pub tick: Duration,
     /// Longest wait for one flight of the handshake.
     pub flight_timeout: Duration,
     /// Longest wait for the answer to a request.
     pub answer_timeout: Duration,
+    /// What has to be done before an answer counts, if anything.
+    pub settle: Option<Arc<dyn Settle>>,
 }
 
 impl HolderConfig {
@@ -49,9 +68,11 @@ impl HolderConfig {
             user,
             relay_via: None,
             socks: None,
+            through: None,
             tick: Duration::from_secs(60),
             flight_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(120),
+            settle: None,
         }
     }
 }
@@ -71,6 +92,8 @@ pub enum LinkState {
     KeysUsedUp,
     /// The relay answered as if it had been restored from an old copy: see OPERATIONS.
     RolledBack,
+    /// Somebody else had the relay give the pack other keys: these open nothing any more.
+    Replaced,
 }
 
 /// What the rest of the process sees of the holder's end.
@@ -79,16 +102,31 @@ pub struct HolderHandle {
     state: watch::Receiver<LinkState>,
     refresh: watch::Sender<u64>,
     statements: mpsc::Sender<Statement>,
+    devices: mpsc::Sender<Devices>,
+    mixing: mpsc::Sender<Asked>,
+    offers: mpsc::Sender<OffersWish>,
     resume: watch::Sender<bool>,
+    frozen: Arc<AtomicBool>,
 }
 
 /// Where a statement goes that was asked for.
 type Statement = oneshot::Sender<Vec<Services>>;
+/// Where the number of this device goes, and all devices of the account.
+type Devices = oneshot::Sender<(u32, Vec<Device>)>;
+/// Where the packs go that the relay procures.
+type OffersWish = oneshot::Sender<Offers>;
+/// Where it goes what the relay's pool offers.
+type Asked = oneshot::Sender<Mixing>;
 
 impl HolderHandle {
     /// State of the link.
     pub fn state(&self) -> LinkState {
         *self.state.borrow()
+    }
+
+    /// Whether the relay froze the pack, as the last link told.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
     }
 
     /// Asks for news now instead of at the next tick.
@@ -106,6 +144,27 @@ impl HolderHandle {
         let (sender, statement) = oneshot::channel();
         self.statements.try_send(sender).ok()?;
         statement.await.ok()
+    }
+
+    /// Asks the relay for the number of this device and all devices of the account. `None`: there is no link, or it ended.
+    pub async fn devices(&self) -> Option<(u32, Vec<Device>)> {
+        let (sender, devices) = oneshot::channel();
+        self.devices.try_send(sender).ok()?;
+        devices.await.ok()
+    }
+
+    /// Asks the relay what its pool offers. `None`: there is no link, or it ended.
+    pub async fn mixing(&self) -> Option<Mixing> {
+        let (sender, mixing) = oneshot::channel();
+        self.mixing.try_send(sender).ok()?;
+        mixing.await.ok()
+    }
+
+    /// Asks the relay which packs at further ones it procures. `None`: there is no link, or it ended.
+    pub async fn offers(&self) -> Option<Offers> {
+        let (sender, offers) = oneshot::channel();
+        self.offers.try_send(sender).ok()?;
+        offers.await.ok()
     }
 
     /// Wakes when the state changes.
@@ -135,8 +194,12 @@ const STATEMENTS_MAX: usize = 4;
 struct Wishes {
     refreshed: watch::Receiver<u64>,
     asked: mpsc::Receiver<Statement>,
+    devices: mpsc::Receiver<Devices>,
+    mixing: mpsc::Receiver<Asked>,
+    offers: mpsc::Receiver<OffersWish>,
     /// Whether the relay's position is to be looked for.
     resume: watch::Sender<bool>,
+    frozen: Arc<AtomicBool>,
 }
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
@@ -149,16 +212,27 @@ pub fn new<S: HolderStore>(
     let (state_sender, state) = watch::channel(LinkState::Waiting);
     let (refresh, refreshed) = watch::channel(0);
     let (statements, asked) = mpsc::channel(STATEMENTS_MAX);
+    let (devices, asked_devices) = mpsc::channel(STATEMENTS_MAX);
+    let (mixing, asked_mixing) = mpsc::channel(STATEMENTS_MAX);
+    let (offers, asked_offers) = mpsc::channel(STATEMENTS_MAX);
     let handle = HolderHandle {
         state,
         refresh,
         statements,
+        devices,
+        mixing,
+        offers,
         resume: watch::Sender::new(false),
+        frozen: Arc::default(),
     };
     let wishes = Wishes {
         refreshed,
         asked,
+        devices: asked_devices,
+        mixing: asked_mixing,
+        offers: asked_offers,
         resume: handle.resume.clone(),
+        frozen: Arc::clone(&handle.frozen),
     };
     (handle, run(host, store, config, state_sender, wishes, stop))
 }
@@ -172,13 +246,13 @@ async fn run<S: HolderStore>(
     mut stop: watch::Receiver<bool>,
 ) {
     if let Some(pad) = store.pad() {
-        host.task(pad_until(stop.clone(), pad::keep_erasing(host.clone(), pad)));
+        host.task(pad_until(stop.clone(), erasing::keep_erasing(host.clone(), pad)));
     }
     let mut backoff = BACKOFF_MIN;
     let mut unanswered = Unanswered::default();
     let mut short = ShortLinks::default();
     let mut resume = wishes.resume.subscribe();
-    let mut told = None;
+    let (mut told, mut is_told_replaced) = (None, false);
     while !*stop.borrow() {
         state.send_replace(LinkState::Connecting);
         let attempt = tokio::select! {
@@ -187,6 +261,12 @@ async fn run<S: HolderStore>(
             attempt = attempt(&host, &store, &config, &mut resume) => attempt,
         };
         let wait = match attempt {
+            Ok(link) if store.relay_generation().is_ok_and(|known| link.generation < known) => {
+                state.send_replace(LinkState::RolledBack);
+                tracing::error!("the relay was put back to before its last restore: nothing is sent or collected");
+                // Each look has cost a key.
+                unanswered.next_wait()
+            }
             Ok(link) => {
                 if link.rolled_back {
                     tracing::error!("the relay does not know answers it gave: it was restored from an old copy");
@@ -198,9 +278,35 @@ async fn run<S: HolderStore>(
                     let today = host.clock.unix_seconds() / 86_400;
                     // Two that fight for the link show it with every one.
                     if told.replace(today) != Some(today) {
-                        tell_second_holder(&host, &store, &config).await;
+                        let notice = match link.is_frozen {
+                            true => Notice::Frozen,
+                            false => Notice::SecondHolder,
+                        };
+                        tell(&host, &store, &config, &notice).await;
                     }
                 }
+                if link.is_replaced && !store.rooting().is_pending {
+                    tracing::error!(
+                        "somebody else had the relay give this pack other keys: these open nothing any more"
+                    );
+                    if !std::mem::replace(&mut is_told_replaced, true) {
+                        tell(&host, &store, &config, &Notice::Replaced).await;
+                    }
+                    state.send_replace(LinkState::Replaced);
+                    tokio::select! {
+                        biased;
+                        () = stopped(&mut stop) => return,
+                        () = tokio::time::sleep(unanswered.next_wait()) => continue,
+                    }
+                }
+                let was_frozen = wishes.frozen.swap(link.is_frozen, Ordering::Relaxed);
+                if link.is_frozen && !was_frozen {
+                    tracing::error!("the relay has frozen this pack, since a copy of it was in use");
+                    if !link.token_mismatch {
+                        tell(&host, &store, &config, &Notice::Frozen).await;
+                    }
+                }
+                is_told_replaced = false;
                 wishes.resume.send_replace(false);
                 resume.mark_unchanged();
                 state.send_replace(LinkState::Linked);
@@ -212,7 +318,7 @@ async fn run<S: HolderStore>(
                 if let Some(pad) = store.pad() {
                     // What is left of the lease is never used.
                     pad.abandon();
-                    pad::settle(&host, &pad).await;
+                    erasing::settle(&host, &pad).await;
                     if matches!(ended, courier::Ended::Link(LinkError::Pad(_))) && pad::is_used_up(&pad) {
                         state.send_replace(LinkState::PadUsedUp);
                         return;
@@ -245,7 +351,10 @@ async fn run<S: HolderStore>(
         };
         if !*stop.borrow() {
             if *state.borrow() != LinkState::RolledBack {
-                state.send_replace(LinkState::Waiting);
+                state.send_replace(match is_told_replaced {
+                    true => LinkState::Replaced,
+                    false => LinkState::Waiting,
+                });
             }
             tokio::select! {
                 biased;
@@ -274,8 +383,8 @@ async fn attempt<S: HolderStore>(
 }
 
 /// A message in INBOX. Not told is no harm: the log says it too.
-async fn tell_second_holder<S: HolderStore>(host: &Host, store: &S, config: &HolderConfig) {
-    let notice = courier::compose(host, config, &Notice::SecondHolder);
+async fn tell<S: HolderStore>(host: &Host, store: &S, config: &HolderConfig, notice: &Notice<'_>) {
+    let notice = courier::compose(host, config, notice);
     let summary = crate::imap::summary(&notice);
     let now = host.clock.unix_seconds();
     let told = store

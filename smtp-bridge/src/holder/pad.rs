@@ -1,7 +1,6 @@
 //! Making a link under a pad: protocol section 11 from the holder's side.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keypacks::CELL;
 use keypacks::link::Confirm;
@@ -13,16 +12,12 @@ use tokio::io::AsyncWriteExt;
 use zeroize::Zeroize;
 
 use super::HolderConfig;
-use super::dial::{DialError, Established, dial, linked};
+use super::dial::{DialError, Established, dial, linked, number_above};
 use crate::link::{LinkError, LinkReader, LinkWriter, PadCost, read_cell};
 use crate::net::Host;
 
 /// Attempts before a pause.
 const ATTEMPTS: usize = 4;
-/// Between what is finished with and its erasure.
-const SETTLE: Duration = Duration::from_millis(250);
-/// Pause after an erasure that failed.
-const RETRY: Duration = Duration::from_millis(500);
 /// Of a lease, what the request for more of it takes at most.
 const KEPT: PadCost = PadCost { records: 1, bytes: 32 };
 /// What is leased beyond what is needed now.
@@ -112,7 +107,8 @@ async fn attempt<S: HolderStore>(
         .unwrap_or(Err(PadError::Unreadable))
         .map_err(failed)?;
     store.pad_linked(offer.floor, linked.token).await?;
-    store.raise_seq(linked.highest).await?;
+    // Which cells another copy used, a pad does not know; the numbers tell.
+    number_above(host, store, config, &linked, false).await?;
     Ok(established)
 }
 
@@ -134,23 +130,38 @@ fn failed(error: PadError) -> DialError {
     }
 }
 
-/// What has to be leased before a burst of this cost can leave; `None`: nothing.
-pub(super) fn wanted(room: (u64, u64), cost: PadCost) -> Option<Request> {
+/// What has to be leased before a burst of this cost can leave; `None`: nothing. `is_short`: the relay has refused as much
+/// and something ahead, so that little is asked for ahead.
+pub(super) fn wanted(room: (u64, u64), cost: PadCost, is_short: bool) -> Option<Request> {
     let missing = PadCost {
         records: (cost.records + KEPT.records).saturating_sub(room.0),
         bytes: (cost.bytes + KEPT.bytes).saturating_sub(room.1),
     };
+    // The request itself takes of what is left, and another may be needed.
+    let ahead = if is_short { KEPT } else { AHEAD };
     (missing != PadCost::default()).then_some(Request::Lease {
-        records: missing.records + AHEAD.records,
-        bytes: missing.bytes + AHEAD.bytes,
+        records: missing.records + ahead.records,
+        bytes: missing.bytes + ahead.bytes,
     })
 }
 
-/// Such a request leaves now.
-pub(super) fn asking(file: &PadFile, lease: &Request) {
-    if let Request::Lease { records, .. } = *lease {
-        file.asking(records);
+/// Such a request leaves now. It blocks on the disk for a moment, as [`extend`] does.
+pub(super) fn asking(file: &PadFile, lease: &Request) -> Result<(), LinkError> {
+    match *lease {
+        Request::Lease { records, .. } => Ok(file.asking(records)?),
+        _ => Ok(()),
     }
+}
+
+/// Whether the relay says that the pad does not hold so much.
+pub(super) fn is_refused(answer: &Answer) -> bool {
+    matches!(
+        answer,
+        Answer::Refused {
+            refusal: Refusal::Pad,
+            ..
+        }
+    )
 }
 
 /// Whether no link can be made any more.
@@ -175,28 +186,5 @@ pub(super) fn extend(file: &PadFile, answer: &Answer) -> Result<(), LinkError> {
             refusal: Refusal::Busy, ..
         } => Err(LinkError::Timeout),
         _ => Err(LinkError::Broken),
-    }
-}
-
-/// Overwrites what links are finished with, for as long as the bridge runs.
-pub(super) async fn keep_erasing(host: Host, file: Arc<PadFile>) {
-    loop {
-        file.due().await;
-        tokio::time::sleep(SETTLE).await;
-        while !settle(&host, &file).await {
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-}
-
-/// `false`: it failed, and is to be tried again.
-pub(super) async fn settle(host: &Host, file: &Arc<PadFile>) -> bool {
-    let file = Arc::clone(file);
-    match host.compute(move || file.settle()).await {
-        Some(Ok(())) => true,
-        _ => {
-            tracing::error!("used bytes of the pad could not be overwritten; trying again");
-            false
-        }
     }
 }

@@ -46,10 +46,16 @@ impl Requests {
     pub(super) async fn ask(&mut self, request: &Request, body: &[u8]) -> Result<Answer, LinkError> {
         if let (Some(file), Some(room)) = (self.pad.clone(), self.writer.room()) {
             let length = request::encode(request).len() + body.len();
-            if let Some(lease) = pad::wanted(room, pad_cost([length])) {
-                pad::asking(&file, &lease);
+            for is_short in [false, true] {
+                let Some(lease) = pad::wanted(room, pad_cost([length]), is_short) else {
+                    break;
+                };
+                pad::asking(&file, &lease)?;
                 let answer = self.exchange(&lease, &[]).await?;
-                pad::extend(&file, &answer)?;
+                if is_short || !pad::is_refused(&answer) {
+                    pad::extend(&file, &answer)?;
+                    break;
+                }
             }
         }
         self.exchange(request, body).await
@@ -102,7 +108,7 @@ impl Requests {
 
     /// The same link with several requests under way at once, and what sends them, which ends when the line is dropped.
     pub(super) fn several(&mut self) -> (Line<'_>, impl Future<Output = Result<(), LinkError>> + Send) {
-        let (bursts, mut orders) = mpsc::unbounded_channel::<Burst>();
+        let (bursts, mut orders) = mpsc::unbounded_channel::<Ordered>();
         let room = self.writer.room();
         let line = Line {
             leasing: self.pad.clone().zip(room).map(|(pad, room)| Leasing::new(pad, room)),
@@ -112,6 +118,7 @@ impl Requests {
             deadline: Instant::now(),
             next_stream: &mut self.next_stream,
             news: &mut self.news,
+            failed: None,
         };
         let writer = &mut self.writer;
         // Beside the reading: the relay reads nothing while it answers.
@@ -125,7 +132,20 @@ impl Requests {
                         continue;
                     }
                 };
-                let Some(requests) = requests else { return Ok(()) };
+                let requests = match requests {
+                    None => return Ok(()),
+                    Some(Ordered::Burst(requests)) => requests,
+                    Some(Ordered::Message(stream, header, body)) => {
+                        let message = Outgoing {
+                            kind: Kind::Request,
+                            stream,
+                            header: &header,
+                            body: &body,
+                        };
+                        writer.send(&message).await?;
+                        continue;
+                    }
+                };
                 let outgoing = requests.iter().map(|(stream, header)| Outgoing {
                     kind: Kind::Request,
                     stream: *stream,
@@ -137,6 +157,11 @@ impl Requests {
             }
         };
         (line, sending)
+    }
+
+    /// Whether bodies may be sent while answers are under way: nothing has to be leased for them, and no key ends on the way.
+    pub(super) fn may_stream(&self) -> bool {
+        self.pad.is_none() && !self.writer.turns()
     }
 
     /// Waits until the relay has news, which never ends otherwise than by an error or by news.
@@ -163,6 +188,14 @@ impl Requests {
 /// Requests that leave together, encoded, each with its stream.
 type Burst = Vec<(u32, Zeroizing<Vec<u8>>)>;
 
+/// What leaves next.
+enum Ordered {
+    /// Requests without bodies, together.
+    Burst(Burst),
+    /// One with a body, by itself.
+    Message(u32, Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>),
+}
+
 /// What several requests at once take of a pad. What has not been leased yet is asked for, and waited for.
 struct Leasing {
     pad: Arc<PadFile>,
@@ -171,6 +204,8 @@ struct Leasing {
     /// Stream of the request for more.
     asked: Option<u32>,
     held: Vec<Burst>,
+    /// The relay has refused what the bursts needed together: from then on each request leaves by itself.
+    is_short: bool,
 }
 
 impl Leasing {
@@ -180,6 +215,7 @@ impl Leasing {
             room,
             asked: None,
             held: Vec::new(),
+            is_short: false,
         }
     }
 
@@ -197,41 +233,58 @@ impl Leasing {
     }
 
     /// The burst to be sent now: this one, the request for more, or none while that is under way.
-    fn fitting(&mut self, burst: Burst, next_stream: &mut u32) -> Option<Burst> {
+    fn fitting(&mut self, burst: Burst, next_stream: &mut u32) -> Result<Option<Burst>, LinkError> {
         if self.asked.is_some() {
             self.held.push(burst);
-            return None;
+            return Ok(None);
         }
-        let Some(lease) = pad::wanted(self.room, Self::cost(&burst)) else {
-            return Some(self.take(burst));
+        let Some(lease) = pad::wanted(self.room, Self::cost(&burst), self.is_short) else {
+            return Ok(Some(self.take(burst)));
         };
         self.held.push(burst);
-        pad::asking(&self.pad, &lease);
+        pad::asking(&self.pad, &lease)?;
         let stream = take_stream(next_stream);
         self.asked = Some(stream);
-        Some(self.take(vec![(stream, Zeroizing::new(request::encode(&lease)))]))
+        Ok(Some(self.take(vec![(stream, Zeroizing::new(request::encode(&lease)))])))
+    }
+
+    /// As [`Self::fitting`], of requests that leave together or, near the end of the pad, one by one.
+    fn fit(&mut self, burst: Burst, next_stream: &mut u32) -> Result<Vec<Burst>, LinkError> {
+        let parts: Vec<Burst> = match self.is_short {
+            false => vec![burst],
+            true => burst.into_iter().map(|request| vec![request]).collect(),
+        };
+        let mut fitting = Vec::new();
+        for part in parts {
+            fitting.extend(self.fitting(part, next_stream)?);
+        }
+        Ok(fitting)
     }
 
     /// What may be sent now: of what was held back as much as fits, and the request for the rest.
     fn granted(&mut self, answer: &Answer, next_stream: &mut u32) -> Result<Vec<Burst>, LinkError> {
-        let before = self.pad.lease_end();
-        pad::extend(&self.pad, answer)?;
-        let end = self.pad.lease_end();
-        self.room.0 += end.record - before.record;
-        self.room.1 += end.offset - before.offset;
+        if pad::is_refused(answer) && !self.is_short {
+            self.is_short = true;
+        } else {
+            let before = self.pad.lease_end();
+            pad::extend(&self.pad, answer)?;
+            let end = self.pad.lease_end();
+            self.room.0 += end.record - before.record;
+            self.room.1 += end.offset - before.offset;
+        }
         self.asked = None;
-        let held = std::mem::take(&mut self.held);
-        Ok(held
-            .into_iter()
-            .filter_map(|burst| self.fitting(burst, next_stream))
-            .collect())
+        let mut fitting = Vec::new();
+        for burst in std::mem::take(&mut self.held) {
+            fitting.extend(self.fit(burst, next_stream)?);
+        }
+        Ok(fitting)
     }
 }
 
-/// A link with several requests under way, none of which has a body. How many is up to whoever asks.
+/// A link with several requests under way. How many is up to whoever asks.
 pub(super) struct Line<'a> {
     reader: &'a mut LinkReader<ReadHalf<BoxStream>>,
-    bursts: mpsc::UnboundedSender<Burst>,
+    bursts: mpsc::UnboundedSender<Ordered>,
     /// Under a pad: what holds bursts back until it is leased.
     leasing: Option<Leasing>,
     timeout: Duration,
@@ -239,6 +292,8 @@ pub(super) struct Line<'a> {
     deadline: Instant,
     next_stream: &'a mut u32,
     news: &'a mut bool,
+    /// Why something could not be ordered, which ends the link.
+    failed: Option<LinkError>,
 }
 
 /// An answer, its body perhaps still under way.
@@ -259,13 +314,31 @@ impl Line<'_> {
         streams
     }
 
-    fn send(&mut self, burst: Burst) {
-        let burst = match &mut self.leasing {
-            None => Some(burst),
-            Some(leasing) => leasing.fitting(burst, self.next_stream),
-        };
+    /// Sends a request with a body, behind what was asked before. Not under a pad, where it would have to be leased. Returns
+    /// its stream.
+    pub(super) fn submit(&mut self, request: &Request, body: Zeroizing<Vec<u8>>) -> u32 {
+        let stream = take_stream(self.next_stream);
+        self.deadline = Instant::now() + self.timeout + transfer_time_max(body.len());
+        let header = Zeroizing::new(request::encode(request));
         // It fails when the sending has, which ends the link.
-        let _ = burst.map(|burst| self.bursts.send(burst));
+        let _ = self.bursts.send(Ordered::Message(stream, header, body));
+        stream
+    }
+
+    fn send(&mut self, burst: Burst) {
+        let bursts = match &mut self.leasing {
+            None => Ok(vec![burst]),
+            Some(leasing) => leasing.fit(burst, self.next_stream),
+        };
+        match bursts {
+            Ok(bursts) => {
+                for burst in bursts {
+                    // It fails when the sending has, which ends the link.
+                    let _ = self.bursts.send(Ordered::Burst(burst));
+                }
+            }
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     /// Sends what was held back, if this is the answer that it waited for.
@@ -274,13 +347,16 @@ impl Line<'_> {
             return Ok(false);
         };
         for burst in leasing.granted(answer, self.next_stream)? {
-            let _ = self.bursts.send(burst);
+            let _ = self.bursts.send(Ordered::Burst(burst));
         }
         Ok(true)
     }
 
     /// Waits for the next answer, in whatever order the relay gives them. May be dropped and called again.
     pub(super) async fn next(&mut self) -> Result<Incoming, LinkError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             let head = timeout_at(self.deadline, self.reader.next());
             let head = head.await.map_err(|_| LinkError::Timeout)??;
@@ -352,4 +428,84 @@ fn take_stream(next: &mut u32) -> u32 {
 /// What a body may take on the slowest line that is still of use: 32 KiB a second.
 fn transfer_time_max(bytes: usize) -> Duration {
     Duration::from_secs((bytes / (32 * 1024)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use keypacks::pad::{Direction, FileHeader, Layout, Made, PAD_MIN};
+    use mailbox::disk::{Disk, MemoryDisk};
+    use mailbox::request::Refusal;
+
+    use super::*;
+
+    fn pad() -> Arc<PadFile> {
+        let layout = Layout::of_size(PAD_MIN).expect("the smallest");
+        let header = FileHeader::fresh(Made { name: [1; 16], layout }).encode();
+        let disk = MemoryDisk::new();
+        disk.create_dir_all(Path::new("/p")).expect("made");
+        let file = disk.open(Path::new("/p/pad"), true).expect("made");
+        file.set_len(layout.file_bytes()).expect("grown");
+        for copy in 0..2 {
+            file.write_at(copy * header.len() as u64, &header[..]).expect("written");
+        }
+        Arc::new(PadFile::open(&disk, Path::new("/p/pad"), Direction::Up).expect("opens"))
+    }
+
+    fn requests(burst: &Burst) -> Vec<Request> {
+        let decoded = |(_, header): &(u32, Zeroizing<Vec<u8>>)| request::decode(header).ok();
+        burst.iter().filter_map(decoded).collect()
+    }
+
+    /// At the end of a pad a burst that does not fit whole is no reason to end the link, and burn a key for the next.
+    #[test]
+    fn near_the_end_of_a_pad_what_was_to_leave_together_leaves_one_by_one() {
+        let (mut leasing, mut stream) = (Leasing::new(pad(), (2, 200)), 1);
+        let fetches: Burst = (0..8)
+            .map(|index| {
+                let header = request::encode(&Request::Fetch { index });
+                (take_stream(&mut stream), Zeroizing::new(header))
+            })
+            .collect();
+        let lease = |bursts: &[Burst]| match &bursts.iter().flat_map(requests).collect::<Vec<_>>()[..] {
+            [.., Request::Lease { records, .. }] => Some(*records),
+            _ => None,
+        };
+        let asked = leasing.fit(fetches, &mut stream).expect("works");
+        assert!(
+            asked.len() == 1 && lease(&asked) > Some(8),
+            "for all of them, and more ahead"
+        );
+        let refused = Answer::Refused {
+            seq: 0,
+            refusal: Refusal::Pad,
+        };
+        let mut left = 0;
+        let mut bursts = leasing.granted(&refused, &mut stream).expect("not the end yet");
+        let mut end = leasing.pad.lease_end();
+        while left < 8 {
+            let records = lease(&bursts);
+            left += bursts
+                .iter()
+                .flat_map(requests)
+                .filter(|sent| matches!(sent, Request::Fetch { .. }))
+                .count();
+            assert!(bursts.iter().all(|burst| burst.len() == 1));
+            let Some(records) = records else { break };
+            assert!(records <= 2, "what one request needs");
+            end.record += records;
+            end.offset += 40;
+            let granted = Answer::Leased {
+                records: end.record,
+                bytes: end.offset,
+            };
+            bursts = leasing.granted(&granted, &mut stream).expect("leased");
+        }
+        assert_eq!(left, 8);
+        leasing.room = (1, 32);
+        let last: Burst = vec![(99, Zeroizing::new(request::encode(&Request::Fetch { index: 9 })))];
+        assert!(leasing.fit(last, &mut stream).is_ok());
+        assert!(leasing.granted(&refused, &mut stream).is_err(), "nothing is left");
+    }
 }

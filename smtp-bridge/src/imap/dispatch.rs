@@ -79,6 +79,15 @@ impl Session {
             }
             CommandBody::Authenticate { .. } => return reply::NO_SUCH_MECHANISM.into(),
             _ if anonymous => return reply::NOT_LOGGED_IN.into(),
+            body if mailboxes.is_read_only() && changes(&body) => {
+                // fetchmail takes a refusal of this for a broken conversation.
+                return if marks_seen(&body) {
+                    reply::COMPLETED
+                } else {
+                    reply::NOTHING_CHANGES
+                }
+                .into();
+            }
             CommandBody::Create { mailbox } => return self.create(tag, &mailbox, special_use, mailboxes),
             CommandBody::Append {
                 mailbox, flags, date, ..
@@ -91,7 +100,8 @@ impl Session {
     fn dispatch_authenticated(&mut self, tag: String, body: CommandBody<'_>, mailboxes: &dyn Mailboxes) -> Outcome {
         match body {
             CommandBody::Select { mailbox, parameters } => {
-                return self.select(&mailbox, &parameters, false, mailboxes).into();
+                let read_only = mailboxes.is_read_only();
+                return self.select(&mailbox, &parameters, read_only, mailboxes).into();
             }
             CommandBody::Examine { mailbox, parameters } => {
                 return self.select(&mailbox, &parameters, true, mailboxes).into();
@@ -362,4 +372,33 @@ fn name<'a>(mailbox: &'a Mailbox<'_>) -> &'a [u8] {
         Mailbox::Inbox => b"INBOX",
         Mailbox::Other(other) => other.inner().as_ref(),
     }
+}
+/// Whether a command says that messages were read, and nothing else.
+fn marks_seen(body: &CommandBody<'_>) -> bool {
+    match body {
+        CommandBody::Store {
+            kind: StoreType::Add,
+            flags,
+            ..
+        } => flags.as_slice() == [Flag::Seen],
+        _ => false,
+    }
+}
+
+/// Whether a command is there to change something.
+fn changes(body: &CommandBody<'_>) -> bool {
+    matches!(
+        body,
+        CommandBody::Create { .. }
+            | CommandBody::Delete { .. }
+            | CommandBody::Rename { .. }
+            | CommandBody::Subscribe { .. }
+            | CommandBody::Unsubscribe { .. }
+            | CommandBody::Append { .. }
+            | CommandBody::Store { .. }
+            | CommandBody::Expunge
+            | CommandBody::ExpungeUid { .. }
+            | CommandBody::Copy { .. }
+            | CommandBody::Move { .. }
+    )
 }

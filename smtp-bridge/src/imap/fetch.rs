@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use mailbox::holder_store::{FlagChange, Flags, StoreFlags};
 
+use super::long::{Depth, LONG, Long, Words};
 use super::output::Output;
 use super::reply;
 use super::section::{Item, Message, Needs};
@@ -16,14 +17,16 @@ use super::{Failure, Summaries};
 /// Messages that are looked up at one time.
 const SLICE_MAX: usize = 256;
 
-/// Bytes of texts that are asked for at one time; a longer text is asked for alone.
-const TEXT_BYTES_MAX: usize = 256 << 10;
+/// Bytes of texts that are asked for at one time; a text that is longer is asked for alone, and never in memory whole.
+const TEXT_BYTES_MAX: usize = LONG;
 
 /// A FETCH in progress.
 pub(super) struct Fetch {
     items: Vec<Item>,
     selection: Selection,
     needs: Needs,
+    /// Of a long text.
+    depth: Depth,
     sees: bool,
     /// Whether it asks for part of a text.
     is_partial: bool,
@@ -64,12 +67,14 @@ impl Fetch {
     /// `kept`: what the FETCH before this one left.
     pub(super) fn new(items: Vec<Item>, selection: Selection, kept: Option<Kept>) -> Self {
         let needs = items.iter().map(Item::needs).max().unwrap_or(Needs::Entry);
+        let depth = items.iter().map(Item::depth).max().unwrap_or(Depth::Length);
         let sees = items.iter().any(Item::sees);
         let is_partial = items.iter().any(Item::is_partial);
         Self {
             items,
             selection,
             needs,
+            depth,
             sees,
             is_partial,
             next: 0,
@@ -86,6 +91,7 @@ impl Fetch {
         match answer {
             Some(Answer::Summaries(Ok(found))) => self.take_summaries(found),
             Some(Answer::Messages(Ok(found))) => self.take_texts(found),
+            Some(Answer::Text(Ok(found))) => self.take_long(found),
             Some(Answer::Stored(Ok(_))) => return self.done(),
             // The folder is gone, and the messages in it.
             Some(Answer::Stored(Err(Failure::NoFolder))) => return Turn::Done(reply::SOME_EXPUNGED),
@@ -122,7 +128,10 @@ impl Fetch {
                 // Those that wait are enough.
                 return Turn::Transmit;
             } else if !self.take_kept(view) {
-                return Turn::Ask(Ask::Messages(view.folder, self.wanted(view)));
+                return Turn::Ask(match self.long_ahead(view) {
+                    Some(uid) => Ask::Text(view.folder, uid, self.depth, Words::default()),
+                    None => Ask::Messages(view.folder, self.wanted(view)),
+                });
             }
         }
     }
@@ -138,7 +147,10 @@ impl Fetch {
             return false;
         };
         let uid = view.entries()[ahead.position].uid;
-        ahead.message = self.kept.take_if(|kept| kept.uid == uid).map(|kept| kept.message);
+        let depth = self.depth;
+        let suits = |message: &Message| message.long.as_ref().is_none_or(|long| long.depth >= depth);
+        let kept = self.kept.take_if(|kept| kept.uid == uid && suits(&kept.message));
+        ahead.message = kept.map(|kept| kept.message);
         ahead.message.is_some()
     }
 
@@ -155,6 +167,12 @@ impl Fetch {
         }
     }
 
+    /// UID of the first message ahead, if its text is long.
+    fn long_ahead(&self, view: &View) -> Option<u32> {
+        let entry = &view.entries()[self.ahead.front()?.position];
+        (entry.size as usize >= LONG).then_some(entry.uid)
+    }
+
     /// UIDs of the first messages ahead, all of which need their text.
     fn wanted(&self, view: &View) -> Vec<u32> {
         let mut bytes: usize = 0;
@@ -164,7 +182,7 @@ impl Fetch {
             .enumerate()
             .take_while(|(index, entry)| {
                 bytes = bytes.saturating_add(entry.size as usize);
-                *index == 0 || bytes <= TEXT_BYTES_MAX
+                *index == 0 || bytes < TEXT_BYTES_MAX
             })
             .map(|(_, entry)| entry.uid)
             .collect()
@@ -190,6 +208,16 @@ impl Fetch {
         }
         for ahead in there.into_iter().rev() {
             self.ahead.push_front(ahead);
+        }
+    }
+
+    fn take_long(&mut self, found: Option<Long>) {
+        match (found, self.ahead.front_mut()) {
+            (Some(long), Some(ahead)) => ahead.message = Some(Message::long(long)),
+            _ => {
+                self.ahead.pop_front();
+                self.some_gone = true;
+            }
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailbox::holder_store::{
-    Entry, FOLDERS_MAX, Flags, Folder, FolderId, Folders, Snapshot, SpecialUse, StoreFlags, allowed_name,
+    Entry, FOLDERS_MAX, Flags, Folder, FolderId, Folders, MessageText, Snapshot, SpecialUse, StoreFlags, allowed_name,
 };
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask};
-use super::{Backend, Failure, Mailboxes, Quota, Recent, Summaries, Unavailable, Usage, summary};
+use super::{Backend, Failure, Long, Mailboxes, Quota, Recent, Summaries, Unavailable, Usage, WholeText, summary};
 
 /// Folders that are gone with the process.
 pub struct MemoryStore {
@@ -266,11 +266,20 @@ impl MemoryStore {
     /// Answers a session's question.
     pub fn answer(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Login { user, password } => Answer::Login(self.login(&user, &password)),
-            Ask::Message(folder, uid) => Answer::Message(Ok(self.text(folder, uid))),
+            Ask::Login { user, password } => Answer::Login(self.is_login(&user, &password)),
+            Ask::Message(folder, uid) => Answer::Message(Ok(self.whole(folder, uid))),
             Ask::Messages(folder, uids) => {
-                Answer::Messages(Ok(uids.iter().map(|uid| self.text(folder, *uid)).collect()))
+                Answer::Messages(Ok(uids.iter().map(|uid| self.whole(folder, *uid)).collect()))
             }
+            Ask::Text(folder, uid, depth, words) => {
+                let text = self.long_text(folder, uid);
+                Answer::Text(
+                    text.map(|text| Long::of(text, depth, &words))
+                        .transpose()
+                        .map_err(|_| Unavailable),
+                )
+            }
+            Ask::Piece(text, at) => Answer::Piece(text.read(at).map_err(|_| Unavailable)),
             Ask::Summaries(folder, uids) => Answer::Summaries(Ok(self.summaries_of(folder, &uids))),
             Ask::Keywords(names) => {
                 let flags = self.change(|contents| {
@@ -301,6 +310,11 @@ impl MemoryStore {
         }
     }
 
+    fn is_login(&self, user: &[u8], password: &[u8]) -> bool {
+        // Nothing here is worth guessing, so the time this takes may be known.
+        user == self.user.as_bytes() && password == self.password.as_bytes()
+    }
+
     fn add_to(
         &self,
         folder: FolderId,
@@ -312,7 +326,11 @@ impl MemoryStore {
         self.change(|contents| contents.add(folder, Arc::new(text), flags, internal_date))
     }
 
-    fn text(&self, folder: FolderId, uid: u32) -> Option<Vec<u8>> {
+    fn long_text(&self, folder: FolderId, uid: u32) -> Option<Arc<dyn MessageText>> {
+        Some(Arc::new(WholeText::new(self.whole(folder, uid)?)))
+    }
+
+    fn whole(&self, folder: FolderId, uid: u32) -> Option<Vec<u8>> {
         let contents = self.contents();
         let text = contents.mail.get(&folder)?.texts.get(&uid)?;
         Some(text.to_vec())
@@ -362,17 +380,20 @@ impl Mailboxes for MemoryStore {
 }
 
 impl Backend for MemoryStore {
-    fn login(&self, user: &[u8], password: &[u8]) -> bool {
-        // Nothing here is worth guessing, so the time this takes may be known.
-        user == self.user.as_bytes() && password == self.password.as_bytes()
+    async fn login(&self, user: &[u8], password: &[u8]) -> bool {
+        self.is_login(user, password)
     }
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
+    async fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, Unavailable> {
+        Ok(self.long_text(folder, uid))
+    }
+
     async fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, Unavailable> {
-        Ok(self.text(folder, uid))
+        Ok(self.whole(folder, uid))
     }
 
     async fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<Summaries, Unavailable> {

@@ -1,5 +1,6 @@
 //! The parts of a message and where they lie (RFC 2045, 2046), found in one pass, bounded, for any octets.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::header::{self, Parameterised};
@@ -12,6 +13,32 @@ pub(super) const PARTS_MAX: usize = 1_000;
 
 /// RFC 2046 allows 70.
 const BOUNDARY_MAX: usize = 256;
+
+/// Octets that are looked at from their beginning to their end.
+pub(super) trait Octets {
+    /// How many there are.
+    fn length(&self) -> usize;
+
+    /// As [`header::line_end`].
+    fn line_end(&mut self, at: usize) -> usize;
+
+    /// Some of them, which are there: all that is asked for, or at least [`header::HEADER_MAX`].
+    fn cut(&mut self, range: Range<usize>) -> Cow<'_, [u8]>;
+}
+
+impl Octets for &[u8] {
+    fn length(&self) -> usize {
+        self.len()
+    }
+
+    fn line_end(&mut self, at: usize) -> usize {
+        header::line_end(self, at)
+    }
+
+    fn cut(&mut self, range: Range<usize>) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self[range])
+    }
+}
 
 /// A message, or a part of one.
 #[derive(Debug)]
@@ -39,7 +66,12 @@ pub(super) enum Content {
 
 impl Part {
     /// Finds the parts of a message.
-    pub(super) fn of(message: &[u8]) -> Self {
+    pub(super) fn of(mut message: &[u8]) -> Self {
+        Self::found_in(&mut message)
+    }
+
+    /// Finds the parts of a message that need not be in memory.
+    pub(super) fn found_in(message: &mut impl Octets) -> Self {
         let mut walker = Walker {
             text: message,
             at: 0,
@@ -62,8 +94,8 @@ struct End {
     delimiter: Option<(usize, bool)>,
 }
 
-struct Walker<'a> {
-    text: &'a [u8],
+struct Walker<'a, T> {
+    text: &'a mut T,
     at: usize,
     /// Line ends before `at`.
     lines: usize,
@@ -72,7 +104,7 @@ struct Walker<'a> {
     parts: usize,
 }
 
-impl Walker<'_> {
+impl<T: Octets> Walker<'_, T> {
     /// A part from its header on. `digest`: without a `Content-Type` it is a message (RFC 2046 section 5.1.5).
     fn part(&mut self, digest: bool, depth: usize) -> (Part, End) {
         self.parts += 1;
@@ -80,7 +112,7 @@ impl Walker<'_> {
         let ended = self.header();
         let body = ended.map_or(self.at, |end| end.at);
         let lines = ended.map_or(self.lines, |end| end.lines);
-        let kind = Kind::of(&self.text[start..body], digest);
+        let kind = Kind::of(&self.text.cut(start..body), digest);
         let (content, end) = match (ended, kind) {
             (Some(end), _) => (Content::Single, end),
             (
@@ -145,7 +177,7 @@ impl Walker<'_> {
                     delimiter: None,
                 });
             }
-            if header::is_blank(&self.text[start..self.at]) {
+            if header::is_blank(&self.text.cut(start..self.at.min(start + 3))) {
                 return None;
             }
         }
@@ -169,20 +201,22 @@ impl Walker<'_> {
 
     /// Reads a line, if there is one.
     fn line(&mut self) -> bool {
-        let end = header::line_end(self.text, self.at);
+        let end = self.text.line_end(self.at);
         let found = end > self.at;
-        self.lines += usize::from(found && self.text[end - 1] == b'\n');
+        self.lines += usize::from(found && *self.text.cut(end - 1..end) == *b"\n");
         self.at = end;
         found
     }
 
     /// Reads a delimiter line, if the next one is: `"--" boundary ["--"] *LWSP`.
     fn delimiter(&mut self) -> Option<End> {
-        if self.boundaries.is_empty() || !self.text[self.at..].starts_with(b"--") {
+        let (at, lines) = (self.at, self.lines);
+        if self.boundaries.is_empty() || *self.text.cut(at..self.text.length().min(at + 2)) != *b"--" {
             return None;
         }
-        let (at, lines) = (self.at, self.lines);
-        let line = self.text[at + 2..header::line_end(self.text, at)].trim_ascii_end();
+        let line_end = self.text.line_end(at);
+        let line = self.text.cut(at + 2..line_end);
+        let line = line.trim_ascii_end();
         let found = self.boundaries.iter().enumerate().rev().find_map(|(level, boundary)| {
             let rest = line.strip_prefix(&boundary[..])?;
             matches!(rest, b"" | b"--").then_some((level, !rest.is_empty()))
@@ -196,9 +230,10 @@ impl Walker<'_> {
     }
 
     /// The end of a body that starts at `start`: the line end before a delimiter belongs to the delimiter.
-    fn without_last_line_end(&self, start: usize, end: End) -> (usize, usize) {
-        let body = &self.text[start..end.at];
-        match (end.delimiter, body.strip_suffix(b"\n")) {
+    fn without_last_line_end(&mut self, start: usize, end: End) -> (usize, usize) {
+        let start = start.max(end.at.saturating_sub(2));
+        let last = self.text.cut(start..end.at);
+        match (end.delimiter, last.strip_suffix(b"\n")) {
             (Some(_), Some(rest)) => (
                 start + rest.strip_suffix(b"\r").unwrap_or(rest).len(),
                 end.lines.saturating_sub(1),

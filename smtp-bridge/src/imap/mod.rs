@@ -21,6 +21,7 @@ mod flags;
 mod framing;
 mod header;
 mod list;
+mod long;
 mod memory;
 mod mime;
 mod output;
@@ -42,12 +43,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailbox::holder_store::{Flags, FolderId, Folders, Snapshot, SpecialUse, StoreFlags};
+use mailbox::StoreError;
+use mailbox::holder_store::{Flags, FolderId, Folders, MessageText, Snapshot, SpecialUse, StoreFlags};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 pub use header::fuzz as fuzz_header;
 pub use list::fuzz as fuzz_list;
+pub use long::{Depth, Long, Words};
 pub use memory::MemoryStore;
 pub use mime::fuzz as fuzz_mime;
 pub use recent::Recent;
@@ -154,20 +157,36 @@ pub trait Mailboxes {
 
     /// What is left of the pack.
     fn quota(&self) -> Quota;
+
+    /// Whether nothing of them can be changed: every change is answered `NO [READ-ONLY]`, and is not asked for.
+    fn is_read_only(&self) -> bool {
+        false
+    }
 }
 
 /// What the sessions ask of the mailboxes behind them.
 ///
 /// Every `async` method returns only when its change is durable, and [`Mailboxes`] then shows it.
 pub trait Backend: Mailboxes + Send + Sync + 'static {
-    /// Whether this is the user's password. Takes the same time for every wrong one.
-    fn login(&self, user: &[u8], password: &[u8]) -> bool;
+    /// Whether this is the user's password. A wrong one is answered after the same time, however long this takes.
+    fn login(&self, user: &[u8], password: &[u8]) -> impl Future<Output = bool> + Send;
 
     /// Wakes with every change of folders or messages, after [`Mailboxes`] shows it.
     fn changed(&self) -> watch::Receiver<u64>;
 
+    /// Text of a message that is long, to be read piece by piece; as long as it is held it can be read, whatever becomes of
+    /// the message. `None`: expunged.
+    fn text(
+        &self,
+        folder: FolderId,
+        uid: u32,
+    ) -> impl Future<Output = Result<Option<Arc<dyn MessageText>>, Unavailable>> + Send;
+
     /// Text of a message. `None`: expunged.
     fn message(&self, folder: FolderId, uid: u32) -> impl Future<Output = Result<Option<Vec<u8>>, Unavailable>> + Send;
+
+    /// The session waits for its client and keeps none of the texts that [`Self::message`] and [`Self::text`] gave it.
+    fn handed_out(&self) {}
 
     /// What [`summary`] made of messages when they came, in the order asked for. `None`: there is none, or the message is
     /// expunged.
@@ -220,4 +239,27 @@ pub trait Backend: Mailboxes + Send + Sync + 'static {
 
     /// Subscribes a name, or ends that.
     fn subscribe(&self, name: String, subscribed: bool) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// A text that is in memory whole.
+pub struct WholeText(Zeroizing<Vec<u8>>);
+
+impl WholeText {
+    /// Of these octets.
+    #[must_use]
+    pub fn new(octets: Vec<u8>) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+}
+
+impl MessageText for WholeText {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn read(&self, at: usize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        const PIECE: usize = 64 << 10;
+        let end = self.0.len().min((at - at % PIECE).saturating_add(PIECE));
+        Ok(Zeroizing::new(self.0.get(at..end).unwrap_or_default().to_vec()))
+    }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mail_parser::DateTime;
+use mailbox::holder_store::MessageText;
 use zeroize::Zeroizing;
 
 /// A message as it is stored.
@@ -29,6 +30,8 @@ const SECOND_MAX: u64 = 253_402_300_799;
 enum Piece {
     Bytes(Zeroizing<Vec<u8>>),
     Slice(Arc<Text>, Range<usize>),
+    /// What is at hand of a long text, and what is still to be read of it.
+    Long(Text, Arc<dyn MessageText>, Range<usize>),
 }
 
 impl Piece {
@@ -36,6 +39,7 @@ impl Piece {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Slice(text, range) => &text[range.clone()],
+            Self::Long(at_hand, ..) => at_hand,
         }
     }
 }
@@ -51,7 +55,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// What is to be sent next; empty when nothing waits.
+    /// What is to be sent next; empty when nothing waits, or when it is still to be [read](Self::wanted).
     pub(super) fn front(&self) -> &[u8] {
         self.pieces.front().map_or(&[], |piece| &piece.bytes()[self.sent..])
     }
@@ -62,12 +66,34 @@ impl Output {
         self.sent += count;
         self.length -= count;
         if self.front().is_empty() {
-            self.pieces.pop_front();
+            match self.pieces.front_mut() {
+                Some(Piece::Long(at_hand, _, left)) if left.start < left.end => *at_hand = Text::default(),
+                _ => drop(self.pieces.pop_front()),
+            }
             self.sent = 0;
         }
         if self.pieces.is_empty() {
             self.pieces = VecDeque::new();
         }
+    }
+
+    /// The text and the place in it that must be read before anything can be sent.
+    pub(super) fn wanted(&self) -> Option<(Arc<dyn MessageText>, usize)> {
+        match self.pieces.front() {
+            Some(Piece::Long(at_hand, text, left)) if at_hand.is_empty() => Some((Arc::clone(text), left.start)),
+            _ => None,
+        }
+    }
+
+    /// Takes what was [wanted](Self::wanted). `false`: it is nothing.
+    pub(super) fn read(&mut self, mut octets: Text) -> bool {
+        let Some(Piece::Long(at_hand, _, left)) = self.pieces.front_mut() else {
+            return false;
+        };
+        octets.truncate(left.len());
+        left.start += octets.len();
+        *at_hand = octets;
+        !at_hand.is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,7 +107,9 @@ impl Output {
 
     /// Whether a message text is kept alive by what waits.
     pub(super) fn holds_text(&self) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Slice(..)))
+        self.pieces
+            .iter()
+            .any(|piece| matches!(piece, Piece::Slice(..) | Piece::Long(..)))
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) {
@@ -119,6 +147,16 @@ impl Output {
         } else {
             self.length += range.len();
             self.pieces.push_back(Piece::Slice(Arc::clone(text), range));
+        }
+    }
+
+    /// `literal`, read out of a long text while it is sent.
+    pub(super) fn put_long(&mut self, text: &Arc<dyn MessageText>, range: Range<usize>) {
+        self.put_fmt(format_args!("{{{}}}\r\n", range.len()));
+        if !range.is_empty() {
+            self.length += range.len();
+            self.pieces
+                .push_back(Piece::Long(Text::default(), Arc::clone(text), range));
         }
     }
 

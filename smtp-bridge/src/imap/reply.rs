@@ -90,6 +90,8 @@ pub(super) const USE_REFUSED: Reply = no("USEATTR", "Another mailbox is for this
 pub(super) const LIMIT: Reply = no("LIMIT", "There are as many as there may be, or it is too much at once");
 pub(super) const NO_QUOTA_ROOT: Reply = no("NONEXISTENT", "There is one quota root, and its name is empty");
 pub(super) const EXAMINED: Reply = no("CANNOT", "The mailbox was opened by EXAMINE, for reading only");
+/// What SELECT says of the mailbox (RFC 3501 section 7.1), said again where something is to be changed.
+pub(super) const NOTHING_CHANGES: Reply = no("READ-ONLY", "Nothing can be changed here");
 pub(super) const TOO_BIG: Reply = no("TOOBIG", "The message is longer than this server takes");
 pub(super) const UNAVAILABLE: Reply = no("UNAVAILABLE", "The store does not answer, try again");
 pub(super) const BAD_CHARSET: Reply = no("BADCHARSET (US-ASCII UTF-8)", "Search in US-ASCII or UTF-8");

@@ -1,6 +1,7 @@
 //! SEARCH (RFC 3501 section 6.4.4).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use imap_codec::imap_types::core::Charset;
 use imap_codec::imap_types::datetime::NaiveDate;
@@ -9,6 +10,7 @@ use mail_parser::DateTime;
 use mailbox::holder_store::{Entry, Flags};
 
 use super::header;
+use super::long::{Depth, LONG, Words};
 use super::output::Output;
 use super::reply;
 use super::section::{Message, Needs};
@@ -26,6 +28,8 @@ const SLICE_MAX: usize = 256;
 /// A SEARCH in progress.
 pub(super) struct Search {
     test: Test,
+    /// What `test` looks for in bodies.
+    words: Vec<Arc<Needle>>,
     uid: bool,
     /// The message that is looked at.
     position: usize,
@@ -46,10 +50,12 @@ struct Ahead {
 impl Search {
     /// `keys` must all hold.
     pub(super) fn new(keys: &[SearchKey<'_>], uid: bool, view: &View) -> Self {
-        let test = Test::All(keys.iter().map(|key| Test::of(key, view)).collect());
+        let mut words = Vec::new();
+        let test = Test::All(keys.iter().map(|key| Test::of(key, view, &mut words)).collect());
         let modseq = test.any(&|test| matches!(test, Test::ModSeq(_))).then_some(0);
         Self {
             test,
+            words,
             uid,
             position: 0,
             ahead: VecDeque::new(),
@@ -76,7 +82,13 @@ impl Search {
                 let matches = found.and_then(|entry| self.test.settle(self.position, entry, Some(&message)));
                 self.settled(matches == Some(true), view, out);
             }
-            Some(Answer::Message(Ok(None))) => {
+            Some(Answer::Text(Ok(Some(long)))) => {
+                let message = Message::long(long);
+                let found = view.entries().get(self.position);
+                let matches = found.and_then(|entry| self.test.settle(self.position, entry, Some(&message)));
+                self.settled(matches == Some(true), view, out);
+            }
+            Some(Answer::Message(Ok(None)) | Answer::Text(Ok(None))) => {
                 self.some_gone = true;
                 self.settled(false, view, out);
             }
@@ -120,6 +132,10 @@ impl Search {
                 None if out.holds_text() => {
                     self.ahead.push_front(ahead);
                     return Turn::Transmit;
+                }
+                None if entry.size as usize >= LONG => {
+                    let words = Words(self.words.clone());
+                    return Turn::Ask(Ask::Text(view.folder, entry.uid, Depth::Header, words));
                 }
                 None => return Turn::Ask(Ask::Message(view.folder, entry.uid)),
             }
@@ -191,8 +207,9 @@ enum Test {
     Field(Vec<u8>, Needle),
     /// The same of a field of addresses, as it stands or without what is no part of them.
     Addresses(Vec<u8>, Needle),
-    Body(Needle),
-    Text(Needle),
+    /// With its place among the words that are looked for in bodies.
+    Body(Arc<Needle>, usize),
+    Text(Arc<Needle>, usize),
 }
 
 #[derive(Clone, Copy)]
@@ -213,7 +230,8 @@ impl Comparison {
 }
 
 impl Test {
-    fn of(key: &SearchKey<'_>, view: &View) -> Self {
+    /// `words`: what is looked for in bodies so far.
+    fn of(key: &SearchKey<'_>, view: &View, words: &mut Vec<Arc<Needle>>) -> Self {
         let entries = view.entries();
         use Comparison::{Before, On, Since};
         let not = |test| Self::Not(Box::new(test));
@@ -232,9 +250,9 @@ impl Test {
             None => Self::Always(false),
         };
         match key {
-            SearchKey::And(keys) => Self::All(keys.as_ref().iter().map(|key| Self::of(key, view)).collect()),
-            SearchKey::Or(one, other) => Self::Or(Box::new([Self::of(one, view), Self::of(other, view)])),
-            SearchKey::Not(key) => not(Self::of(key, view)),
+            SearchKey::And(keys) => Self::All(keys.as_ref().iter().map(|key| Self::of(key, view, words)).collect()),
+            SearchKey::Or(one, other) => Self::Or(Box::new([Self::of(one, view, words), Self::of(other, view, words)])),
+            SearchKey::Not(key) => not(Self::of(key, view, words)),
             SearchKey::All => Self::Always(true),
             SearchKey::Recent => recent(),
             SearchKey::Old => not(recent()),
@@ -269,8 +287,14 @@ impl Test {
             SearchKey::Subject(value) => field(b"Subject", value.as_ref()),
             SearchKey::To(value) => addresses(b"To", value.as_ref()),
             SearchKey::Header(name, value) => Self::Field(name.as_ref().to_vec(), Needle::new(value.as_ref())),
-            SearchKey::Body(value) => Self::Body(Needle::new(value.as_ref())),
-            SearchKey::Text(value) => Self::Text(Needle::new(value.as_ref())),
+            SearchKey::Body(value) | SearchKey::Text(value) => {
+                let (needle, place) = (Arc::new(Needle::new(value.as_ref())), words.len());
+                words.push(Arc::clone(&needle));
+                match key {
+                    SearchKey::Body(_) => Self::Body(needle, place),
+                    _ => Self::Text(needle, place),
+                }
+            }
         }
     }
 
@@ -279,7 +303,7 @@ impl Test {
         match self {
             Self::Sent(..) => Needs::Envelope,
             Self::Field(name, _) | Self::Addresses(name, _) => summary::needs(name),
-            Self::Body(_) | Self::Text(_) => Needs::Text,
+            Self::Body(..) | Self::Text(..) => Needs::Text,
             _ => Needs::Entry,
         }
     }
@@ -318,9 +342,17 @@ impl Test {
                 let header = message?.header();
                 needle.is_in_field(header, name) || needle.is_in_addresses(header, name)
             }
-            Self::Body(needle) => needle.is_in_body(message?),
-            Self::Text(needle) => needle.is_in_header(message?.header()) || needle.is_in_body(message?),
+            Self::Body(needle, place) => is_in_body(needle, *place, message?),
+            Self::Text(needle, place) => needle.is_in_header(message?.header()) || is_in_body(needle, *place, message?),
         })
+    }
+}
+
+/// Of a long message it is known already what is in its body.
+fn is_in_body(needle: &Needle, place: usize, message: &Message) -> bool {
+    match &message.long {
+        Some(long) => long.found.get(place).copied().unwrap_or(false),
+        None => needle.is_in_body(message),
     }
 }
 

@@ -12,6 +12,7 @@ use mailbox::holder_store::Entry;
 use super::envelope::put_envelope;
 use super::flags::Names;
 use super::header;
+use super::long::{Depth, Long};
 use super::mime::{Content, Part};
 use super::output::{Output, Text};
 use super::structure::put_structure;
@@ -138,6 +139,20 @@ impl Item {
         }
     }
 
+    /// How much of a long text it takes.
+    pub(super) fn depth(&self) -> Depth {
+        match self {
+            Self::Flags | Self::Uid | Self::InternalDate | Self::Size | Self::ModSeq => Depth::Length,
+            Self::Envelope => Depth::Header,
+            Self::Structure { .. } => Depth::Parts,
+            Self::Body { section, .. } => match (&section.part[..], &section.what) {
+                ([], What::Whole) => Depth::Length,
+                ([], _) => Depth::Header,
+                _ => Depth::Parts,
+            },
+        }
+    }
+
     pub(super) fn is_partial(&self) -> bool {
         matches!(self, Self::Body { partial: Some(_), .. })
     }
@@ -254,9 +269,6 @@ impl BodySection {
     }
 
     fn put(&self, partial: Option<(u32, NonZeroU32)>, message: &Message, out: &mut Output) {
-        let Some(range) = self.range(message) else {
-            return out.put(b"NIL");
-        };
         let cut = |length: usize| match partial {
             Some((origin, count)) => {
                 let start = length.min(origin as usize);
@@ -264,25 +276,44 @@ impl BodySection {
             }
             None => 0..length,
         };
+        let Some(range) = self.range(message) else {
+            return out.put(b"NIL");
+        };
         if let What::Fields { names, named } = &self.what {
             let subset = subset(&message.text[range], names, *named);
             return out.put_literal(&subset[cut(subset.len())]);
         }
         let within = cut(range.len());
-        out.put_slice(&message.text, range.start + within.start..range.start + within.end);
+        let octets = range.start + within.start..range.start + within.end;
+        match &message.long {
+            Some(long) => out.put_long(&long.source, octets),
+            None => out.put_slice(&message.text, octets),
+        }
     }
 
     /// The octets meant, for a subset of a header those of the header. `None`: the message has no such part.
     fn range(&self, message: &Message) -> Option<Range<usize>> {
-        let header_end = message.header_end;
+        // Fields of a long text are taken from its headers, which are in memory.
+        let long = match self.what {
+            What::Fields { .. } => None,
+            _ => message.long.as_ref(),
+        };
+        let (length, header_end) = match long {
+            Some(long) => (long.source.len(), long.header_end),
+            None => (message.text.len(), message.header_end),
+        };
         if self.part.is_empty() {
             return Some(match self.what {
-                What::Whole => 0..message.text.len(),
+                What::Whole => 0..length,
                 What::Header | What::Fields { .. } | What::Mime => 0..header_end,
-                What::Text => header_end..message.text.len(),
+                What::Text => header_end..length,
             });
         }
-        let part = locate(message.structure(), &self.part)?;
+        let parts = match long {
+            Some(long) => long.parts.as_ref()?,
+            None => message.structure(),
+        };
+        let part = locate(parts, &self.part)?;
         let inner = match &part.content {
             Content::Message(inner) => Some(inner),
             _ => None,
@@ -328,9 +359,11 @@ fn subset(header: &[u8], names: &[Vec<u8>], named: bool) -> Vec<u8> {
     kept
 }
 
-/// A message that is being answered from: whole, or what its summary has of it.
+/// A message that is being answered from: whole, what its summary has of it, or the headers of one that is long.
 pub(super) struct Message {
     pub(super) text: Arc<Text>,
+    /// Of `text`, which has the headers only, if the message is long.
+    pub(super) long: Option<Long>,
     header_end: usize,
     structure: OnceCell<Part>,
     /// What can be answered from it.
@@ -342,8 +375,20 @@ impl Message {
         let header_end = header::header_end(&text);
         Self {
             text: Arc::new(Text::new(text)),
+            long: None,
             header_end,
             structure: OnceCell::new(),
+            satisfies: Needs::Text,
+        }
+    }
+
+    /// A long one: what is asked of it must not take more than is known of it.
+    pub(super) fn long(mut long: Long) -> Self {
+        Self {
+            text: Arc::new(std::mem::take(&mut long.headers)),
+            header_end: long.own_end,
+            structure: long.gathered.take().map(OnceCell::from).unwrap_or_default(),
+            long: Some(long),
             satisfies: Needs::Text,
         }
     }
@@ -356,6 +401,7 @@ impl Message {
         };
         Self {
             text: Arc::new(text),
+            long: None,
             header_end,
             structure: structure.map(OnceCell::from).unwrap_or_default(),
             satisfies,

@@ -3,15 +3,16 @@
 use std::io;
 use std::sync::Arc;
 
+use mailbox::StoreError;
 use mailbox::holder_store::{Flags, FolderId};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask, Session, Step};
-use super::{Backend, Limits, Unavailable};
+use super::{Backend, Limits, Long, Unavailable};
 
 /// Bytes read at a time; kept by an idle session.
 const READ: usize = 2 << 10;
@@ -56,6 +57,9 @@ where
             }
             Step::Receive { watch } => {
                 stream.flush().await?;
+                if !session.holds_text() {
+                    backend.handed_out();
+                }
                 resize(&mut buffer, if session.expects_much() { READ_LITERAL } else { READ });
                 tokio::select! {
                     biased;
@@ -97,14 +101,20 @@ fn resize(buffer: &mut Zeroizing<Vec<u8>>, length: usize) {
 async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answer {
     match ask {
         Ask::Login { user, password } => {
-            let right = backend.login(&user, &password);
+            let late = Instant::now() + limits.login_failure_delay;
+            let right = backend.login(&user, &password).await;
             if !right {
-                sleep(limits.login_failure_delay).await;
+                sleep_until(late).await;
             }
             Answer::Login(right)
         }
         Ask::Message(folder, uid) => Answer::Message(backend.message(folder, uid).await),
         Ask::Messages(folder, uids) => Answer::Messages(messages(backend, folder, &uids).await),
+        Ask::Text(folder, uid, depth, words) => Answer::Text(match backend.text(folder, uid).await {
+            Ok(Some(text)) => Long::of(text, depth, &words).map(Some).map_err(unreadable),
+            other => other.map(|_| None),
+        }),
+        Ask::Piece(text, at) => Answer::Piece(text.read(at).map_err(unreadable)),
         Ask::Summaries(folder, uids) => Answer::Summaries(backend.summaries(folder, &uids).await),
         Ask::Keywords(names) => Answer::Keywords(keywords(backend, names).await),
         Ask::Store(folder, store) => Answer::Stored(backend.store(folder, store).await),
@@ -127,6 +137,12 @@ async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answ
         Ask::Rename(folder, name) => Answer::Done(backend.rename(folder, name).await),
         Ask::Subscribe(name, subscribed) => Answer::Done(backend.subscribe(name, subscribed).await),
     }
+}
+
+/// The client learns that there is trouble, the log which.
+fn unreadable(error: StoreError) -> Unavailable {
+    tracing::error!(%error, "a message cannot be read");
+    Unavailable
 }
 
 /// The flags of keywords, as far as there is room for them.
@@ -195,6 +211,7 @@ mod tests {
 
     use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
     use tokio::task::JoinHandle;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::imap::MemoryStore;

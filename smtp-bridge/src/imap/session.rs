@@ -173,9 +173,23 @@ impl Session {
         self.framer.push(bytes);
     }
 
+    /// Whether the text of a message is kept for the client, or for its next FETCH.
+    pub(super) fn holds_text(&self) -> bool {
+        self.kept.is_some() || self.out.holds_text() || matches!(self.task, Task::Fetch { .. } | Task::Search { .. })
+    }
+
     /// Takes the answer to the last [`Step::Ask`].
     pub fn handle_answer(&mut self, answer: Answer) {
-        self.answer = Some(answer);
+        let Answer::Piece(piece) = answer else {
+            self.answer = Some(answer);
+            return;
+        };
+        if !piece.is_ok_and(|octets| self.out.read(octets)) {
+            // Within a literal nothing can be said, and no other octets may stand for those that are missing.
+            self.out = Output::default();
+            self.state = State::Logout;
+            self.task = Task::None;
+        }
     }
 
     /// The client has been silent for as long as it may be.
@@ -211,6 +225,13 @@ impl Session {
 
     /// Goes on as far as it can; `mailboxes` are those as of now.
     pub fn poll(&mut self, mailboxes: &dyn Mailboxes) -> Step {
+        match (self.advance_far(mailboxes), self.out.wanted()) {
+            (Step::Transmit, Some((text, at))) => Step::Ask(Ask::Piece(text, at)),
+            (step, _) => step,
+        }
+    }
+
+    fn advance_far(&mut self, mailboxes: &dyn Mailboxes) -> Step {
         loop {
             if matches!(self.state, State::Logout) {
                 return if self.out.is_empty() {
@@ -369,6 +390,8 @@ impl Session {
             }
         } else if matches!(self.state, State::NotAuthenticated) {
             Err(reply::NOT_LOGGED_IN)
+        } else if mailboxes.is_read_only() {
+            Err(reply::NOTHING_CHANGES)
         } else if length > self.limits.append_max as u64 {
             Err(reply::TOO_BIG)
         } else {

@@ -11,7 +11,7 @@ use super::mime::{Content, Part};
 use super::section::Message;
 
 /// How much of one part's text is searched, in bytes.
-const PART_MAX: usize = 8 << 20;
+pub(super) const PART_MAX: usize = 8 << 20;
 
 /// Something to look for: any text that has it inside, in upper or lower case.
 ///
@@ -88,7 +88,7 @@ impl Needle {
         })
     }
 
-    /// Whether the text of any part has it, or a header inside the body.
+    /// Whether the text of any part has it, or a header inside the body. Not for a message whose text is [long](super::long).
     pub(super) fn is_in_body(&self, message: &Message) -> bool {
         self.is_in_part(message.structure(), &message.text)
     }
@@ -128,34 +128,53 @@ fn decoded_field(value: &[u8]) -> Vec<u8> {
     text.unwrap_or_else(|| header::unfold(value))
 }
 
-/// The text of a part, in UTF-8 if its character set is known. `None`: it is not text.
+/// How the octets of a part become text.
+pub(super) struct Decoding {
+    encoding: Vec<u8>,
+    /// `None`: it is UTF-8, or of no known character set.
+    charset: Option<fn(&[u8]) -> String>,
+}
+
+impl Decoding {
+    /// `None`: the part is not text.
+    pub(super) fn of(header: &[u8]) -> Option<Self> {
+        let content_type = header::value(header, "Content-Type")
+            .map(Parameterised::parse)
+            .unwrap_or_default();
+        if !content_type.kind.is_empty() && !content_type.kind.eq_ignore_ascii_case(b"text") {
+            return None;
+        }
+        let encoding = header::value(header, "Content-Transfer-Encoding")
+            .map(header::unfold)
+            .unwrap_or_default();
+        let charset = content_type.parameter("charset").unwrap_or(b"us-ascii");
+        // What claims to be ASCII and is not is UTF-8, most of the time.
+        let is_utf8 = charset.eq_ignore_ascii_case(b"utf-8") || charset.eq_ignore_ascii_case(b"us-ascii");
+        Some(Self {
+            encoding: encoding.to_ascii_lowercase(),
+            charset: if is_utf8 { None } else { charset_decoder(charset) },
+        })
+    }
+
+    /// In UTF-8 if the character set is known.
+    pub(super) fn decode<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
+        let octets = match &self.encoding[..] {
+            b"quoted-printable" => Cow::Owned(from_quoted_printable(body)),
+            b"base64" => Cow::Owned(from_base64(body)),
+            _ => Cow::Borrowed(body),
+        };
+        match self.charset {
+            Some(decode) => Cow::Owned(decode(&octets).into_bytes()),
+            None => octets,
+        }
+    }
+}
+
+/// The text of a part. `None`: it is not text.
 fn decoded_part<'t>(part: &Part, text: &'t [u8]) -> Option<Cow<'t, [u8]>> {
-    let header = &text[part.header.clone()];
-    let content_type = header::value(header, "Content-Type")
-        .map(Parameterised::parse)
-        .unwrap_or_default();
-    if !content_type.kind.is_empty() && !content_type.kind.eq_ignore_ascii_case(b"text") {
-        return None;
-    }
     let body = &text[part.body.clone()];
-    let body = &body[..body.len().min(PART_MAX)];
-    let encoding = header::value(header, "Content-Transfer-Encoding")
-        .map(header::unfold)
-        .unwrap_or_default();
-    let octets = match &encoding.to_ascii_lowercase()[..] {
-        b"quoted-printable" => Cow::Owned(from_quoted_printable(body)),
-        b"base64" => Cow::Owned(from_base64(body)),
-        _ => Cow::Borrowed(body),
-    };
-    let charset = content_type.parameter("charset").unwrap_or(b"us-ascii");
-    // What claims to be ASCII and is not is UTF-8, most of the time.
-    if charset.eq_ignore_ascii_case(b"utf-8") || charset.eq_ignore_ascii_case(b"us-ascii") {
-        return Some(octets);
-    }
-    match charset_decoder(charset) {
-        Some(decode) => Some(Cow::Owned(decode(&octets).into_bytes())),
-        None => Some(octets),
-    }
+    let decoding = Decoding::of(&text[part.header.clone()])?;
+    Some(decoding.decode(&body[..body.len().min(PART_MAX)]))
 }
 
 /// Quoted-printable (RFC 2045 section 6.7); what does not fit stays as it is.

@@ -3,7 +3,9 @@
 //! A message is `u16 header length | header | body` on one stream of cells (`docs/PROTOCOL.md` section 4). Both
 //! the holder's end and the relay's end use this module; neither knows here what a header means.
 
+pub mod erasing;
 mod pace;
+pub mod pipe;
 mod reader;
 pub mod rotation;
 mod sealing;

@@ -124,6 +124,11 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         sent
     }
 
+    /// Whether it goes on under new keys.
+    pub fn turns(&self) -> bool {
+        !matches!(self.keys, Keys::One)
+    }
+
     /// Records and bytes of a pad that may be used now; `None`: this link has no such bound.
     pub fn room(&self) -> Option<(u64, u64)> {
         self.sealer.room()

@@ -11,6 +11,7 @@ use super::parts::{Attachment, Content, image_id};
 use super::policy::{Policy, Stage};
 use super::refusal::Refusal;
 use super::text::Text;
+use super::unknown;
 use super::words;
 
 /// The boundaries of the multiparts we write. `=_` cannot stand in quoted-printable or base64, and text that has one of them
@@ -78,7 +79,29 @@ fn body_length_max(content: &Content<'_>) -> usize {
         .signed
         .as_ref()
         .map_or(0, |signed| 64 * 1_024 + signed.part.len());
-    PART_LINES_BYTES + content.text.encoded_length() + html + signed + files.sum::<usize>()
+    let unknown = content.unknown.as_ref().map_or(0, |unknown| unknown.octets().len());
+    PART_LINES_BYTES + content.text.encoded_length() + unknown + html + signed + files.sum::<usize>()
+}
+
+fn date_line(date: u64) -> String {
+    let date = DateTime::from_timestamp(date.min(DATE_MAX).cast_signed()).to_rfc822();
+    format!("Date: {date}")
+}
+
+/// Gives a rebuilt message another date: what waited in a pool must not tell when it came.
+pub fn redate(message: &mut Vec<u8>, date: u64) {
+    let mut at = 0;
+    while let Some(length) = message[at..].windows(2).position(|pair| pair == b"\r\n") {
+        let line = &message[at..at + length];
+        if line.is_empty() {
+            return;
+        }
+        if line.starts_with(b"Date: ") {
+            drop(message.splice(at..at + length, date_line(date).into_bytes()));
+            return;
+        }
+        at += length + 2;
+    }
 }
 
 /// A message being written.
@@ -90,8 +113,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Date and Message-ID.
     pub(super) fn origin(&mut self, message_id_local: &str, domain: &str, date: u64) {
-        let date = DateTime::from_timestamp(date.min(DATE_MAX).cast_signed()).to_rfc822();
-        self.line(&format!("Date: {date}"));
+        self.line(&date_line(date));
         self.line(&format!("Message-ID: <{message_id_local}@{domain}>"));
     }
 
@@ -158,6 +180,13 @@ impl Writer {
         self.line("MIME-Version: 1.0");
         if let Some(signed) = &content.signed {
             signed.write(self);
+            return self.within(length_max);
+        }
+        if let Some(unknown) = &content.unknown {
+            self.line(&format!("Content-Type: text/plain; charset={}", unknown::CHARSET));
+            self.line("Content-Transfer-Encoding: 8bit");
+            self.line("");
+            self.bytes.extend_from_slice(unknown.octets());
             return self.within(length_max);
         }
         if content.attachments.is_empty() {

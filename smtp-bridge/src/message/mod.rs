@@ -13,6 +13,7 @@
 
 pub mod address;
 mod attachment;
+pub mod carried;
 mod charset;
 mod dsn;
 mod emit;
@@ -22,8 +23,10 @@ mod header;
 mod html;
 pub mod limits;
 mod media;
+mod mixing;
 mod notice;
 mod openpgp;
+mod originals;
 mod params;
 mod parts;
 mod policy;
@@ -32,6 +35,7 @@ mod signed;
 mod text;
 mod thread;
 mod traces;
+mod unknown;
 mod words;
 
 #[cfg(test)]
@@ -39,10 +43,13 @@ mod tests;
 
 pub use address::{Address, AddressError};
 pub use dsn::{Action, Recipient, Report, dsn};
+pub use emit::redate;
 pub(crate) use encode::base64;
 pub use header::{LoopCounter, header_value, received_count};
 pub use media::{Media, media};
+pub use mixing::Mix;
 pub use notice::{Notice, notice};
+pub use originals::{name_originals, reported_message};
 pub use policy::{Html, Policy, Sender, Stage};
 pub use refusal::{Place, Refusal};
 pub use thread::rename_message_ids;
@@ -55,7 +62,8 @@ use parts::Content;
 /// A message that may leave.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// The new message: ASCII, CRLF, lines of at most 998 characters, only fields of the allow list.
+    /// The new message: ASCII but for text of an unknown charset, CRLF, lines of at most 998 octets, only fields of the allow
+    /// list.
     pub message: Vec<u8>,
     /// What the sender may want to know.
     pub warnings: Vec<Warning>,
@@ -63,6 +71,8 @@ pub struct Rebuilt {
     pub subject: String,
     /// What the client called the message, without angle brackets: its answers will name it so.
     pub message_id: Option<String>,
+    /// How the client wants it mixed, if it says so for this message.
+    pub mix: Option<Mix>,
 }
 
 /// Something that was let through, but that the sender may not expect.
@@ -89,6 +99,11 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
     }
     let (header, body) = header::split(raw, limits::HEADER_BYTES_MAX, Headless::AllBody)?;
     let pass = policy.pass(&header)?;
+    // What the exit takes has been asked for in the envelope.
+    let mix = match policy.stage {
+        Stage::Bridge => Mix::read(&header)?,
+        Stage::Exit { .. } => None,
+    };
     let envelope = Envelope::read(&header, policy)?;
     if !pass.traces {
         envelope.check_traces(policy.traces)?;
@@ -100,6 +115,7 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
         warnings: content.warnings,
         subject: envelope.subject,
         message_id: envelope.message_id,
+        mix,
     })
 }
 
@@ -144,6 +160,7 @@ pub fn fuzz(bytes: &[u8]) {
     fuzz_report(bytes);
     answers(bytes, &address("a@localhost"));
     thread::fuzz(bytes);
+    originals::fuzz(bytes);
     openpgp::fuzz(bytes);
     for html in [Html::Drop, Html::Keep] {
         fuzz_rebuild(bytes, &policy(Stage::Bridge, html), &exit);
@@ -206,7 +223,8 @@ fn fuzz_report(bytes: &[u8]) {
     );
 }
 
-/// Asserts what every rebuilt message is: ASCII without control characters, CRLF, bounded lines, known fields.
+/// Asserts what every rebuilt message is: ASCII without control characters, CRLF, bounded lines, known fields. Text of an
+/// unknown charset is in lines, and no more.
 fn assert_is_canonical(message: &[u8]) {
     const FIELDS: &[&str] = &[
         "Date",
@@ -223,6 +241,23 @@ fn assert_is_canonical(message: &[u8]) {
         "Content-Disposition",
         "Content-ID",
     ];
+    let unknown = b"\r\nContent-Type: text/plain; charset=unknown-8bit\r\nContent-Transfer-Encoding: 8bit\r\n\r\n";
+    let header = memchr::memmem::find(message, b"\r\n\r\n").map_or(message, |end| &message[..end + 4]);
+    let message = match header.ends_with(unknown) {
+        true => {
+            let (header, body) = message.split_at(header.len());
+            assert!(std::str::from_utf8(body).is_err() && body.ends_with(b"\r\n") && !body.contains(&0));
+            let mut lines = body.split(|&octet| octet == b'\n');
+            lines.next_back();
+            assert!(
+                lines
+                    .all(|line| line.len() <= 999
+                        && line.iter().position(|&octet| octet == b'\r') == Some(line.len() - 1))
+            );
+            header
+        }
+        false => message,
+    };
     let text = std::str::from_utf8(message).expect("ASCII");
     assert!(text.ends_with("\r\n"), "a final line end");
     let is_signed = text.contains("\r\nContent-Type: multipart/signed;\r\n");

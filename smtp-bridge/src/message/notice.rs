@@ -60,12 +60,44 @@ pub enum Notice<'a> {
         /// Its subject.
         subject: &'a str,
     },
-    /// A message to the user outlived the relay's retention.
-    Expired,
+    /// Messages to the user outlived the relay's retention, or the relay lost them.
+    Expired {
+        /// How many.
+        count: u64,
+    },
+    /// The relay was put back to a backup.
+    RelayRestored,
     /// A message to the user arrived damaged.
     Damaged,
     /// The relay saw another user of the pack.
     SecondHolder,
+    /// The same, of a pack with a recovery code: it sends nothing now.
+    Frozen,
+    /// Somebody else had the relay give the pack other keys.
+    Replaced,
+    /// Another device joined the account.
+    DeviceJoined {
+        /// Its number.
+        device: u32,
+        /// Number of the device that asked for it.
+        by: u32,
+    },
+    /// A device of the account was dropped.
+    DeviceDropped {
+        /// Its number.
+        device: u32,
+        /// Number of the device that asked for it.
+        by: u32,
+    },
+    /// Another device of the account is frozen.
+    DeviceFrozen {
+        /// Its number.
+        device: u32,
+    },
+    /// A pack at a further relay that was ordered is made.
+    Procured,
+    /// It could not be made.
+    NotProcured,
     /// Something was let through that its sender may not expect.
     Warned(Warning),
     /// The relay refused a message for good.
@@ -87,9 +119,18 @@ impl Notice<'_> {
             Notice::Held { subject, .. } => format!("Waiting for value: {subject}"),
             Notice::Repriced { subject, .. } => format!("Waiting for a new price: {subject}"),
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
-            Notice::Expired => "A message to you has expired".into(),
+            Notice::Expired { count: 1 } => "A message to you is gone".into(),
+            Notice::Expired { count } => format!("{count} messages to you are gone"),
+            Notice::RelayRestored => "Your relay was restored from a backup".into(),
             Notice::Damaged => "A message to you is damaged".into(),
             Notice::SecondHolder => "Your keypack is in use elsewhere, or was restored".into(),
+            Notice::Frozen => "Your keypack is frozen: a copy of it was in use".into(),
+            Notice::Replaced => "Your keypack has other keys now, and you do not have them".into(),
+            Notice::DeviceJoined { device, .. } => format!("Device {device} joined your account"),
+            Notice::DeviceDropped { device, .. } => format!("Device {device} was dropped from your account"),
+            Notice::DeviceFrozen { device } => format!("Device {device} of your account is frozen"),
+            Notice::Procured => "A pack that you ordered is there".into(),
+            Notice::NotProcured => "A pack that you ordered could not be made".into(),
             Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
             Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
             Notice::Warned(Warning::SignaturePassed) => "A signature was sent, and names its signer".into(),
@@ -131,9 +172,35 @@ impl Notice<'_> {
                 "The relay was asked about this message too late to know what became of it:\n\n    {subject}\n\nIt may have been sent, \
                  and is not sent again by itself.\n"
             ),
-            Notice::Expired => "The relay keeps mail for a limited time. A message to you was not collected\nwithin it and is gone.\n".into(),
+            Notice::Expired { count } => format!(
+                "Messages to you that this bridge had not collected are gone: {count}. The relay\nkeeps mail for a limited time; or it was restored from a \
+                 backup that is older\nthan they were. What they were is not known.\n"
+            ),
+            Notice::RelayRestored => "Your relay was restored from a backup. What it took in for you since the backup\nand this bridge had not collected is \
+                 lost; another notice says so if it was\nanything. Messages that were on their way to the relay may have been sent or \
+                 not:\nthose are told one by one, and not sent again by themselves. The value of the\nkeypack stands as it stood then: debits since are \
+                 forgotten, and so are top-ups,\nwhich its operator can give again. Your addresses are opened again as they were.\n".into(),
             Notice::Damaged => "A message to you does not open: what the relay served is not what it had\nsealed. Its key is kept, in case the relay's operator can put it right.\n".into(),
             Notice::SecondHolder => "The relay saw another user of your keypack since this bridge was last linked. If you\nrestored this bridge from a copy, or run it in one place after another, that was you\nand there is nothing to do. If not, somebody else holds your pack: whoever does can\nread what comes from now on and spend its value. Ask the relay's operator for another pack.\n".into(),
+            Notice::Frozen => "The relay saw a copy of your keypack in use, beside yours or a restored one of your\nown, and has frozen it: mail still comes in, and nothing is sent until the pack has\nnew keys. Have your recovery code at hand and say\n\n    postern rekey\n\nCopies of the pack and of this bridge's folder open nothing afterwards. What waits in\nthe outbox goes then by itself.\n".into(),
+            Notice::Replaced => "Somebody who has a copy of your keypack had the relay give it new keys. Yours open\nnothing any more. If that was you, with another copy, go on with that one. If not,\nwhoever had the pack before you keeps its value and reads what comes to its aliases:\nwrite to the relay's operator, and do not use these aliases any more.\n".into(),
+            Notice::DeviceJoined { device, by } => format!(
+                "Device {by} had the relay make device {device}, which has this account's value, addresses and\nmail as this one has. \
+                 If that was not you, or somebody whom you trust with all of it,\nsay at once\n\n    postern keypack drop {device}\n\nand drop device {by} too, if that is not this one.\n"
+            ),
+            Notice::DeviceDropped { device, by } => format!(
+                "Device {by} dropped device {device}: it is served nothing any more, and its keys are device\n{by}'s. What \
+                 'postern keypack devices' shows is left. If that was not you, somebody else\nhas device {by}.\n"
+            ),
+            Notice::DeviceFrozen { device } => format!(
+                "The relay saw a copy of device {device} of your account in use, and has frozen that device:\nit sends nothing until it has new \
+                 keys ('postern rekey' there, with its recovery code).\nThis one goes on. Whoever has the copy reads what comes to device {device}: if you do \
+                 not\nhave the code at hand, say\n\n    postern keypack drop {device}\n"
+            ),
+            Notice::Procured => "A pack at another relay that you ordered is made. Give the command again that ordered it,\n\n    postern \
+                 procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),
+            Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \
+                 statement' shows. You may order another one.\n".into(),
             Notice::Warned(warning) => warned(*warning).into(),
             Notice::Refused { subject, reason } => {
                 format!("The relay did not take this message, and nothing was charged:\n\n    {subject}\n\n{reason}\n")

@@ -14,6 +14,7 @@ use super::refusal::{Place, Refusal};
 use super::signed::Signed;
 use super::text::{Flowed, Text};
 use super::traces::Traces;
+use super::unknown::Unknown;
 use super::{Warning, charset, encode, html};
 
 /// Longest boundary that is looked for; RFC 2046 allows 70.
@@ -31,7 +32,9 @@ pub(super) struct Content<'a> {
     /// Pictures that the HTML shows; it names them by their place here, from 1.
     pub(super) images: Vec<Attachment<'a>>,
     pub(super) attachments: Vec<Attachment<'a>>,
-    /// Instead of all that: a text that stays as it is, as it is signed.
+    /// Instead of all that: a text that stays as it is, as nobody said in which charset it is written.
+    pub(super) unknown: Option<Unknown>,
+    /// Or one that does as it is signed.
     pub(super) signed: Option<Signed>,
     pub(super) warnings: Vec<Warning>,
 }
@@ -60,6 +63,9 @@ impl<'a> Content<'a> {
         let (part_header, part_body) = header::split(&signed.part, PART_HEADER_BYTES_MAX, Headless::Refuse)?;
         let flat = walk.entity(&part_header, part_body, 1)?;
         let mut inside = Content::gather(flat, policy.largest)?;
+        if inside.unknown.is_some() {
+            return Err(Refusal::Charset);
+        }
         inside.check(policy, pass)?;
         if !pass.traces && policy.traces.are_in(&String::from_utf8_lossy(&signed.part)) {
             return Err(Refusal::Trace(Place::Signed));
@@ -74,6 +80,12 @@ impl<'a> Content<'a> {
 
     /// Text and HTML of the pieces, and what is attached to them. Text beyond `text_length_max` is refused.
     fn gather(flat: Flat<'a>, text_length_max: usize) -> Result<Self, Refusal> {
+        if let Some(unknown) = flat.unknown()? {
+            return Ok(Self {
+                unknown: Some(unknown),
+                ..Self::default()
+            });
+        }
         let mut content = Self {
             attachments: flat.attachments,
             ..Self::default()
@@ -123,6 +135,9 @@ impl<'a> Content<'a> {
     fn check(&mut self, policy: &Policy<'_>, pass: Pass) -> Result<(), Refusal> {
         if policy.stage != Stage::Bridge {
             return Ok(());
+        }
+        if let Some(unknown) = &self.unknown {
+            return unknown.check(policy, pass);
         }
         let mut found = openpgp::in_text(self.text.as_str(), &policy.sender);
         if self.text.has_armour() {
@@ -321,6 +336,24 @@ struct Flat<'a> {
 }
 
 impl Flat<'_> {
+    /// The octets of a message that is one plain text, if no charset is named and they are not UTF-8. Beside other parts
+    /// such text is refused: a multipart would have to say of itself what is in it.
+    fn unknown(&self) -> Result<Option<Unknown>, Refusal> {
+        let [piece] = self.texts.as_slice() else {
+            return Ok(None);
+        };
+        let is_alone = self.attachments.is_empty() && !self.htmls.iter().any(|piece| piece.is_html);
+        let is_bare = !piece.is_html && piece.flowed.is_none() && Unknown::is_meant(piece.charset.as_deref());
+        if !is_alone || !is_bare {
+            return Ok(None);
+        }
+        let octets = piece.encoding.decode(piece.encoded)?;
+        match std::str::from_utf8(&octets) {
+            Ok(_) => Ok(None),
+            Err(_) => Unknown::read(&octets).map(Some),
+        }
+    }
+
     /// Whether there is text to choose in it that is not HTML. A blank plain part beside HTML is a client's placeholder.
     fn has_plain_text(&self) -> bool {
         !self.texts.is_empty()

@@ -55,6 +55,9 @@ pub enum Refusal {
     /// The field that lets something pass has an unknown word.
     #[error("the field X-Postern-Pass has a word other than 'signed' and 'traces'")]
     Pass,
+    /// The field that says how to mix it has an unknown word, or contradicts another.
+    #[error("the field X-Postern-Mix has another word than 'fast', 'mixed' or 'paranoid', or several")]
+    Mix,
     /// S/MIME or OpenPGP containers: their inside cannot be checked.
     #[error(
         "S/MIME and PGP/MIME messages and keys cannot be checked for traces: send without, or encrypt the text inline"
@@ -136,6 +139,7 @@ impl Refusal {
             Refusal::Nul
             | Refusal::Header
             | Refusal::Pass
+            | Refusal::Mix
             | Refusal::TooManyParts
             | Refusal::TooDeep
             | Refusal::Structure

@@ -2,6 +2,7 @@
 
 use super::path::{ForwardPath, ReversePath, split_path};
 use super::replies::{self, Reply};
+use super::reports::{self, RecipientReports};
 
 /// A command of RFC 5321 4.1.1, RFC 3030, RFC 3207 or RFC 4954, with its arguments checked.
 pub(super) enum Command<'l> {
@@ -9,7 +10,7 @@ pub(super) enum Command<'l> {
     Ehlo,
     StartTls,
     Mail(Mail),
-    Rcpt(ForwardPath),
+    Rcpt(Rcpt),
     Data,
     Bdat(Bdat),
     Rset,
@@ -33,6 +34,14 @@ pub(super) struct Mail {
     pub(super) vouched: bool,
     /// SMTPUTF8 was given (RFC 6531 3.4).
     pub(super) utf8: bool,
+    /// ENVID (RFC 3461 section 4.4), decoded.
+    pub(super) envelope_id: Option<String>,
+}
+
+/// Arguments of RCPT.
+pub(super) struct Rcpt {
+    pub(super) recipient: ForwardPath,
+    pub(super) reports: RecipientReports,
 }
 
 /// Arguments of BDAT (RFC 3030 section 2).
@@ -44,8 +53,8 @@ pub(super) struct Bdat {
 }
 
 impl<'l> Command<'l> {
-    /// Reads a line without its CRLF; an error is the reply to give.
-    pub(super) fn parse(line: &'l [u8]) -> Result<Self, Reply> {
+    /// Reads a line without its CRLF; an error is the reply to give. `dsn`: the parameters of RFC 3461 were offered.
+    pub(super) fn parse(line: &'l [u8], dsn: bool) -> Result<Self, Reply> {
         let line = text(line)?.trim_end_matches(' ');
         let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
         let without_argument = |command| {
@@ -66,8 +75,8 @@ impl<'l> Command<'l> {
             // The name is whatever the client thinks it is; it is neither checked nor kept.
             "HELO" => with_argument(Self::Helo),
             "EHLO" => with_argument(Self::Ehlo),
-            "MAIL" => mail(argument).map(Self::Mail),
-            "RCPT" => rcpt(argument).map(Self::Rcpt),
+            "MAIL" => mail(argument, dsn).map(Self::Mail),
+            "RCPT" => rcpt(argument, dsn).map(Self::Rcpt),
             "DATA" => without_argument(Self::Data),
             "BDAT" => bdat(argument).map(Self::Bdat),
             "STARTTLS" => without_argument(Self::StartTls),
@@ -101,10 +110,11 @@ fn text(line: &[u8]) -> Result<&str, Reply> {
 }
 
 /// `FROM:` Reverse-path [SP Mail-parameters]
-fn mail(argument: &str) -> Result<Mail, Reply> {
+fn mail(argument: &str, dsn: bool) -> Result<Mail, Reply> {
     let (path, parameters) = path_argument(argument, "FROM:", replies::BAD_SENDER_SYNTAX)?;
     let reverse_path = ReversePath::parse_international(path).ok_or(replies::BAD_SENDER_SYNTAX)?;
     let (mut size, mut body, mut vouched, mut utf8) = (None, None, None, None);
+    let (mut ret, mut envelope_id) = (None, None);
     for parameter in parameters {
         let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let repeated = match keyword.to_ascii_uppercase().as_str() {
@@ -114,6 +124,9 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
             "AUTH" => vouched.replace(()).is_some(),
             "SMTPUTF8" if parameter.contains('=') => return Err(replies::BAD_ARGUMENT),
             "SMTPUTF8" => utf8.replace(()).is_some(),
+            // Reports return the header alone, whatever is asked for.
+            "RET" if dsn => ret.replace(reports::ret(value)?).is_some(),
+            "ENVID" if dsn => envelope_id.replace(reports::envelope_id(value)?).is_some(),
             _ => return Err(replies::UNKNOWN_PARAMETER),
         };
         if repeated {
@@ -125,18 +138,31 @@ fn mail(argument: &str) -> Result<Mail, Reply> {
         size,
         vouched: vouched.is_some(),
         utf8: utf8.is_some(),
+        envelope_id,
     })
 }
 
-/// `TO:` ( "<Postmaster>" / Forward-path ), and no parameter: none is offered.
-fn rcpt(argument: &str) -> Result<ForwardPath, Reply> {
-    let (path, mut parameters) = path_argument(argument, "TO:", replies::BAD_RECIPIENT_SYNTAX)?;
-    let path = ForwardPath::parse_international(path).ok_or(replies::BAD_RECIPIENT_SYNTAX)?;
-    if parameters.next().is_some() {
-        Err(replies::UNKNOWN_PARAMETER)
-    } else {
-        Ok(path)
+/// `TO:` ( "<Postmaster>" / Forward-path ) [SP Rcpt-parameters]
+fn rcpt(argument: &str, dsn: bool) -> Result<Rcpt, Reply> {
+    let (path, parameters) = path_argument(argument, "TO:", replies::BAD_RECIPIENT_SYNTAX)?;
+    let recipient = ForwardPath::parse_international(path).ok_or(replies::BAD_RECIPIENT_SYNTAX)?;
+    let (mut wishes, mut original) = (None, None);
+    for parameter in parameters {
+        let (keyword, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let repeated = match keyword.to_ascii_uppercase().as_str() {
+            "NOTIFY" if dsn => wishes.replace(reports::notify(value)?).is_some(),
+            "ORCPT" if dsn => original.replace(reports::original_recipient(value)?).is_some(),
+            _ => return Err(replies::UNKNOWN_PARAMETER),
+        };
+        if repeated {
+            return Err(replies::BAD_ARGUMENT);
+        }
     }
+    let reports = RecipientReports {
+        wishes: wishes.unwrap_or_default(),
+        original,
+    };
+    Ok(Rcpt { recipient, reports })
 }
 
 /// Cuts `keyword<path> parameters` into the path's inside and its parameters.
@@ -202,7 +228,52 @@ mod tests {
 
     /// The reply that a line is refused with, or 0.
     fn refusal(line: impl AsRef<[u8]>) -> u16 {
-        Command::parse(line.as_ref()).err().map_or(0, |reply| reply.code)
+        Command::parse(line.as_ref(), false).err().map_or(0, |reply| reply.code)
+    }
+
+    #[test]
+    fn reports_are_spoken_of_where_that_was_offered() {
+        let code = |line: &str| {
+            Command::parse(line.as_bytes(), true)
+                .err()
+                .map_or(0, |reply| reply.code)
+        };
+        for line in [
+            "MAIL FROM:<a@b> RET=hdrs ENVID=QQ+2B1",
+            "MAIL FROM:<a@b> ENVID=x RET=FULL SIZE=5",
+            "RCPT TO:<a@b> NOTIFY=NEVER",
+            "RCPT TO:<a@b> ORCPT=rfc822;a+2Bc@b NOTIFY=SUCCESS,DELAY",
+        ] {
+            assert_eq!(code(line), 0, "{line}");
+            assert_eq!(refusal(line), 555, "{line}");
+        }
+        for line in [
+            "MAIL FROM:<a@b> RET",
+            "MAIL FROM:<a@b> RET=BOTH",
+            "MAIL FROM:<a@b> RET=FULL RET=FULL",
+            "MAIL FROM:<a@b> ENVID=a=b",
+            "MAIL FROM:<a@b> ENVID=a ENVID=a",
+            "RCPT TO:<a@b> NOTIFY",
+            "RCPT TO:<a@b> NOTIFY=NEVER,SUCCESS",
+            "RCPT TO:<a@b> NOTIFY=DELAY NOTIFY=DELAY",
+            "RCPT TO:<a@b> ORCPT=rfc822",
+            "RCPT TO:<a@b> ORCPT=rfc822;a ORCPT=rfc822;a",
+        ] {
+            assert_eq!(code(line), 501, "{line}");
+            assert_eq!(refusal(line), 555, "{line}");
+        }
+        for line in [
+            "MAIL FROM:<a@b> NOTIFY=NEVER",
+            "RCPT TO:<a@b> RET=HDRS",
+            "RCPT TO:<a@b> FOO",
+        ] {
+            assert_eq!(code(line), 555, "{line}");
+        }
+        let Ok(Command::Rcpt(rcpt)) = Command::parse(b"RCPT TO:<a@b> NOTIFY=FAILURE ORCPT=rfc822;c@d", true) else {
+            panic!("refused");
+        };
+        assert_eq!(rcpt.reports.wishes.bits(), 4);
+        assert_eq!(rcpt.reports.original.as_deref(), Some("rfc822;c@d"));
     }
 
     #[test]
@@ -327,7 +398,7 @@ mod tests {
 
     #[test]
     fn sizes_of_twenty_digits_are_too_big_rather_than_malformed() {
-        let Ok(Command::Mail(mail)) = Command::parse(b"MAIL FROM:<> SIZE=99999999999999999999") else {
+        let Ok(Command::Mail(mail)) = Command::parse(b"MAIL FROM:<> SIZE=99999999999999999999", false) else {
             panic!("refused");
         };
         assert_eq!(mail.size, Some(u64::MAX));

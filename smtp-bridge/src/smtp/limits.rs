@@ -52,6 +52,8 @@ pub struct Limits {
     pub login: Login,
     /// Whether addresses outside ASCII are taken (RFC 6531).
     pub utf8: bool,
+    /// Whether clients may say which reports they want (RFC 3461).
+    pub dsn: bool,
     /// Whether STARTTLS is offered. Whoever drives the session must be able to carry it out.
     pub starttls: bool,
 }
@@ -65,6 +67,8 @@ impl Limits {
             bare_newlines: BareNewlines::Refuse,
             login: Login::None,
             utf8: true,
+            // A report of success would tell a stranger that an alias exists, and when its mail was taken.
+            dsn: false,
             starttls: false,
         }
     }
@@ -78,6 +82,7 @@ impl Limits {
             bare_newlines: BareNewlines::Normalise,
             login: Login::Required,
             utf8: false,
+            dsn: true,
             starttls: false,
         }
     }

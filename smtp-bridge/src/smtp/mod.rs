@@ -13,6 +13,7 @@ mod login;
 mod path;
 mod peer;
 pub mod replies;
+mod reports;
 mod serve;
 mod session;
 #[cfg(test)]
@@ -23,6 +24,8 @@ pub use self::deliver::{Attempt, Connection, DeliveryResult};
 pub use self::limits::{BareNewlines, Limits, Login, Timer};
 pub use self::path::{Domain, ForwardPath, Mailbox, ReversePath};
 pub use self::replies::{Enhanced, Reply};
+pub use self::reports::{RecipientReports, Reports};
+pub(crate) use self::reports::{envelope_id_word, is_notify, is_ret};
 pub use self::serve::{Backend, Door, Receiver, Secure, serve, turn_away};
 pub use self::session::{Event, Session};
 

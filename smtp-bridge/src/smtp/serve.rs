@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::limits::{LINE_MAX, Limits, TEXT_BUFFER, Timer};
 use super::path::{ForwardPath, ReversePath};
 use super::replies::{self, Reply};
+use super::reports::Reports;
 use super::session::{Event, Session};
 use crate::net::tls::Acceptor;
 use crate::net::{BoxStream, Promise, stopped};
@@ -48,11 +49,13 @@ pub trait Backend: Send + Sync + 'static {
         so_far: &[ForwardPath],
     ) -> impl Future<Output = Result<(), Reply>> + Send;
 
-    /// Begins a message, before the client is told to send it: the place to refuse for want of room.
+    /// Begins a message, before the client is told to send it: the place to refuse for want of room. `reports` are those
+    /// that are wanted, for each recipient in order.
     fn data(
         &self,
         reverse_path: &ReversePath,
         recipients: &[ForwardPath],
+        reports: &Reports,
     ) -> impl Future<Output = Result<Self::Message, Reply>> + Send;
 }
 
@@ -221,7 +224,9 @@ impl<B: Backend> Connection<'_, B> {
                     session.answer_rcpt(recipient, verdict);
                 }
                 Some(Event::Data) => {
-                    let verdict = backend.data(session.reverse_path(), session.recipients()).await;
+                    let verdict = backend
+                        .data(session.reverse_path(), session.recipients(), session.reports())
+                        .await;
                     session.answer_data(verdict.map(|fresh| *message = Some(fresh)));
                     // From here on, and not from one chunk's reply to the next.
                     (*clock, *timed) = (Instant::now(), 0);

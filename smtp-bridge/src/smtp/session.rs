@@ -3,7 +3,7 @@
 //! No socket, no clock, no decision about mail: [`serve`](super::serve) drives it, a backend decides.
 
 use super::auth::{Credentials, Exchange, Turn};
-use super::command::{Bdat, Command, Mail};
+use super::command::{Bdat, Command, Mail, Rcpt};
 use super::intake::{Chunk, Chunked, Text};
 use super::limits::{
     BAD_COMMANDS_MAX, DRAIN_MAX, IDLE_COMMANDS_MAX, LINE_MAX, LOGIN_FAILURES_MAX, Limits, Login, RECIPIENTS_MAX,
@@ -11,6 +11,7 @@ use super::limits::{
 };
 use super::path::{ForwardPath, ReversePath};
 use super::replies::{self, Reply};
+use super::reports::{RecipientReports, Reports};
 
 /// One session, from the greeting to QUIT.
 ///
@@ -29,6 +30,10 @@ pub struct Session<'l> {
     refused_recipients: u32,
     /// Whether the MAIL that is asked about has SMTPUTF8.
     mail_has_utf8: bool,
+    /// ENVID of the MAIL that is asked about.
+    mail_envelope_id: Option<String>,
+    /// What the RCPT that is asked about says of reports.
+    rcpt_reports: RecipientReports,
     /// Commands since the last message.
     idle_commands: u32,
     /// Octets of chunks that belonged to no message.
@@ -45,7 +50,7 @@ pub enum Event<'i> {
     Mail(ReversePath, Option<u64>),
     /// May it go there? [`Session::answer_rcpt`]
     Rcpt(ForwardPath),
-    /// Is there room for a message with [`Session::reverse_path`] and [`Session::recipients`]?
+    /// Is there room for a message with [`Session::reverse_path`], [`Session::recipients`] and [`Session::reports`]?
     /// [`Session::answer_data`]
     Data,
     /// The next octets of the message, unstuffed. Needs no answer; [`Session::refuse_text`] is one.
@@ -73,6 +78,7 @@ enum Stage {
 struct Envelope {
     reverse_path: ReversePath,
     recipients: Vec<ForwardPath>,
+    reports: Reports,
     /// RCPTs answered 250, repetitions included.
     rcpt_count: usize,
     /// MAIL had SMTPUTF8.
@@ -126,6 +132,8 @@ impl<'l> Session<'l> {
             bad_commands: 0,
             refused_recipients: 0,
             mail_has_utf8: false,
+            mail_envelope_id: None,
+            rcpt_reports: RecipientReports::default(),
             idle_commands: 0,
             drained: 0,
         };
@@ -224,6 +232,18 @@ impl<'l> Session<'l> {
         }
     }
 
+    /// Which reports on the current message are wanted.
+    pub fn reports(&self) -> &Reports {
+        const NOTHING: &Reports = &Reports {
+            envelope_id: None,
+            recipients: Vec::new(),
+        };
+        match &self.stage {
+            Stage::Transaction(envelope) => &envelope.reports,
+            _ => NOTHING,
+        }
+    }
+
     /// Answers [`Event::Auth`].
     pub fn answer_auth(&mut self, is_user: bool) {
         if is_user {
@@ -239,11 +259,16 @@ impl<'l> Session<'l> {
     /// Answers [`Event::Mail`], whose reverse-path comes back here.
     pub fn answer_mail(&mut self, reverse_path: ReversePath, verdict: Result<(), Reply>) {
         let utf8 = std::mem::take(&mut self.mail_has_utf8);
+        let envelope_id = self.mail_envelope_id.take();
         match verdict {
             Ok(()) => {
                 self.stage = Stage::Transaction(Envelope {
                     reverse_path,
                     recipients: Vec::new(),
+                    reports: Reports {
+                        envelope_id,
+                        recipients: Vec::new(),
+                    },
                     rcpt_count: 0,
                     utf8,
                     chunked: None,
@@ -256,10 +281,12 @@ impl<'l> Session<'l> {
 
     /// Answers [`Event::Rcpt`], whose recipient comes back here.
     pub fn answer_rcpt(&mut self, recipient: ForwardPath, verdict: Result<(), Reply>) {
+        let reports = std::mem::take(&mut self.rcpt_reports);
         match (verdict, &mut self.stage) {
             (Ok(()), Stage::Transaction(envelope)) => {
                 envelope.rcpt_count += 1;
                 envelope.recipients.push(recipient);
+                envelope.reports.recipients.push(reports);
                 self.reply(&replies::RECIPIENT_OK);
             }
             (Ok(()), _) => unreachable!("recipients are asked about within a transaction only"),
@@ -339,7 +366,7 @@ impl<'l> Session<'l> {
                 if self.idle_commands > IDLE_COMMANDS_MAX {
                     Err(replies::TOO_MANY_COMMANDS)
                 } else {
-                    Command::parse(line).and_then(|command| self.command(command))
+                    Command::parse(line, self.limits.dsn).and_then(|command| self.command(command))
                 }
             }
         };
@@ -359,7 +386,7 @@ impl<'l> Session<'l> {
             }
             Command::StartTls => return self.starttls(),
             Command::Mail(mail) => return self.mail(mail),
-            Command::Rcpt(recipient) => return self.rcpt(recipient),
+            Command::Rcpt(rcpt) => return self.rcpt(rcpt),
             Command::Data => return self.data(),
             Command::Bdat(bdat) => return Ok(self.bdat(&bdat)),
             Command::Auth {
@@ -387,6 +414,7 @@ impl<'l> Session<'l> {
         let auth = !matches!(self.login, LoginStage::NotOffered);
         [
             (self.limits.utf8, "SMTPUTF8"),
+            (self.limits.dsn, "DSN"),
             (self.offers_tls, "STARTTLS"),
             (auth, "AUTH PLAIN LOGIN"),
         ]
@@ -437,12 +465,13 @@ impl<'l> Session<'l> {
             _ if mail.size.is_some_and(|size| size > self.limits.size_max) => Err(replies::TOO_BIG),
             _ => {
                 self.mail_has_utf8 = mail.utf8;
+                self.mail_envelope_id = mail.envelope_id;
                 Ok(Progress::Asks(Event::Mail(mail.reverse_path, mail.size)))
             }
         }
     }
 
-    fn rcpt<'i>(&mut self, recipient: ForwardPath) -> Result<Progress<'i>, Reply> {
+    fn rcpt<'i>(&mut self, Rcpt { recipient, reports }: Rcpt) -> Result<Progress<'i>, Reply> {
         let envelope = match &mut self.stage {
             Stage::Transaction(envelope) if envelope.chunked.is_none() => envelope,
             _ => return Err(replies::BAD_SEQUENCE),
@@ -454,9 +483,11 @@ impl<'l> Session<'l> {
             // No fault of the client: it may well send the message to these and the rest by the next one.
             self.reply(&replies::TOO_MANY_RECIPIENTS);
         } else if envelope.recipients.contains(&recipient) {
+            // What was said first of it counts.
             envelope.rcpt_count += 1;
             self.reply(&replies::RECIPIENT_OK);
         } else {
+            self.rcpt_reports = reports;
             return Ok(Progress::Asks(Event::Rcpt(recipient)));
         }
         Ok(Progress::Continues)

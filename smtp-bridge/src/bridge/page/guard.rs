@@ -24,6 +24,8 @@ pub(in crate::bridge) struct Keys {
     session: Zeroizing<String>,
     /// In every form.
     form: Zeroizing<String>,
+    /// In the path of the page and of its cookie. Opens nothing by itself: browsers keep it among the addresses they were at.
+    place: Zeroizing<String>,
 }
 
 const COOKIE: &str = "postern";
@@ -36,6 +38,7 @@ impl Keys {
             token: word(),
             session: word(),
             form: word(),
+            place: word(),
         }
     }
 
@@ -48,6 +51,19 @@ impl Keys {
         &self.form
     }
 
+    /// Where the page is. A cookie goes to every port of an address, below the path that it is for: another local server would
+    /// have to guess this to be sent it.
+    pub(super) fn root(&self) -> String {
+        format!("{ROOT}/{}", self.place.as_str())
+    }
+
+    /// Whether a path is the page's or below it.
+    fn is_place(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(ROOT).and_then(|path| path.strip_prefix('/'));
+        let place = rest.and_then(|rest| rest.split('/').next());
+        same(&self.place, place.unwrap_or_default())
+    }
+
     pub(super) fn is_token(&self, shown: &str) -> bool {
         same(&self.token, shown)
     }
@@ -58,8 +74,9 @@ impl Keys {
 
     pub(super) fn cookie(&self) -> HeaderValue {
         let cookie = format!(
-            "{COOKIE}={}; Path={ROOT}; HttpOnly; SameSite=Strict",
-            self.session.as_str()
+            "{COOKIE}={}; Path={}; HttpOnly; SameSite=Strict",
+            self.session.as_str(),
+            self.root()
         );
         HeaderValue::from_str(&cookie).expect("letters and digits")
     }
@@ -119,12 +136,8 @@ pub(super) async fn admit<S: HolderStore>(
 ) -> Response {
     let headers = request.headers();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    if !bridge.page_keys.admits(headers) {
-        return (
-            StatusCode::FORBIDDEN,
-            axum::response::Html(super::view::locked().into_string()),
-        )
-            .into_response();
+    if !bridge.page_keys.admits(headers) || !bridge.page_keys.is_place(request.uri().path()) {
+        return turn_away();
     }
     let is_own = match text(header::ORIGIN) {
         // Without a referrer browsers say "null" of their own forms; the form's token decides.
@@ -135,6 +148,12 @@ pub(super) async fn admit<S: HolderStore>(
         return (StatusCode::FORBIDDEN, "this form is of another page\n").into_response();
     }
     next.run(request).await
+}
+
+/// How to get in.
+pub(super) fn turn_away() -> Response {
+    let locked = axum::response::Html(super::view::locked().into_string());
+    (StatusCode::FORBIDDEN, locked).into_response()
 }
 
 /// `localhost`, a name below it, or a loopback address; with the page's port where one is named.

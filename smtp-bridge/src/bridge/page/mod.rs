@@ -1,8 +1,8 @@
 //! The local page: what `postern status`, `outbox` and `alias` do, in a browser on this machine. No script.
 //!
 //! It listens on loopback. Whoever can reach that (other users of the machine, any web page through the browser) gets
-//! nothing without the token that `postern page` shows: it becomes a cookie that no other site's requests carry. The
-//! `Host` is checked, so that a foreign name that resolves to this machine leads nowhere; forms carry a second token.
+//! nothing without the token that `postern page` shows: it becomes a cookie that no other site's requests carry, for a path
+//! that no other server on this machine can name. The `Host` is checked, so that a foreign name that resolves to this machine leads nowhere; forms carry a second token.
 //! The account assistant's file alone is open, as it says nothing about anybody.
 
 mod guard;
@@ -28,7 +28,7 @@ use crate::net::{Listener, pages};
 pub(super) use guard::Keys;
 pub(super) use view::warning_of_link;
 
-/// Where the page is below its port; the cookie goes nowhere else.
+/// Where the page is below its port, with a word that is drawn at every start behind it; the cookie goes nowhere else.
 const ROOT: &str = "/page";
 /// Connections at one time; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
@@ -43,9 +43,9 @@ pub(super) async fn serve<S: HolderStore>(
 ) {
     // Below ROOT.
     let page = Router::new()
-        .route("/page/", get(overview::<S>))
-        .route("/page/qr/{address}", get(code::<S>))
-        .route("/page/{action}", post(act::<S>))
+        .route("/page/{place}/", get(overview::<S>))
+        .route("/page/{place}/qr/{address}", get(code::<S>))
+        .route("/page/{place}/{action}", post(act::<S>))
         .route_layer(middleware::from_fn_with_state(bridge.clone(), guard::admit::<S>))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
     let routes = Router::new()
@@ -68,16 +68,21 @@ async fn entrance<S: HolderStore>(
 ) -> Response {
     let shown = query.get("token").map(String::as_str).unwrap_or_default();
     if bridge.page_keys.is_token(shown) {
-        return ([(header::SET_COOKIE, bridge.page_keys.cookie())], to_page("")).into_response();
+        return (
+            [(header::SET_COOKIE, bridge.page_keys.cookie())],
+            to_page(&bridge.page_keys, ""),
+        )
+            .into_response();
     }
-    // The cookie is not sent here: whoever has it is let in there.
-    to_page("")
+    // The cookie is not sent here, and where the page is is not told.
+    guard::turn_away()
 }
 
-fn to_page(said: &str) -> Response {
+fn to_page(keys: &Keys, said: &str) -> Response {
+    let root = keys.root();
     let place = match said {
-        "" => format!("{ROOT}/"),
-        said => format!("{ROOT}/?said={}", percent(said)),
+        "" => format!("{root}/"),
+        said => format!("{root}/?said={}", percent(said)),
     };
     let place = HeaderValue::from_str(&place).expect("only letters, digits and percent signs");
     (StatusCode::SEE_OTHER, [(header::LOCATION, place)]).into_response()
@@ -108,7 +113,10 @@ async fn overview<S: HolderStore>(
 }
 
 /// An alias as a picture for a telephone's camera. Only of the user's own aliases.
-async fn code<S: HolderStore>(State(bridge): State<Arc<Bridge<S>>>, Path(address): Path<String>) -> Response {
+async fn code<S: HolderStore>(
+    State(bridge): State<Arc<Bridge<S>>>,
+    Path((_, address)): Path<(String, String)>,
+) -> Response {
     let known = bridge.store.aliases().unwrap_or_default();
     let Some(alias) = known.iter().find(|alias| alias.address == address) else {
         return (StatusCode::NOT_FOUND, "no such alias\n").into_response();
@@ -122,7 +130,7 @@ async fn code<S: HolderStore>(State(bridge): State<Arc<Bridge<S>>>, Path(address
 /// What a form asks for. Whatever comes of it, the page is shown anew with a sentence about it.
 async fn act<S: HolderStore>(
     State(bridge): State<Arc<Bridge<S>>>,
-    Path(action): Path<String>,
+    Path((_, action)): Path<(String, String)>,
     Form(form): Form<HashMap<String, String>>,
 ) -> Response {
     let field = |name: &str| form.get(name).map(|value| value.trim().to_owned()).unwrap_or_default();
@@ -139,7 +147,7 @@ async fn act<S: HolderStore>(
         },
     };
     let (command, done) = match (action.as_str(), days) {
-        (_, Err(sentence)) => return to_page(&sentence),
+        (_, Err(sentence)) => return to_page(&bridge.page_keys, &sentence),
         ("alias-new", Ok(days)) => (
             Command::AliasNew {
                 local: said(field("local")),
@@ -160,12 +168,12 @@ async fn act<S: HolderStore>(
             };
             for command in [label, name] {
                 if let Err(sentence) = bridge.command(command).await {
-                    return to_page(&sentence);
+                    return to_page(&bridge.page_keys, &sentence);
                 }
             }
             let keep = field("keep") == "yes" && days.is_none();
             match keep {
-                true => return to_page("The alias is changed."),
+                true => return to_page(&bridge.page_keys, "The alias is changed."),
                 false => (Command::AliasExpire { address, days }, "The alias is changed."),
             }
         }
@@ -177,14 +185,14 @@ async fn act<S: HolderStore>(
         ),
         ("cancel", _) => match field("row").parse() {
             Ok(row) => (Command::Cancel { row }, "The message is cancelled."),
-            Err(_) => return to_page("there is no such row"),
+            Err(_) => return to_page(&bridge.page_keys, "there is no such row"),
         },
         ("refresh", _) => (Command::Refresh, "The relay is asked for news."),
         _ => return (StatusCode::NOT_FOUND, "no such form\n").into_response(),
     };
     match bridge.command(command).await {
-        Ok(_) => to_page(done),
-        Err(sentence) => to_page(&sentence),
+        Ok(_) => to_page(&bridge.page_keys, done),
+        Err(sentence) => to_page(&bridge.page_keys, &sentence),
     }
 }
 

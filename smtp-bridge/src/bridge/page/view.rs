@@ -9,7 +9,6 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::super::Bridge;
 use super::super::commands::{link_state, row_words};
-use super::ROOT;
 use super::plot::bars;
 use crate::figures::{ago, ahead, date, grouped};
 use crate::holder::LinkState;
@@ -88,8 +87,16 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
                     tr { th { "Prices" } td {
                         (grouped(prices.message)) " µtok a recipient, " (grouped(prices.kilobyte))
                         " µtok each kilobyte and recipient, " (grouped(prices.key)) " µtok a link"
+                        @if !bridge.store.onward().is_free() { span.soft { "; more where the relay passes mail on, see " code { "postern status" } } }
                     } }
                 }
+                @if let Some(day) = bridge.ends_on() {
+                    tr { th { @if bridge.has_ended() { "Ended" } @else { "Ends" } } td { "on " (date(day)) } }
+                }
+                tr { th { "Mixing" } td {
+                    (bridge.hygiene.mix.name())
+                    span.soft { ", unless a message says otherwise; what the relay offers: " code { "postern mix" } }
+                } }
                 tr { th { "Pack" } td { code { (bridge.store.facts().identifier.to_text()) } } }
             }
         }
@@ -105,7 +112,7 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
 /// A form of one action, with the token that proves that this page made it.
 fn form<S: HolderStore>(bridge: &Bridge<S>, action: &str, fields: &Markup) -> Markup {
     html! {
-        form.line[action.starts_with("alias-new") || action == "alias-change"] method="post" action=(format!("{ROOT}/{action}")) {
+        form.line[action.starts_with("alias-new") || action == "alias-change"] method="post" action=(action) {
             input type="hidden" name="form" value=(bridge.page_keys.form());
             (fields)
         }
@@ -155,7 +162,7 @@ fn alias_forms<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias) -> Marku
         details {
             summary { "Code" }
             img alt=(format!("Code of {}", alias.address)) width="200" height="200" loading="lazy"
-                src=(format!("{ROOT}/qr/{}", alias.address));
+                src=(format!("qr/{}", alias.address));
         }
         details {
             summary { "Close" }
@@ -182,7 +189,21 @@ fn new_alias<S: HolderStore>(bridge: &Bridge<S>) -> Markup {
 
 fn outbox<S: HolderStore>(bridge: &Bridge<S>, rows: &[OutboxRow], now: u64) -> Markup {
     html! {
-        @if rows.is_empty() { p { "Empty: everything has reached the relay." } }
+        @let parcels = bridge.store.parcels();
+        @if rows.is_empty() && parcels.is_empty() { p { "Empty: everything has reached the relay." } }
+        @if !parcels.is_empty() {
+            table {
+                tr { th { "Parcel" } th { "Size" } th { "Price" } th { "State" } }
+                @for parcel in &parcels {
+                    tr {
+                        td { (parcel.index) " " (parcel.label) br; span.soft { (ago(parcel.sealed, now)) } }
+                        td.n { @if parcel.class > 0 { (grouped(u64::from(parcel.class) * 16)) " kB" } }
+                        td.n { (grouped(parcel.price)) " µtok" }
+                        td { "no receipt yet" }
+                    }
+                }
+            }
+        }
         @if !rows.is_empty() {
             table {
                 tr { th { "Message" } th { "Size" } th { "Price" } th { "State" } th {} }
@@ -216,6 +237,9 @@ pub(in crate::bridge) fn warning_of_link(state: LinkState) -> Option<&'static st
         LinkState::RolledBack => {
             Some("The relay was restored from an old copy and is not trusted any more: ask its operator.")
         }
+        LinkState::Replaced => Some(
+            "Somebody else had the relay give this pack other keys: it opens nothing any more. See the message in INBOX.",
+        ),
         LinkState::Waiting | LinkState::Connecting | LinkState::Linked => None,
     }
 }

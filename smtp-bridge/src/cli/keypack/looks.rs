@@ -9,7 +9,7 @@ use mailbox::holder::{PackFault, change_passphrase, glance, inspect, inspect_out
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::super::beside::rotation;
+use super::super::beside::{activated, ends, rotation};
 use super::super::dirs;
 use super::super::passphrase::PassphraseArgs;
 use super::super::process::{self, Failure};
@@ -89,6 +89,13 @@ pub(super) async fn list(args: &ListArgs) -> Result<(), Failure> {
         if row["balance"].is_u64() {
             println!("  balance  {} µtok, keys left {}", number("balance"), number("keys"));
         }
+        if row["root"].is_u64() {
+            println!("  active   {}", activated(row));
+            println!("  rotation a new key with each {}", rotation(&row["rotation"]));
+        }
+        if let Some(words) = ends(row) {
+            println!("  ends     {words}");
+        }
     }
     Ok(())
 }
@@ -122,6 +129,8 @@ async fn row(host: &Host, folder: &Path, passphrase: Option<&[u8]>) -> Value {
         return json!({
             "folder": shown, "state": status["state"], "relay": status["relay"], "balance": status["balance"],
             "keys": status["keys"], "identifier": status["identifier"], "heard": status["heard"],
+            "root": status["root"], "rerooting": status["rerooting"], "rotation": status["rotation"],
+            "expires": status["expires"], "ended": status["ended"],
         });
     }
     let state = |words: &str| json!({ "folder": shown, "state": words });
@@ -138,6 +147,8 @@ async fn row(host: &Host, folder: &Path, passphrase: Option<&[u8]>) -> Value {
         Ok(seen) => json!({
             "folder": shown, "state": "not running", "relay": seen.facts.relay_domain, "balance": seen.value.balance,
             "keys": seen.value.keys, "identifier": seen.facts.identifier.to_text(), "heard": seen.value.at,
+            "root": seen.root, "rotation": seen.facts.rotation.to_string(),
+            "expires": seen.expires, "ended": seen.expires.is_some_and(|day| day <= host.day()),
         }),
         Err(StoreError::Passphrase) => state("sealed under another passphrase"),
         Err(error) => state(&error.to_string()),

@@ -158,6 +158,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
     match &args.pack {
         Some(pack) => {
             let init = Init {
+                half: None,
                 pack: pack.clone(),
                 dir: data,
                 passphrase: args.passphrase.read()?,
@@ -165,6 +166,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     user: args.user.clone(),
                     smtp: args.smtp,
                     imap: args.imap,
+                    mix: Default::default(),
                     html: Default::default(),
                     real_addresses: Vec::new(),
                     page: None,
@@ -193,7 +195,7 @@ fn change_place(host: &Host, from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// A new file that its owner alone may read, durable.
-pub(super) fn put_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(in crate::cli) fn put_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;

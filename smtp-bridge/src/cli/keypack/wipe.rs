@@ -95,7 +95,7 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
 }
 
 /// Zeros over a pack's file, which then goes. Only a pack: a slip of the pen is not to cost a photograph.
-fn wipe_file(path: &Path) -> std::io::Result<()> {
+pub(super) fn wipe_file(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     let mut start = [0; 8];
@@ -105,13 +105,20 @@ fn wipe_file(path: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::other("it is no pack"));
     }
     overwrite(&file, path)?;
+    println!("{} is wiped", path.display());
     // Whoever has the pad can be the holder, without the pack.
     let pad = mailbox::pad::beside(path);
     match std::fs::OpenOptions::new().read(true).write(true).open(&pad) {
-        Ok(file) => overwrite(&file, &pad),
+        Ok(file) => overwrite(&file, &pad).inspect(|()| println!("{} is wiped", pad.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Zeros over a file of ours, however much of it was written, which then goes.
+pub(in crate::cli) fn end_file(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).open(path)?;
+    overwrite(&file, path)
 }
 
 /// Zeros over all of a file, which then goes.
@@ -126,7 +133,5 @@ fn overwrite(file: &std::fs::File, path: &Path) -> std::io::Result<()> {
         at += step as u64;
     }
     file.sync_all()?;
-    std::fs::remove_file(path)?;
-    println!("{} is wiped", path.display());
-    Ok(())
+    std::fs::remove_file(path)
 }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use super::Ending;
 use super::letter::Letter;
+use super::options::Options;
 use crate::message::base64;
 
 /// Longest line of a reply, and most of them.
@@ -44,13 +45,19 @@ impl<R: AsyncBufRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
     }
 
     /// Hands the letter over; returns when the bridge has it on its disk.
-    pub(super) async fn send(&mut self, letter: &Letter) -> Result<(), Ending> {
-        self.step(&format!("MAIL FROM:<{}>", letter.sender), 250, Ending::no_permission)
-            .await?;
+    pub(super) async fn send(&mut self, letter: &Letter, options: &Options) -> Result<(), Ending> {
+        let parameter = |name: &str, value: &Option<String>| {
+            let said = value.as_ref().map(|value| format!(" {name}={value}"));
+            said.unwrap_or_default()
+        };
+        let of_message = parameter("RET", &options.ret) + &parameter("ENVID", &options.envelope_id);
+        let of_recipient = parameter("NOTIFY", &options.notify);
+        let mail = format!("MAIL FROM:<{}>{of_message}", letter.sender);
+        self.step(&mail, 250, Ending::no_permission).await?;
         for recipient in &letter.recipients {
             // All or none: the caller has one exit status to read.
-            self.step(&format!("RCPT TO:<{recipient}>"), 250, Ending::no_user)
-                .await?;
+            let rcpt = format!("RCPT TO:<{recipient}>{of_recipient}");
+            self.step(&rcpt, 250, Ending::no_user).await?;
         }
         self.step("DATA", 354, Ending::unavailable).await?;
         let mut octets = Vec::with_capacity(letter.octets.len() + 1024);

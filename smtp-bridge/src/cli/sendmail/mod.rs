@@ -101,7 +101,7 @@ async fn run(words: Vec<OsString>) -> Result<(), Ending> {
             if letter.recipients.is_empty() {
                 return Err(Ending::usage("there is no recipient: name one, or use -t".to_owned()));
             }
-            client.send(&letter).await
+            client.send(&letter, &options).await
         }
     }
 }

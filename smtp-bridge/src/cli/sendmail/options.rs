@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::smtp::{envelope_id_word, is_notify, is_ret};
+
 /// What the process is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in crate::cli) enum Mode {
@@ -30,6 +32,12 @@ pub(in crate::cli) struct Options {
     /// The sender (`-f`, `-r`).
     pub(in crate::cli) sender: Option<String>,
     pub(in crate::cli) recipients: Vec<String>,
+    /// Which reports are wanted (`-N`), as RCPT says it.
+    pub(in crate::cli) notify: Option<String>,
+    /// How much of the message they return (`-R`), as MAIL says it.
+    pub(in crate::cli) ret: Option<String>,
+    /// What they call the message (`-V`), as MAIL says it.
+    pub(in crate::cli) envelope_id: Option<String>,
 }
 
 /// Options whose value is a word of its own where it does not follow at once.
@@ -95,8 +103,10 @@ impl Options {
                         "" => text(words.next().ok_or_else(|| format!("-{letter} needs a value"))?)?,
                         rest => rest.to_owned(),
                     };
-                    if matches!(letter, 'f' | 'r') {
-                        self.sender = Some(value);
+                    match letter {
+                        'f' | 'r' => self.sender = Some(value),
+                        'N' | 'R' | 'V' => self.report(letter, &value)?,
+                        _ => {}
                     }
                     return Ok(());
                 }
@@ -104,6 +114,27 @@ impl Options {
                 letter => return Err(format!("-{letter} is not known here")),
             }
         }
+        Ok(())
+    }
+
+    /// What is said of reports (RFC 3461).
+    fn report(&mut self, letter: char, value: &str) -> Result<(), String> {
+        let (field, word, why) = match letter {
+            'N' => {
+                let why = "-N is 'never', or some of 'success,failure,delay'";
+                (&mut self.notify, is_notify(value).then(|| value.to_owned()), why)
+            }
+            'R' => (
+                &mut self.ret,
+                is_ret(value).then(|| value.to_owned()),
+                "-R is 'full' or 'hdrs'",
+            ),
+            _ => {
+                let why = "-V is printable ASCII, and short";
+                (&mut self.envelope_id, envelope_id_word(value), why)
+            }
+        };
+        *field = Some(word.ok_or(why)?);
         Ok(())
     }
 
@@ -184,6 +215,9 @@ mod tests {
             assert_eq!(options.recipients.len(), recipients, "{line}");
             assert_eq!(options.mode, Mode::Message, "{line}");
         }
+        let asked = options("-Nsuccess,delay -R hdrs -V a+b=c").unwrap();
+        let words = [&asked.notify, &asked.ret, &asked.envelope_id].map(|word| word.as_deref().unwrap_or_default());
+        assert_eq!(words, ["success,delay", "hdrs", "a+2Bb+3Dc"]);
         assert_eq!(options("--dir=/x -bs").unwrap().dir, Some("/x".into()));
         for (line, mode) in [
             ("-bs", Mode::Smtp),
@@ -197,7 +231,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said() {
-        for line in ["-bd", "-Z", "--help-me", "-f", "--dir"] {
+        for line in [
+            "-bd",
+            "-Z",
+            "--help-me",
+            "-f",
+            "--dir",
+            "-N always",
+            "-Nnever,delay",
+            "-R all",
+            "-V \u{e9}",
+        ] {
             assert!(options(line).is_err(), "{line}");
         }
     }

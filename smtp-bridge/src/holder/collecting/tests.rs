@@ -62,6 +62,8 @@ impl Bench {
                 reverse_path: "a@b".to_owned(),
                 recipients: Vec::new(),
                 message_id: None,
+                hops: 0,
+                options: Vec::new(),
             };
             let mut sealer = BodySealer::new(dek(), [3; 16]);
             let payload = request::payload(&envelope, &text(step.index, *length));
@@ -258,7 +260,9 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
             let deleted = u16::try_from(named.len()).expect("few");
             (Answer::Confirmed { deleted }, &[])
         }
-        Request::Lease { .. } => unreachable!("the link is not under a pad"),
+        Request::Lease { .. } | Request::Through { .. } | Request::Devices => {
+            unreachable!("the link is not under a pad")
+        }
         Request::Balance => {
             let answer = Answer::Balance {
                 balance: 1,
@@ -268,7 +272,13 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
             };
             (answer, &[])
         }
-        Request::Prices | Request::Change(_) | Request::Statement { .. } => {
+        Request::Prices
+        | Request::Onward
+        | Request::Credit
+        | Request::Mixing
+        | Request::Offers
+        | Request::Change(_)
+        | Request::Statement { .. } => {
             unreachable!("collecting does not ask this")
         }
     }
@@ -401,6 +411,91 @@ async fn large_bodies_are_under_way_within_a_bound_of_bytes() {
     bench.assert_has_all_but(&lengths, &[]);
     // The largest goes alone.
     assert_eq!(bench.seen().waiting.bytes, 16_000 * 1_024);
+}
+
+impl Bench {
+    /// Opens the wrap of `index` as one that a carrier brought; those before it were lost on the way.
+    async fn carry(&self, index: u64) {
+        let step = self.store.post_step(index).expect("near");
+        let wrap = &self.deposits[index as usize].wrap;
+        let fields = deposit::open_wrap(&step, wrap).expect("as sealed");
+        let carried = PendingDeposit {
+            index,
+            wrap_digest: deposit::wrap_digest(wrap),
+            dek: fields.dek,
+            body_digest: fields.body_digest,
+            length: fields.length,
+            kilobytes: fields.kilobytes,
+            alias: fields.alias,
+        };
+        let next = self.store.collect_from().max(index + 1);
+        let collected = self
+            .store
+            .collected_carried(vec![carried], next, self.host.clock.unix_seconds());
+        collected.await.expect("known");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_carrier_lost_is_collected_over_the_next_link() {
+    let lengths = small(300);
+    let bench = Bench::new(&lengths);
+    for index in [0, 150, 199, 7] {
+        bench.carry(index).await;
+    }
+    assert_eq!(bench.store.missing().len(), 196);
+    // Cut while they come, it goes on with those that are still missing.
+    let mut left = 60;
+    let cut = move |_: &[Request]| {
+        left -= 1;
+        if left == 0 { Next::Cut } else { Next::Answer(0) }
+    };
+    assert!(matches!(bench.collect(cut).await, Err(Ended::Link(_))));
+    bench.collect(in_order).await.expect("an untroubled link");
+    bench.assert_has_all_but(&lengths, &[]);
+    assert!(bench.store.missing().is_empty());
+    assert_eq!(bench.store.collect_from(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_and_is_gone_is_told_and_not_asked_for_again() {
+    let lengths = small(5);
+    let bench = Bench::new(&lengths);
+    bench.carry(3).await;
+    let first = bench.deposits[0].wrap.clone();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let next = move |requests: &[Request]| match requests.iter().position(|r| matches!(r, Request::Collect { .. })) {
+        Some(position) => {
+            let Request::Collect { from, .. } = requests[position] else {
+                unreachable!("looked at")
+            };
+            seen.lock().expect("one thread").push(from);
+            if from > 0 {
+                return Next::Answer(position);
+            }
+            // Of the second nothing is known any more.
+            let deposits = vec![
+                Collected::Wrap {
+                    index: 0,
+                    wrap: first.clone(),
+                },
+                Collected::Expired { index: 2 },
+            ];
+            let (next, more) = (5, false);
+            Next::Instead(position, Answer::Collected { deposits, next, more })
+        }
+        None => Next::Answer(0),
+    };
+    bench.collect(next.clone()).await.expect("the link goes on");
+    bench.collect(next).await.expect("the link goes on");
+    assert_eq!(*asked.lock().expect("one thread"), [0, 4, 5]);
+    let texts = bench.texts();
+    assert_eq!(texts.len(), 4, "three messages and a notice");
+    for index in [0, 3, 4] {
+        assert!(texts.contains(&text(index, lengths[index as usize])), "{index}");
+    }
+    assert!(bench.store.post_step(2).is_some(), "it may still be carried");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,13 +7,13 @@ use keypacks::cell::Kind;
 use keypacks::link::Link;
 use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use keypacks::{Secret, deposit};
-use ledger::PriceList;
+use ledger::{Leg, Onward, PriceList};
 use mailbox::Entropy;
 use mailbox::disk::{Disk, MemoryDisk};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
-use mailbox::holder_store::{OutboxOrder, SentNames};
-use mailbox::request;
+use mailbox::holder_store::{HolderAlias, OpenedDeposit, OutboxOrder, PendingDeposit, SentNames, SentReports};
+use mailbox::request::{self, Credit, Mixing, Offers, OnwardPrices};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,7 +47,14 @@ fn plainly(request: &Request) -> Answer {
             next: *from,
             more: false,
         },
-        Request::Fetch { .. } | Request::Lease { .. } => busily(request),
+        Request::Credit => Answer::Credit(Credit::default()),
+        Request::Mixing => Answer::Mixing(Mixing::default()),
+        Request::Offers => Answer::Offers(Offers::default()),
+        Request::Onward => Answer::Onward(OnwardPrices::of(&Onward {
+            version: PRICES.version,
+            ..Onward::default()
+        })),
+        Request::Fetch { .. } | Request::Lease { .. } | Request::Through { .. } | Request::Devices => busily(request),
         Request::Confirm { .. } => Answer::Confirmed { deleted: 0 },
         Request::Statement { from } => Answer::Statement {
             services: Vec::new(),
@@ -111,6 +118,9 @@ pub(in crate::holder) fn linked() -> (Established, DuplexStream, Link) {
         writer: LinkWriter::new(write, holder.sealer),
         token_mismatch: false,
         rolled_back: false,
+        is_frozen: false,
+        is_replaced: false,
+        generation: 0,
         pad: None,
     };
     (established, far, relay)
@@ -149,6 +159,26 @@ fn issue() -> Issue {
     }
 }
 
+/// A message for one recipient.
+fn lunch() -> OutboxOrder {
+    OutboxOrder {
+        body: vec![0; 1_000],
+        kilobytes: 1,
+        length: 900,
+        recipients: 1,
+        prices: 1,
+        price: 110,
+        label: "Lunch".to_owned(),
+        sent: SentNames {
+            alias: "first@relay.test".to_owned(),
+            own: None,
+            outside: "lunch@relay.test".to_owned(),
+        },
+        reports: SentReports::default(),
+        now: 1_000,
+    }
+}
+
 /// A holder with one message in its outbox works on a link for `time`; `None` if the link lasts that long.
 async fn work_for(
     time: Duration,
@@ -165,22 +195,7 @@ async fn work_with(
     answer: impl FnMut(&Request) -> Answer + Send + 'static,
 ) -> (HolderFiles, Option<Ended>) {
     let store = store(&MemoryDisk::new());
-    let order = OutboxOrder {
-        body: vec![0; 1_000],
-        kilobytes: 1,
-        length: 900,
-        recipients: 1,
-        prices: 1,
-        price: 110,
-        label: "Lunch".to_owned(),
-        sent: SentNames {
-            alias: "first@relay.test".to_owned(),
-            own: None,
-            outside: "lunch@relay.test".to_owned(),
-        },
-        now: 1_000,
-    };
-    store.enqueue(order).await.expect("durable");
+    store.enqueue(lunch()).await.expect("durable");
 
     let (established, stream, link) = linked();
     tokio::spawn(relay(stream, link, answer));
@@ -189,7 +204,11 @@ async fn work_with(
     let mut wishes = Wishes {
         refreshed,
         asked,
+        devices: mpsc::channel(1).1,
+        mixing: mpsc::channel(1).1,
+        offers: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
+        frozen: Arc::default(),
     };
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
@@ -229,7 +248,10 @@ async fn a_relay_that_is_busy_keeps_its_link() {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_always_finds_the_value_wanting_is_asked_once_a_tick() {
-    for refusal in [Refusal::Value { shortfall: 1 }, Refusal::Price { price: 1, prices: 2 }] {
+    for (refusal, notices) in [
+        (Refusal::Value { shortfall: 1 }, 11),
+        (Refusal::Price { price: 1, prices: 2 }, 1),
+    ] {
         let tries = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&tries);
         let answer = move |request: &Request| match request {
@@ -245,8 +267,71 @@ async fn a_relay_that_always_finds_the_value_wanting_is_asked_once_a_tick() {
         let (store, ended) = work_for(Duration::from_secs(630), answer).await;
         assert!(ended.is_none());
         assert_eq!(*tries.lock().expect("one thread"), 11);
-        assert_eq!(store.inbox().entries.len(), 11, "a notice for each");
+        assert_eq!(store.inbox().entries.len(), notices, "a new price is told once");
     }
+}
+
+/// What the relay of these tests charges for the way behind it, as version 1 names it now.
+fn dearer_legs() -> Answer {
+    let elsewhere = Leg {
+        message: 5,
+        kilobyte: 0,
+        relays: 1,
+    };
+    Answer::Onward(OnwardPrices::of(&Onward {
+        version: PRICES.version,
+        elsewhere,
+        ..Onward::default()
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn legs_are_asked_for_again_when_their_own_version_turns_out_to_name_others() {
+    let asked = Arc::new(Mutex::new((0, 0)));
+    let counted = Arc::clone(&asked);
+    let answer = move |request: &Request| {
+        let (legs, changes) = &mut *counted.lock().expect("one thread");
+        match request {
+            Request::Onward => {
+                *legs += 1;
+                if *changes == 0 { plainly(request) } else { dearer_legs() }
+            }
+            Request::Change(change) => {
+                *changes += 1;
+                Answer::Refused {
+                    seq: change.seq,
+                    refusal: Refusal::Price { price: 115, prices: 1 },
+                }
+            }
+            request => plainly(request),
+        }
+    };
+    let (store, ended) = work_for(Duration::from_secs(90), answer).await;
+    assert!(ended.is_none());
+    assert_eq!(store.onward().elsewhere.message, 5);
+    let (legs, changes) = *asked.lock().expect("one thread");
+    assert!(changes >= 1 && legs >= 2, "{legs} {changes}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_was_restored_is_asked_for_its_legs_whatever_their_version() {
+    let store = store(&MemoryDisk::new());
+    let known = ValueMirror {
+        at: 1,
+        ..ValueMirror::default()
+    };
+    store.put_value(known, Some(PRICES)).await.expect("durable");
+    let legs = Onward {
+        version: PRICES.version,
+        ..Onward::default()
+    };
+    store.put_onward(legs).await.expect("durable");
+    let answer = |request: &Request| match request {
+        Request::Onward => dearer_legs(),
+        request => plainly(request),
+    };
+    assert!(work_on(&store, false, answer).await.is_none());
+    assert_eq!(store.onward().elsewhere.message, 5);
 }
 
 /// Top-ups of one day.
@@ -300,4 +385,137 @@ async fn a_relay_whose_statement_does_not_end_is_left() {
     let (_, ended) = work_with(asked, Duration::from_secs(5), answer).await;
     assert!(matches!(ended, Some(Ended::Nonsense)));
     assert!(statement.await.is_err(), "nothing is told");
+}
+
+#[tokio::test]
+async fn mail_that_may_have_left_is_not_told_as_refused_when_the_pad_has_no_room_for_it_again() {
+    let store = store(&MemoryDisk::new());
+    let number = store.enqueue(lunch()).await.expect("durable");
+    let next = || store.next_queued().expect("readable").expect("it waits");
+    assert_eq!(without_room(&next()), Refusal::Pad, "it was never sent");
+    assert!(store.outbox_body(number).is_ok_and(|body| body.is_some()));
+    assert_eq!(without_room(&next()), Refusal::Stale, "its answer may have been cut");
+}
+
+/// Works for a while on a link with a relay of generation 5 whose pack is or is not frozen, and that confirms nothing.
+async fn work_on_a_restored(store: &HolderFiles, is_frozen: bool) -> Option<Ended> {
+    let answer = |request: &Request| match request {
+        Request::Collect { from: 0, .. } => Answer::Collected {
+            deposits: vec![Collected::Wrap {
+                index: 0,
+                wrap: vec![1; deposit::WRAP],
+            }],
+            next: 1,
+            more: false,
+        },
+        Request::Confirm { .. } => Answer::Refused {
+            seq: 0,
+            refusal: Refusal::Frozen,
+        },
+        request => plainly(request),
+    };
+    work_on(store, is_frozen, answer).await
+}
+
+/// The same with a relay that answers so.
+async fn work_on(
+    store: &HolderFiles,
+    is_frozen: bool,
+    answer: impl FnMut(&Request) -> Answer + Send + 'static,
+) -> Option<Ended> {
+    let (established, stream, link) = linked();
+    tokio::spawn(relay(stream, link, answer));
+    let (_ask, asked) = mpsc::channel(1);
+    let (_refresh, refreshed) = watch::channel(0);
+    let mut wishes = Wishes {
+        refreshed,
+        asked,
+        devices: mpsc::channel(1).1,
+        mixing: mpsc::channel(1).1,
+        offers: mpsc::channel(1).1,
+        resume: watch::Sender::new(false),
+        frozen: Arc::default(),
+    };
+    let (_stop, stop) = watch::channel(false);
+    let established = Established {
+        is_frozen,
+        generation: 5,
+        ..established
+    };
+    let (host, config) = (system::host(), config());
+    let work = work(&host, store, &config, established, &mut wishes, stop);
+    tokio::time::timeout(Duration::from_secs(5), work).await.ok()
+}
+
+/// Another device may have told it first, and what it closed since is told in a deposit.
+#[tokio::test(start_paused = true)]
+async fn a_restored_relay_is_told_of_aliases_after_what_waits_is_collected() {
+    let store = store(&MemoryDisk::new());
+    let known = ValueMirror {
+        at: 1,
+        ..ValueMirror::default()
+    };
+    store.put_value(known, None).await.expect("durable");
+    let alias = HolderAlias {
+        open: true,
+        ..HolderAlias::new(0, "one@relay.example".to_owned())
+    };
+    store.put_alias(alias).await.expect("durable");
+    let (asked, of) = (Arc::new(Mutex::new(Vec::new())), store.clone());
+    let answer = {
+        let asked = Arc::clone(&asked);
+        move |request: &Request| {
+            let noted = match request {
+                Request::Collect { .. } => Some(("collect", of.outbox().expect("readable").len())),
+                Request::Change(_) => Some(("change", of.outbox().expect("readable").len())),
+                _ => None,
+            };
+            asked.lock().expect("whole").extend(noted);
+            plainly(request)
+        }
+    };
+    assert!(work_on(&store, false, answer).await.is_none());
+    assert_eq!(store.relay_generation(), Ok(5));
+    let asked = asked.lock().expect("whole");
+    assert_eq!(asked.first(), Some(&("collect", 0)), "nothing is to be told yet");
+    assert!(asked.iter().any(|(what, _)| *what == "change"));
+}
+
+/// Each link that ends over it would cost a key.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_pack_tells_a_restored_relay_later_and_keeps_its_link() {
+    let store = store(&MemoryDisk::new());
+    let known = ValueMirror {
+        at: 1,
+        ..ValueMirror::default()
+    };
+    store.put_value(known, None).await.expect("durable");
+    // One deposit was collected and is over: a restored relay has it again.
+    let pending = PendingDeposit {
+        index: 0,
+        wrap_digest: [1; 32],
+        dek: deposit::Dek::new(Secret::new([2; 32])),
+        body_digest: [3; 32],
+        length: 4,
+        kilobytes: 1,
+        alias: 0,
+    };
+    let opened = OpenedDeposit {
+        index: 0,
+        message: b"Subject: text\r\n\r\ntext\r\n".to_vec(),
+        summary: Vec::new(),
+        now: 1_000,
+    };
+    store.collected(vec![pending], 1).await.expect("durable");
+    store.store_deposits(vec![opened]).await.expect("durable");
+    store.confirmed(vec![0]).await.expect("durable");
+    for is_frozen in [true, false] {
+        let ended = work_on_a_restored(&store, is_frozen).await;
+        assert!(ended.is_none(), "{ended:?}");
+        assert_eq!(
+            store.relay_generation(),
+            Ok(0),
+            "it is told when the pack is not frozen any more"
+        );
+    }
 }

@@ -1,9 +1,11 @@
 //! What a session asks for, and what it is answered.
 
-use mailbox::holder_store::{Flags, FolderId, SpecialUse, StoreFlags};
+use std::sync::Arc;
+
+use mailbox::holder_store::{Flags, FolderId, MessageText, SpecialUse, StoreFlags};
 use zeroize::Zeroizing;
 
-use crate::imap::{Failure, Summaries, Unavailable};
+use crate::imap::{Depth, Failure, Long, Summaries, Unavailable, Words};
 
 /// What a session needs next.
 #[must_use]
@@ -34,6 +36,10 @@ pub enum Ask {
     Message(FolderId, u32),
     /// The texts of these UIDs: [`Answer::Messages`].
     Messages(FolderId, Vec<u32>),
+    /// The text of this UID, which is long: [`Answer::Text`].
+    Text(FolderId, u32, Depth, Words),
+    /// A piece of such a text, from this octet on: [`Answer::Piece`].
+    Piece(Arc<dyn MessageText>, usize),
     /// The summaries of these UIDs: [`Answer::Summaries`].
     Summaries(FolderId, Vec<u32>),
     /// The flags of these keywords, those that there is room for: [`Answer::Keywords`].
@@ -82,6 +88,10 @@ pub enum Answer {
     Message(Result<Option<Vec<u8>>, Unavailable>),
     /// The texts in the order asked for, at least one; those behind may be asked for again. `None`: expunged.
     Messages(Result<Vec<Option<Vec<u8>>>, Unavailable>),
+    /// The text, as [`Long::of`] makes it; `None`: expunged.
+    Text(Result<Option<Long>, Unavailable>),
+    /// The octets, as [`MessageText::read`] gives them.
+    Piece(Result<Zeroizing<Vec<u8>>, Unavailable>),
     /// The summaries, as [`Backend::summaries`](crate::imap::Backend::summaries) has them.
     Summaries(Result<Summaries, Unavailable>),
     /// The flags together.

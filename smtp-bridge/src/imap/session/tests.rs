@@ -8,7 +8,7 @@ mod login;
 mod mailboxes;
 
 use super::*;
-use crate::imap::{Failure, MemoryStore, Unavailable};
+use crate::imap::{Depth, Failure, MemoryStore, Unavailable};
 
 const ONE: &str = "From: Ann <ann@x.example>\r\nSubject: one\r\n\r\nfirst\r\n";
 const TWO: &str = "From: bob@x.example\r\nSubject: two\r\n\r\nsecond\r\n";

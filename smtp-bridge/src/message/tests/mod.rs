@@ -3,11 +3,13 @@
 mod clients;
 mod hostile;
 mod leaks;
+mod mixing;
 mod openpgp;
 mod pages;
 mod refused;
 mod reports;
 mod traces;
+mod unknown;
 
 use super::{Address, Policy, Rebuilt, Refusal, Sender, Stage, answers, rebuild};
 

@@ -128,7 +128,24 @@ fn a_body_that_cannot_be_decoded_is_refused() {
             &b"Content-Type: text/plain; charset=x-none\r\n\r\nx"[..],
             Refusal::Charset,
         ),
-        (b"\r\ncaf\xe9", Refusal::Charset),
+        (
+            b"Content-Type: text/plain; charset=utf-8\r\n\r\ncaf\xe9",
+            Refusal::Charset,
+        ),
+        (
+            b"Content-Type: text/plain; charset=us-ascii\r\n\r\ncaf\xe9",
+            Refusal::Charset,
+        ),
+        (
+            b"Content-Type: text/plain; format=flowed\r\n\r\ncaf\xe9",
+            Refusal::Charset,
+        ),
+        (b"Content-Type: text/html\r\n\r\ncaf\xe9", Refusal::Charset),
+        (b"\r\ncaf\xe9\r\n-----BEGIN PGP MESSAGE-----\r\n", Refusal::Charset),
+        (
+            b"Content-Transfer-Encoding: quoted-printable\r\n\r\n=E9=00",
+            Refusal::Nul,
+        ),
         (
             b"Content-Transfer-Encoding: x-uuencode\r\n\r\nx",
             Refusal::TransferEncoding,

@@ -160,6 +160,7 @@ impl Backend for Memory {
         &self,
         reverse_path: &ReversePath,
         recipients: &[ForwardPath],
+        _reports: &Reports,
     ) -> impl Future<Output = Result<Incoming, Reply>> + Send {
         ready(Ok(self.begin(reverse_path, recipients)))
     }

@@ -94,8 +94,54 @@ fn ehlo_shows_the_domain_and_what_is_offered_and_nothing_else() {
     let submission_says = Memory::default().converse(&submission(), [&b"EHLO me\r\n"[..]]);
     assert_eq!(
         submission_says,
-        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250 AUTH PLAIN LOGIN\r\n")
+        format!("{offer}250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-DSN\r\n250 AUTH PLAIN LOGIN\r\n")
     );
+}
+
+#[test]
+fn which_reports_are_wanted_is_kept_with_each_recipient_of_the_message() {
+    let limits = submission();
+    let mut session = Session::new(&limits);
+    let show = |session: &mut Session<'_>, line: &str| {
+        let (used, event) = session.handle(line.as_bytes());
+        assert_eq!(used, line.len(), "{line}");
+        match event {
+            Some(Event::Auth(_)) => session.answer_auth(true),
+            Some(Event::Mail(path, _)) => session.answer_mail(path, Ok(())),
+            Some(Event::Rcpt(path)) if path.to_string().starts_with("no") => {
+                session.answer_rcpt(path, Err(replies::UNKNOWN_RECIPIENT));
+            }
+            Some(Event::Rcpt(path)) => session.answer_rcpt(path, Ok(())),
+            _ => {}
+        }
+        String::from_utf8(session.take_output()).expect("ASCII")
+    };
+    for line in [
+        "EHLO x\r\n",
+        "AUTH PLAIN AGEAYg==\r\n",
+        "MAIL FROM:<a@b> RET=FULL ENVID=one\r\n",
+        "RSET\r\n",
+        "MAIL FROM:<a@b> ENVID=QQ+2B1\r\n",
+        "RCPT TO:<c@d> NOTIFY=NEVER\r\n",
+        "RCPT TO:<no@d> NOTIFY=SUCCESS ORCPT=rfc822;x@y\r\n",
+        "RCPT TO:<e@d>\r\n",
+        "RCPT TO:<c@d> NOTIFY=DELAY\r\n",
+    ] {
+        show(&mut session, line);
+    }
+    assert!(show(&mut session, "RCPT TO:<f@d> NOTIFY=SUCCESS,NEVER\r\n").starts_with("501 5.5.4 "));
+    show(&mut session, "RCPT TO:<g@d> NOTIFY=SUCCESS ORCPT=rfc822;x+2By@z\r\n");
+    let reports = session.reports();
+    assert_eq!(reports.envelope_id.as_deref(), Some("QQ+1"));
+    let said: Vec<_> = reports
+        .recipients
+        .iter()
+        .map(|one| (one.wishes.bits(), one.original.as_deref()))
+        .collect();
+    assert_eq!(said, [(1, None), (0, None), (2, Some("rfc822;x+y@z"))]);
+    assert_eq!(session.recipients().len(), 3);
+    show(&mut session, "RSET\r\n");
+    assert_eq!(*session.reports(), Reports::default());
 }
 
 #[test]

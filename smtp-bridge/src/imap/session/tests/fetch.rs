@@ -198,15 +198,15 @@ fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
     let mut session = selected(&inbox);
     let mut asks = 0;
     let said = answered(&mut session, &inbox, command, |ask| {
-        let Ask::Messages(_, uids) = &ask else {
-            panic!("texts have all that is asked for")
-        };
-        let bytes: usize = uids.iter().map(|uid| *uid as usize + 50).sum();
-        assert!(
-            bytes < 300 << 10,
-            "without the big one, whose UID says nothing of its length"
-        );
-        assert!(!uids.contains(&big) || uids.len() == 1, "which is read alone");
+        match &ask {
+            Ask::Messages(_, uids) => {
+                let bytes: usize = uids.iter().map(|uid| *uid as usize + 50).sum();
+                assert!(bytes < 300 << 10 && !uids.contains(&big));
+            }
+            Ask::Text(_, uid, ..) => assert_eq!(*uid, big, "the long one is read alone"),
+            Ask::Piece(..) => return inbox.answer(ask),
+            _ => panic!("texts have all that is asked for"),
+        }
         asks += 1;
         match inbox.answer(ask) {
             // As a store does that cannot read on.
@@ -227,9 +227,148 @@ fn texts_are_read_in_bounded_slices_and_what_is_gone_is_passed_over() {
             let text = |uid: &u32| uid.is_multiple_of(2).then(|| b"Subject: even\r\n".to_vec());
             Answer::Messages(Ok(uids.iter().map(text).collect()))
         }
+        Ask::Text(_, _, depth, _) => {
+            assert_eq!(depth, Depth::Header);
+            Answer::Text(Ok(None))
+        }
         _ => panic!("nothing else is needed"),
     });
     assert_eq!(said.matches(" FETCH (ENVELOPE (NIL \"even\"").count(), 300);
     assert!(!said.contains("* 5 FETCH") && said.contains("* 6 FETCH"));
     assert!(said.ends_with("a OK [EXPUNGEISSUED] Some of the messages are expunged\r\n"));
+}
+
+/// Of 1 MiB and some more, no two pieces alike.
+fn long_text() -> Vec<u8> {
+    let mut text = b"Subject: long\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n".to_vec();
+    for number in 0..20_000 {
+        text.extend_from_slice(format!("line {number} of a text that is too long to be held\r\n").as_bytes());
+    }
+    text.extend_from_slice(b"--b\r\nContent-Type: text/plain\r\n\r\nthe hidden word\r\n--b--\r\n");
+    text
+}
+
+#[test]
+fn a_long_text_comes_whole_in_pieces_that_are_asked_for_when_the_client_has_read() {
+    let inbox = inbox();
+    let text = long_text();
+    inbox.add(text.clone(), Flags::SEEN, None);
+    let mut session = selected(&inbox);
+    session.handle_bytes(b"a FETCH 3 (UID BODY.PEEK[] BODY.PEEK[2])\r\n");
+    let (mut said, mut pieces) = (Vec::new(), 0);
+    loop {
+        match step(&mut session, &inbox) {
+            Step::Transmit => {
+                assert!((1..=64 << 10).contains(&session.transmit().len()));
+                said.push(session.transmit()[0]);
+                session.handle_transmitted(1);
+                said.extend_from_slice(session.transmit());
+                session.handle_transmitted(session.transmit().len());
+            }
+            Step::Ask(Ask::Piece(source, at)) => {
+                pieces += 1;
+                assert!(session.transmit().is_empty() && session.holds_text());
+                // Another session expunges it: what was begun is sent whole.
+                inbox.answer(Ask::Expunge(FolderId::INBOX, vec![3]));
+                session.handle_answer(Answer::Piece(source.read(at).map_err(|_| Unavailable)));
+            }
+            Step::Ask(ask) => {
+                assert!(!matches!(ask, Ask::Messages(..) | Ask::Message(..)));
+                let answer = inbox.answer(ask);
+                session.handle_answer(answer);
+            }
+            Step::Receive { .. } | Step::Close => break,
+        }
+    }
+    assert!(pieces > text.len() / (64 << 10));
+    assert!(!session.holds_text());
+    let text = String::from_utf8(text).expect("is text");
+    let expected = format!(
+        "* 3 FETCH (UID 3 BODY[] {{{}}}\r\n{text} BODY[2] {{15}}\r\nthe hidden word)\r\n",
+        text.len()
+    );
+    let said = String::from_utf8(said).expect("is text");
+    assert!(said.starts_with(&expected));
+    assert!(said.ends_with("a OK Completed\r\n"), "{}", &said[expected.len()..]);
+}
+
+#[test]
+fn a_piece_that_cannot_be_read_ends_the_connection_within_the_literal() {
+    let inbox = inbox();
+    inbox.add(long_text(), Flags::default(), None);
+    let mut session = selected(&inbox);
+    let mut pieces = 0;
+    let said = answered(
+        &mut session,
+        &inbox,
+        "a FETCH 1:3 BODY[]\r\nb NOOP\r\n",
+        |ask| match ask {
+            Ask::Piece(source, at) => {
+                pieces += 1;
+                match pieces {
+                    4.. => Answer::Piece(Err(Unavailable)),
+                    _ => Answer::Piece(source.read(at).map_err(|_| Unavailable)),
+                }
+            }
+            ask => inbox.answer(ask),
+        },
+    );
+    let begun = said.split("* 3 FETCH (BODY[] {").nth(1).expect("begun");
+    let (_, octets) = begun.split_once("\r\n").expect("a length");
+    assert_eq!(octets, String::from_utf8_lossy(&long_text()[..3 << 16]));
+    assert!(matches!(step(&mut session, &inbox), Step::Close));
+    // Not even read as far as it was sent.
+    let entries = &inbox.folder(FolderId::INBOX).expect("there").entries;
+    assert_eq!(entries[2].flags, Flags::default());
+}
+
+#[test]
+fn parts_of_a_long_text_are_looked_for_once_and_then_it_is_kept() {
+    let inbox = inbox();
+    inbox.add(long_text(), Flags::SEEN, None);
+    let mut session = selected(&inbox);
+    let mut fetch = |command: &str| {
+        let mut asked = Vec::new();
+        let said = answered(&mut session, &inbox, command, |ask| {
+            if let Ask::Text(_, _, depth, _) = &ask {
+                asked.push(*depth);
+            }
+            inbox.answer(ask)
+        });
+        (said, asked)
+    };
+    let (said, asked) = fetch("a FETCH 3 BODY[]<9.4>\r\n");
+    assert_eq!(said, "* 3 FETCH (BODY[]<9> {4}\r\nlong)\r\na OK Completed\r\n");
+    assert_eq!(asked, [Depth::Length]);
+    let (said, asked) = fetch("b FETCH 3 BODY[2]<4.6>\r\n");
+    assert_eq!(said, "* 3 FETCH (BODY[2]<4> {6}\r\nhidden)\r\nb OK Completed\r\n");
+    assert_eq!(asked, [Depth::Parts]);
+    let (said, asked) = fetch("c FETCH 3 (BODY[2]<11.9> BODY[HEADER.FIELDS (Subject)])\r\n");
+    assert_eq!(
+        said,
+        "* 3 FETCH (BODY[2]<11> {4}\r\nword BODY[HEADER.FIELDS (Subject)] {17}\r\nSubject: long\r\n\r\n)\r\nc OK Completed\r\n"
+    );
+    assert_eq!(asked, []);
+}
+
+#[test]
+fn a_long_text_is_searched_without_being_held() {
+    let inbox = inbox();
+    inbox.add(long_text(), Flags::SEEN, None);
+    let mut session = selected(&inbox);
+    for (command, found) in [
+        ("a SEARCH TEXT \"hidden word\"\r\n", "* SEARCH 3\r\n"),
+        ("a SEARCH BODY \"line 19999 of\"\r\n", "* SEARCH 3\r\n"),
+        ("a SEARCH BODY nowhere\r\n", "* SEARCH\r\n"),
+        ("a SEARCH NOT BODY second TEXT o\r\n", "* SEARCH 1 3\r\n"),
+        ("a SEARCH BODY \"subject: long\"\r\n", "* SEARCH\r\n"),
+        ("a SEARCH TEXT \"subject: long\"\r\n", "* SEARCH 3\r\n"),
+        ("a SEARCH HEADER X-None x\r\n", "* SEARCH\r\n"),
+    ] {
+        let said = answered(&mut session, &inbox, command, |ask| {
+            assert!(!matches!(ask, Ask::Message(_, 3)));
+            inbox.answer(ask)
+        });
+        assert_eq!(said, format!("{found}a OK Completed\r\n"), "{command}");
+    }
 }

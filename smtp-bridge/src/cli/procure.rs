@@ -1,0 +1,385 @@
+//! `postern procure`: a pack at a further relay, bought by the relay of this one.
+//!
+//! ```text
+//! FILE.part written and synced -> ordered, debited -> answered -> FILE written -> FILE.part overwritten -> order forgotten
+//! ```
+//!
+//! The secrets are drawn here and stay in FILE.part, under the new pack's passphrase. Whatever is cut off, the same command
+//! goes on from there: the bridge keeps the order's name with the order, so that nothing is ordered twice.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use keypacks::Secret;
+use keypacks::kdf;
+use keypacks::pack::{Issue, PassphraseCost};
+use keypacks::procure::{self, Card, Draft, Endowed};
+use keypacks::reroot::Secrets;
+use keypacks::rotation::Policy;
+use mailbox::holder::inspect;
+use mailbox::request::Operation;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::dirs;
+use super::init::shell;
+use super::keypack::{end_file, put_new};
+use super::passphrase::PassphraseArgs;
+use super::process::Failure;
+use crate::bridge::commands::{Command, from_base64, to_base64};
+use crate::control;
+use crate::figures::grouped;
+use crate::net::{Host, system};
+
+/// Between two looks whether an order is answered.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Arguments of `postern procure`.
+#[derive(Args)]
+pub(super) struct ProcureArgs {
+    /// Show which packs the relay procures, at which relays, and what they cost.
+    #[arg(long)]
+    offers: bool,
+    /// The card of the relay that the pack is to be at, as its operator publishes it. Do not take it from the relay in
+    /// between: by the card you know whose the pack is.
+    #[arg(long, value_name = "CARD", conflicts_with = "card_file")]
+    card: Option<String>,
+    /// A file with that card.
+    #[arg(long, value_name = "FILE")]
+    card_file: Option<PathBuf>,
+    /// Link keys of the pack.
+    #[arg(long, required_unless_present = "offers")]
+    keys: Option<u64>,
+    /// Its value in µtok.
+    #[arg(long, value_name = "µTOK", required_unless_present = "offers")]
+    value: Option<u64>,
+    /// The pack's file, to be written.
+    #[arg(long, value_name = "FILE", required_unless_present = "offers")]
+    out: Option<PathBuf>,
+    /// Data folder of the running bridge that pays.
+    #[arg(long, value_name = "DIR", default_value_os_t = dirs::data())]
+    dir: PathBuf,
+    /// The passphrase of the new pack.
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Seconds to wait for the pack; the same command goes on later.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    wait: u64,
+    /// One line of JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn procure(args: &ProcureArgs) -> Result<(), Failure> {
+    let host = system::host();
+    if args.offers {
+        return offers(&host, args).await;
+    }
+    let (Some(out), Some(keys), Some(value)) = (&args.out, args.keys, args.value) else {
+        return Err(Failure("--out, --keys and --value say what is to be made".to_owned()));
+    };
+    let part = beside(out, ".part");
+    let is_begun = part.exists();
+    if out.exists() && !is_begun {
+        return Err(Failure(format!(
+            "{} is there already, and may be somebody's pack: choose another name",
+            out.display()
+        )));
+    }
+    let passphrase = args.passphrase.read()?;
+    let draft = match is_begun {
+        true => resume(&part, &passphrase, (keys, value))?,
+        false => begin(&host, args, &part, &passphrase, (keys, value)).await?,
+    };
+    let offer = draft.secrets.offer();
+    let name = to_base64(&kdf::hash(&[&offer.kem]));
+    let order = Command::Procure {
+        relay: draft.card.domain.clone(),
+        kem: to_base64(&offer.kem),
+        dh: to_base64(&offer.dh),
+        keys,
+        value,
+        debit_max: draft.debit_max,
+    };
+    let kept = |error: &dyn std::fmt::Display| {
+        Failure(format!(
+            "{error}. {} is kept: give the same command again to go on",
+            part.display()
+        ))
+    };
+    let until = Instant::now() + Duration::from_secs(args.wait);
+    let mut answer = control::ask(&host, &args.dir, &order)
+        .await
+        .map_err(|error| kept(&error))?;
+    while answer["state"] == "ordered" {
+        if Instant::now() >= until {
+            return Err(kept(&"the pack is ordered and paid, and not made yet"));
+        }
+        sleep(LOOK).await;
+        let look = Command::Procured { order: name.clone() };
+        answer = control::ask(&host, &args.dir, &look)
+            .await
+            .map_err(|error| kept(&error))?;
+    }
+    match answer["state"].as_str() {
+        Some("made") => {}
+        Some("refused") => {
+            let reason = answer["reason"].as_str().unwrap_or("the relay refused");
+            return Err(refused(&part, reason));
+        }
+        Some("returned") => {
+            forget(&host, args, &name).await?;
+            return Err(returned(&part));
+        }
+        _ => return Err(kept(&"the bridge does not know of this order")),
+    }
+    let Some(endowed) = receive(&draft, &offer, &answer) else {
+        return Err(Failure(format!(
+            "what came is not from the relay of this card: the relay in between may have kept the pack for itself, or the card \
+             is wrong. It was paid, and there is no pack. {} is kept, as proof of what was ordered: show the number of the day \
+             and the amount of 'postern statement' to the operator",
+            part.display()
+        )));
+    };
+    finish(&host, &draft, endowed, (out, &part), &passphrase)?;
+    forget(&host, args, &name).await?;
+    tell(args, &draft, out);
+    Ok(())
+}
+
+/// The secrets stay: where a data folder was put back, the same order may have been taken, and paid, before.
+fn refused(part: &Path, reason: &str) -> Failure {
+    Failure(format!(
+        "nothing was ordered now: {reason}. {0} is kept, since the order may have been taken by an earlier try: give the same \
+         command again to go on. If 'postern statement' shows nothing procured, or all of it returned, nothing was paid for it, \
+         and {0} can be removed by hand",
+        part.display()
+    ))
+}
+
+/// The secrets stay here too: that a pack was not made is the word of the relay in between.
+fn returned(part: &Path) -> Failure {
+    Failure(format!(
+        "the further relay did not make the pack: what was debited for it is credited again, as 'postern statement' shows by \
+         'returned'. {0} is kept: give the same command again to order it anew, or remove {0} by hand when the credit is there",
+        part.display()
+    ))
+}
+
+async fn offers(host: &Host, args: &ProcureArgs) -> Result<(), Failure> {
+    let answer = control::ask(host, &args.dir, &Command::Offers).await?;
+    if args.json {
+        println!("{answer}");
+        return Ok(());
+    }
+    let (relays, sizes) = (&answer["relays"], &answer["sizes"]);
+    let none = Vec::new();
+    let (relays, sizes) = (relays.as_array().unwrap_or(&none), sizes.as_array().unwrap_or(&none));
+    if relays.is_empty() || sizes.is_empty() {
+        println!("This relay procures no packs.");
+        return Ok(());
+    }
+    let names: Vec<&str> = relays.iter().filter_map(Value::as_str).collect();
+    println!("Packs at: {}", names.join(", "));
+    let fee = answer["fee"].as_u64().unwrap_or(0);
+    for size in sizes {
+        let (keys, value) = (size[0].as_u64().unwrap_or(0), size[1].as_u64().unwrap_or(0));
+        println!(
+            "--keys {keys} --value {value}    costs {} µtok",
+            grouped(value.saturating_add(fee))
+        );
+    }
+    Ok(())
+}
+
+/// Draws the secrets of an order, and puts them on the disk.
+async fn begin(
+    host: &Host,
+    args: &ProcureArgs,
+    part: &Path,
+    passphrase: &[u8],
+    (keys, value): (u64, u64),
+) -> Result<Draft, Failure> {
+    let text = match (&args.card, &args.card_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| Failure(format!("cannot read {}: {error}", file.display())))?,
+        (None, None) => {
+            return Err(Failure(
+                "name the further relay by its --card or --card-file".to_owned(),
+            ));
+        }
+    };
+    let card = Card::parse(&text).map_err(|_| {
+        Failure("this is no card, or there is a slip in it: its operator makes it with 'posternd card'".to_owned())
+    })?;
+    let facts = control::ask(host, &args.dir, &Command::PackFacts).await?;
+    if facts["relay_domain"] == card.domain.as_str() {
+        return Err(Failure(
+            "this is the card of the relay that would buy the pack, which gains nothing: 'postern keypack split' parts a pack".to_owned(),
+        ));
+    }
+    let offers = control::ask(host, &args.dir, &Command::Offers).await?;
+    let is_sold = |list: &Value, wanted: &Value| list.as_array().is_some_and(|list| list.contains(wanted));
+    if !is_sold(&offers["relays"], &json!(card.domain)) || !is_sold(&offers["sizes"], &json!([keys, value])) {
+        return Err(Failure(
+            "the relay procures no such pack: see 'postern procure --offers'".to_owned(),
+        ));
+    }
+    let fee = offers["fee"].as_u64().unwrap_or(u64::MAX);
+    let debit_max = value
+        .checked_add(fee)
+        .ok_or_else(|| Failure("this is too much".to_owned()))?;
+    let draft = Draft {
+        secrets: Secrets {
+            kem: Secret::new(host.random()),
+            dh: Secret::new(host.random()),
+        },
+        card,
+        keys,
+        value,
+        debit_max,
+    };
+    let file = draft.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
+    let file = file.map_err(|_| Failure("the names in the card are too long".to_owned()))?;
+    put_new(part, &file).map_err(|error| Failure(format!("cannot write {}: {error}", part.display())))?;
+    Ok(draft)
+}
+
+/// What an earlier try drew.
+fn resume(part: &Path, passphrase: &[u8], wanted: (u64, u64)) -> Result<Draft, Failure> {
+    let shown = part.display();
+    let file = std::fs::read(part).map_err(|error| Failure(format!("cannot read {shown}: {error}")))?;
+    let draft = Draft::open(&zeroize::Zeroizing::new(file), passphrase).map_err(|_| {
+        Failure(format!(
+            "{shown}, left by an earlier try, does not open with this passphrase"
+        ))
+    })?;
+    if (draft.keys, draft.value) != wanted {
+        return Err(Failure(format!(
+            "{shown} was begun with --keys {} --value {}: give the same again",
+            draft.keys, draft.value
+        )));
+    }
+    Ok(draft)
+}
+
+/// The pack that came of the order. `None`: it is not of the relay of the card.
+fn receive(draft: &Draft, offer: &keypacks::reroot::Offer, answer: &Value) -> Option<Endowed> {
+    let bytes = |name: &str| from_base64(answer[name].as_str()?);
+    let operation = Operation::Endow {
+        kem: offer.kem.clone(),
+        dh: offer.dh,
+        keys: draft.keys,
+        value: draft.value,
+    };
+    let confirm = bytes("confirm")?.try_into().ok()?;
+    let public = &draft.card.relay_public;
+    procure::receive(
+        &draft.secrets,
+        public,
+        &operation.encode(),
+        &bytes("ciphertext")?,
+        &confirm,
+    )
+    .ok()
+}
+
+/// The pack is whole under its name before what it comes from is overwritten.
+fn finish(
+    host: &Host,
+    draft: &Draft,
+    endowed: Endowed,
+    (out, part): (&Path, &Path),
+    passphrase: &[u8],
+) -> Result<(), Failure> {
+    let failed = |error| Failure(format!("cannot write {}: {error}", out.display()));
+    if out.exists() {
+        // Of an earlier try, which came as far as this; else it is somebody's.
+        let is_it = inspect(&*host.disk, out, passphrase).is_ok_and(|(_, issue)| issue.root == endowed.root);
+        if !is_it {
+            return Err(Failure(format!(
+                "{} is there already, and is another pack: move it away and give the same command again",
+                out.display()
+            )));
+        }
+    } else {
+        let issue = Issue {
+            identifier: endowed.identifier,
+            relay_public: draft.card.relay_public,
+            link_keys: draft.keys,
+            root: endowed.root,
+            day: host.day(),
+            relay_address: draft.card.address.clone(),
+            relay_domain: draft.card.domain.clone(),
+            aliases: Vec::new(),
+            rotation: Policy::default(),
+            pad: None,
+        };
+        let file = issue.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
+        let file = file.map_err(Failure::from_error)?;
+        let fresh = beside(out, ".new");
+        if fresh.exists() {
+            end_file(&fresh).map_err(failed)?;
+        }
+        put_new(&fresh, &file).map_err(failed)?;
+        host.disk.rename(&fresh, out).map_err(failed)?;
+        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        host.disk.sync_dir(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+    }
+    end_file(part).map_err(|error| Failure(format!("{} could not be overwritten: {error}", part.display())))
+}
+
+async fn forget(host: &Host, args: &ProcureArgs, name: &str) -> Result<(), Failure> {
+    let end = Command::ProcureEnd { order: name.to_owned() };
+    control::ask(host, &args.dir, &end)
+        .await
+        .map(|_| ())
+        .map_err(Failure::from)
+}
+
+fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
+    let (domain, file) = (&draft.card.domain, out.display());
+    if args.json {
+        println!(
+            "{}",
+            json!({ "pack": out, "relay": domain, "keys": draft.keys, "value": draft.value })
+        );
+        return;
+    }
+    println!(
+        "{file} is a pack of {} keys and {} µtok at {domain}.",
+        grouped(draft.keys),
+        grouped(draft.value)
+    );
+    println!(
+        "Take it in, and reach it by this pack's relay:\n  postern init --pack {} --dir FAR\n  postern bridge --dir FAR --entry {}",
+        shell(out),
+        shell(&args.dir)
+    );
+    println!(
+        "Your relay knows that you bought a pack of this amount at {domain} today, and not which one. {domain} knows that some \
+         holder of your relay has it, and not who. Both together can tell from day and amount."
+    );
+}
+
+fn beside(out: &Path, ending: &str) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_or_returned_leaves_the_secrets_and_says_so() {
+        let part = Path::new("far.pack.part");
+        for Failure(words) in [refused(part, "too dear"), returned(part)] {
+            assert!(words.contains("far.pack.part is kept"), "{words}");
+            assert!(words.contains("postern statement"), "{words}");
+        }
+    }
+}
