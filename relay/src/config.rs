@@ -1,13 +1,17 @@
 //! `posternd.toml`: what an operator sets, with its defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use keypacks::chain::LINK_KEYS_MIN;
+use mailbox::request::OFFERS_MAX;
 use serde::{Deserialize, Serialize};
 use smtp_bridge::names;
 
+/// Longest `hold_s`: a day.
+const HOLD_S_MAX: u64 = 86_400;
 /// Least `memory_mib`: large messages have thirteen sixteenths of it.
 pub(crate) const MEMORY_MIB_MIN: u32 = 160;
 
@@ -32,19 +36,32 @@ pub struct RelayConfig {
     /// The key of the first of them, in PEM form and unencrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mx_key: Option<PathBuf>,
+    /// Where whoever carries for a machine without a link collects its deposits. Without it nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collect: Option<CollectConfig>,
     /// Status page and metrics; keep it on loopback.
     pub status: SocketAddr,
-    /// `host:port` that takes all mail for other domains. Without it such mail is refused, unless `delivery` says
-    /// otherwise.
+    /// `host:port` that takes all mail for other domains, or `peer:NAME`. Without it such mail is refused, unless `delivery`
+    /// says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smarthost: Option<String>,
     /// Who takes mail for other domains.
     #[serde(default)]
     pub delivery: Delivery,
-    /// Domains delivered to a fixed `host:port`, or by their MX records if that is `mx`. The relay's own domain goes to
+    /// Domains delivered to a fixed `host:port`, by their MX records if that is `mx`, or under the pack held at another relay
+    /// if that is `peer:NAME`. The relay's own domain goes to
     /// its own MX by itself.
     #[serde(default)]
     pub routes: BTreeMap<String, String>,
+    /// Relays to which links are carried for holders of this one, by their domains: `host:port` of their links.
+    #[serde(default)]
+    pub through: BTreeMap<String, String>,
+    /// Bytes that one link carries further on, in MiB each way; then it is closed, and the next costs a key.
+    #[serde(default = "defaults::through_mib")]
+    pub through_mib: u64,
+    /// Packs at other relays that holders of this one may have procured. Without it, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub procure: Option<ProcureConfig>,
     /// How to speak with a host, by the `host:port` of a route, or by the domain where MX records show the host.
     #[serde(default)]
     pub peers: BTreeMap<String, PeerConfig>,
@@ -87,12 +104,75 @@ pub struct RelayConfig {
     /// Mail held in memory at one time, in MiB, over all connections.
     #[serde(default = "defaults::memory_mib")]
     pub memory_mib: u32,
+    /// The pool in which mail waits that asks to be mixed. Without it such mail is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<MixConfig>,
     /// What things cost.
     #[serde(default)]
     pub prices: PriceConfig,
     /// For tests of erasure alone: keeps every used key. Never set this on a relay that people use.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_used_keys: bool,
+}
+
+/// The collecting port: IMAP over TLS.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CollectConfig {
+    /// Where it is, by custom at port 993.
+    pub listen: SocketAddr,
+    /// Certificates in PEM form, its own first; those of the MX where none are named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// The key of the first of them, in PEM form and unencrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Most connections.
+    #[serde(default = "defaults::collect_connections_max")]
+    pub connections_max: usize,
+}
+
+/// Packs at other relays, which this one pays for with the packs that it holds there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcureConfig {
+    /// Names of those packs, as `posternd peer accept` gave them.
+    pub peers: Vec<String>,
+    /// What a pack costs beside its value, in µtok.
+    #[serde(default)]
+    pub fee: u64,
+    /// An order is held back for a random time, in seconds up to this, and leaves with whatever came meanwhile.
+    #[serde(default = "defaults::procure_hold_s")]
+    pub hold_s: u64,
+    /// The packs that there are; others are refused.
+    #[serde(default = "defaults::procure_sizes")]
+    pub sizes: Vec<SizeConfig>,
+    /// Link keys of the relay's own pack that no order takes: they are for mail.
+    #[serde(default = "defaults::procure_keep_keys")]
+    pub keep_keys: u64,
+    /// Value of the relay's own pack that no order takes, in µtok. Without it as much as the dearest pack has, or
+    /// `renew_below` of that peer where it is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_value: Option<u64>,
+}
+
+impl ProcureConfig {
+    /// Value that stays for mail in the pack at a peer.
+    pub(crate) fn kept_value(&self, peer: Option<&PeerConfig>) -> u64 {
+        let dearest = self.sizes.iter().map(|size| size.value).max().unwrap_or(0);
+        let below = peer.and_then(|peer| peer.renew_below).unwrap_or(0);
+        self.keep_value.unwrap_or(dearest.max(below))
+    }
+}
+
+/// A pack as it is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeConfig {
+    /// Link keys, at least 16.
+    pub keys: u64,
+    /// Value in µtok.
+    pub value: u64,
 }
 
 /// Who takes mail for domains without a route.
@@ -121,6 +201,19 @@ pub struct PeerConfig {
     /// File whose first line is the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Of a pack held at another relay: as much is drawn on credit whenever its free value is below this, in µtok.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_below: Option<u64>,
+    /// Of such a pack: keys are drawn, ten times as many, whenever fewer are left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renew_keys_below: Option<u64>,
+}
+
+impl PeerConfig {
+    /// Whether anything is drawn on credit.
+    pub(crate) fn renews(&self) -> bool {
+        self.renew_below.is_some() || self.renew_keys_below.is_some()
+    }
 }
 
 /// Whether a line is secured by TLS.
@@ -134,6 +227,37 @@ pub enum TlsPolicy {
     Require,
     /// Never.
     None,
+}
+
+/// The pool: how long mail waits that asks to be mixed, and among how much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MixConfig {
+    /// Seconds from one round to the next.
+    pub round_s: u64,
+    /// Deliveries that stay: whoever leaves was drawn among more.
+    pub least: u32,
+    /// The same for those that ask for more.
+    pub least_paranoid: u32,
+    /// Whole rounds that these stay before they may leave.
+    pub rounds_paranoid: u32,
+    /// Most that leave in a round, in percent of those that could.
+    pub percent: u8,
+    /// Seconds after which a delivery leaves anyway.
+    pub hold_s: u64,
+}
+
+impl Default for MixConfig {
+    fn default() -> Self {
+        MixConfig {
+            round_s: 300,
+            least: 20,
+            least_paranoid: 60,
+            rounds_paranoid: 3,
+            percent: 50,
+            hold_s: 86_400,
+        }
+    }
 }
 
 /// The price list, in µtok.
@@ -180,6 +304,9 @@ mod defaults {
     pub(super) fn mx_connections_max() -> usize {
         500
     }
+    pub(super) fn collect_connections_max() -> usize {
+        32
+    }
     pub(super) fn retention_days() -> u32 {
         30
     }
@@ -188,6 +315,21 @@ mod defaults {
         let mut waits = vec![60, 300, 900, 1_800, 3_600, 7_200];
         waits.extend([21_600; 18]);
         waits
+    }
+    pub(super) fn procure_hold_s() -> u64 {
+        60
+    }
+    pub(super) fn procure_keep_keys() -> u64 {
+        256
+    }
+    pub(super) fn procure_sizes() -> Vec<super::SizeConfig> {
+        // 1, 10 and 100 tok.
+        [(100, 1_000_000), (500, 10_000_000), (2_000, 100_000_000)]
+            .map(|(keys, value)| super::SizeConfig { keys, value })
+            .to_vec()
+    }
+    pub(super) fn through_mib() -> u64 {
+        64
     }
     pub(super) fn delivery_port() -> u16 {
         25
@@ -212,10 +354,14 @@ pub enum Route {
     Host(String),
     /// To the hosts that the MX records of this domain name, which is in lower case.
     Exchangers(String),
+    /// Over a link to another relay, under the pack of that name which this one holds there.
+    Peer(String),
 }
 
 /// What a route says that goes by MX records.
 const MX: &str = "mx";
+/// What stands before the name of a peer in a route that goes by it.
+const PEER: &str = "peer:";
 
 /// The host of a `host:port`.
 pub(crate) fn host_of(target: &str) -> Option<&str> {
@@ -254,10 +400,14 @@ impl RelayConfig {
             mx,
             mx_certificate: None,
             mx_key: None,
+            collect: None,
             status,
             smarthost: None,
             delivery: Delivery::default(),
             routes: BTreeMap::new(),
+            through: BTreeMap::new(),
+            through_mib: defaults::through_mib(),
+            procure: None,
             peers: BTreeMap::new(),
             dns: Vec::new(),
             private_networks: false,
@@ -272,6 +422,7 @@ impl RelayConfig {
             retry_s: defaults::retry_s(),
             date_bucket_s: defaults::date_bucket_s(),
             memory_mib: defaults::memory_mib(),
+            mix: None,
             prices: PriceConfig::default(),
             keep_used_keys: false,
         }
@@ -337,6 +488,7 @@ impl RelayConfig {
             at_least("date_bucket_s", self.date_bucket_s, 1),
             at_least("unconfirmed_max", self.unconfirmed_max as u64, 2),
             at_least("mx_connections_max", self.mx_connections_max as u64, 1),
+            at_least("through_mib", self.through_mib, 1),
             at_least("memory_mib", self.memory_mib.into(), MEMORY_MIB_MIN.into()),
             said(
                 "mx_certificate",
@@ -350,9 +502,59 @@ impl RelayConfig {
             ),
         ]
         .into_iter()
+        .chain(self.problems_of_collect())
+        .chain([self.problem_of_mix()])
         .flatten()
         .chain(self.problems_of_routes())
         .collect()
+    }
+
+    fn problem_of_mix(&self) -> Option<Problem> {
+        let mix = self.mix.as_ref()?;
+        let words = if mix.round_s == 0 || mix.least == 0 {
+            "round_s and least must be at least 1"
+        } else if mix.least_paranoid < mix.least {
+            "least_paranoid must be at least least"
+        } else if !(1..=100).contains(&mix.percent) {
+            "percent must be 1 to 100"
+        } else if mix.hold_s / 4 < mix.round_s.saturating_mul(u64::from(mix.rounds_paranoid) + 1) {
+            "hold_s must be at least four times rounds_paranoid + 1 rounds, or what is to wait longer leaves too early"
+        } else {
+            return None;
+        };
+        let words = words.to_owned();
+        Some(Problem { key: "mix", words })
+    }
+
+    fn problems_of_collect(&self) -> [Option<Problem>; 3] {
+        let said = |is_wrong: bool, words: &str| {
+            let words = words.to_owned();
+            (is_wrong && self.collect.is_some()).then_some(Problem { key: "collect", words })
+        };
+        let collect = self.collect.as_ref();
+        [
+            said(
+                self.collect_certificate().is_none(),
+                "it speaks TLS alone: name certificate and key here, or mx_certificate and mx_key",
+            ),
+            said(
+                !self.takes_parcels(),
+                "its logins are taken from the sequence of parcels: set parcel_local",
+            ),
+            said(
+                collect.is_some_and(|collect| collect.connections_max == 0),
+                "connections_max must be at least 1",
+            ),
+        ]
+    }
+
+    /// Certificate and key of the collecting port.
+    pub(crate) fn collect_certificate(&self) -> Option<(&Path, &Path)> {
+        let collect = self.collect.as_ref()?;
+        match (&collect.certificate, &collect.key) {
+            (None, None) => self.mx_certificate.as_deref().zip(self.mx_key.as_deref()),
+            (certificate, key) => certificate.as_deref().zip(key.as_deref()),
+        }
     }
 
     fn problems_of_routes(&self) -> Vec<Problem> {
@@ -366,8 +568,38 @@ impl RelayConfig {
             if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
                 refuse("routes", format!("write {domain} in lower case"));
             }
-            if target != MX && host_of(target).is_none() {
-                refuse("routes", format!("{domain} needs \"host:port\" or \"mx\""));
+            match target.strip_prefix(PEER) {
+                Some(name) if crate::peers::is_name(name) => {}
+                None if target == MX || host_of(target).is_some() => {}
+                _ => refuse(
+                    "routes",
+                    format!("{domain} needs \"host:port\", \"mx\" or \"peer:NAME\""),
+                ),
+            }
+        }
+        for (domain, target) in &self.through {
+            if domain.bytes().any(|byte| byte.is_ascii_uppercase()) || host_of(target).is_none() {
+                refuse(
+                    "through",
+                    format!("{domain} is to be in lower case, and needs \"host:port\""),
+                );
+            }
+        }
+        if let Some(settings) = &self.procure {
+            let is_size =
+                |size: &SizeConfig| size.keys >= LINK_KEYS_MIN && size.value.checked_add(settings.fee).is_some();
+            if !(1..=OFFERS_MAX).contains(&settings.peers.len())
+                || !settings.peers.iter().all(|name| crate::peers::is_name(name))
+            {
+                let words = format!("peers names 1 to {OFFERS_MAX} packs as 'posternd peer accept' called them");
+                refuse("procure", words);
+            }
+            if !(1..=OFFERS_MAX).contains(&settings.sizes.len()) || !settings.sizes.iter().all(is_size) {
+                let words = format!("sizes has 1 to {OFFERS_MAX} packs, each of at least {LINK_KEYS_MIN} keys");
+                refuse("procure", words);
+            }
+            if settings.hold_s > HOLD_S_MAX {
+                refuse("procure", format!("hold_s is at most {HOLD_S_MAX}"));
             }
         }
         for (name, peer) in &self.peers {
@@ -378,6 +610,10 @@ impl RelayConfig {
             }
             if peer.user.is_some() != peer.password_file.is_some() {
                 refuse("peers", format!("{name} needs both user and password_file, or neither"));
+            }
+            if peer.renews() && !self.peer_names().contains(name) {
+                let words = format!("renewal of {name} needs a route \"peer:{name}\", or its name in procure");
+                refuse("peers", words);
             }
             if peer.user.is_some() && !is_proven {
                 refuse(
@@ -415,10 +651,26 @@ impl RelayConfig {
         }
         match self.routes.get(&domain).or(self.smarthost.as_ref()) {
             Some(target) if target == MX => Some(Route::Exchangers(domain)),
-            Some(target) => Some(Route::Host(target.clone())),
+            Some(target) => Some(match target.strip_prefix(PEER) {
+                Some(name) => Route::Peer(name.to_owned()),
+                None => Route::Host(target.clone()),
+            }),
             None if self.delivery == Delivery::Mx => Some(Route::Exchangers(domain)),
             None => None,
         }
+    }
+
+    /// Names of the peers by which any mail goes or packs are procured, each once.
+    pub(crate) fn peer_names(&self) -> BTreeSet<String> {
+        let targets = self.routes.values().chain(&self.smarthost);
+        let routed = targets.filter_map(|target| target.strip_prefix(PEER));
+        let selling = self.procure.iter().flat_map(|settings| &settings.peers);
+        routed.map(str::to_owned).chain(selling.cloned()).collect()
+    }
+
+    /// Name of the peer by which mail goes that has no route of its own, if it does.
+    pub(crate) fn peer_elsewhere(&self) -> Option<&str> {
+        self.smarthost.as_deref()?.strip_prefix(PEER)
     }
 
     /// Whether any mail goes where MX records say, so that name servers are asked.
@@ -464,10 +716,21 @@ mod tests {
         config.unconfirmed_max = 1;
         config.memory_mib = MEMORY_MIB_MIN - 1;
         config.mx_key = Some("key.pem".into());
+        config.mix = Some(MixConfig {
+            hold_s: 1,
+            ..MixConfig::default()
+        });
         let keys: Vec<&str> = config.problems().iter().map(|problem| problem.key).collect();
         assert_eq!(
             keys,
-            ["domain", "tick_ms", "unconfirmed_max", "memory_mib", "mx_certificate"]
+            [
+                "domain",
+                "tick_ms",
+                "unconfirmed_max",
+                "memory_mib",
+                "mx_certificate",
+                "mix"
+            ]
         );
     }
 
@@ -501,11 +764,33 @@ mod tests {
     }
 
     #[test]
+    fn mail_goes_by_another_relay_where_that_was_said() {
+        let mut config = minimal();
+        let peer = |name: &str| Some(Route::Peer(name.into()));
+        config.routes.insert("far.example".into(), "peer:x".into());
+        config.smarthost = Some("peer:y-2".into());
+        assert_eq!(config.route("Far.example"), peer("x"));
+        assert_eq!(config.route("else.example"), peer("y-2"));
+        assert!(matches!(config.route("relay.test"), Some(Route::Own(_))));
+        assert!(config.peer_names().into_iter().eq(["x", "y-2"]));
+        assert!(config.problems().is_empty());
+        config.routes.insert("far.example".into(), "peer:../x".into());
+        assert_eq!(config.problems().len(), 1);
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused_by_its_key() {
         for (text, key) in [
             ("smarthost = \"x:25\"\ndelivery = \"mx\"", "delivery"),
             ("[routes]\n\"Far.example\" = \"mx\"", "routes"),
             ("[routes]\n\"far.example\" = \"somewhere\"", "routes"),
+            ("[procure]\npeers = []", "procure"),
+            ("[procure]\npeers = [\"A\"]", "procure"),
+            (
+                "[procure]\npeers = [\"a\"]\nsizes = [{ keys = 15, value = 1 }]",
+                "procure",
+            ),
+            ("[procure]\npeers = [\"a\"]\nhold_s = 86401", "procure"),
             ("[peers.\"x:25\"]\nca_file = \"ca.pem\"", "peers"),
             ("[peers.\"x:25\"]\ntls = \"require\"\nuser = \"me\"", "peers"),
             ("[peers.\"x:25\"]\nuser = \"me\"\npassword_file = \"p\"", "peers"),

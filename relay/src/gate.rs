@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use smtp_bridge::net::Source;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use smtp_bridge::net::{BoxStream, Listener, Source, stopped};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The bounds on connections of strangers: a total, and half of it for one source.
 pub(crate) struct Gate {
@@ -33,8 +34,37 @@ impl Gate {
         }
     }
 
+    /// The next connection, with its place; `None` once `stop` is true. At the bound new ones wait un-accepted: nobody is
+    /// told anything. What comes from a source that has half of the places is closed.
+    pub(crate) async fn admit(
+        &self,
+        listener: &mut dyn Listener,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Option<(BoxStream, Pass)> {
+        loop {
+            let place = tokio::select! {
+                biased;
+                () = stopped(stop) => return None,
+                place = self.place() => place,
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = stopped(stop) => return None,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, source)) = accepted else {
+                // Out of file descriptors, most likely: others will close.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            if let Some(pass) = self.pass(source, place) {
+                return Some((stream, pass));
+            }
+        }
+    }
+
     /// A place, waited for: to be taken before a connection is accepted.
-    pub(crate) async fn place(&self) -> OwnedSemaphorePermit {
+    async fn place(&self) -> OwnedSemaphorePermit {
         let place = self.room.clone().acquire_owned().await;
         place.expect("the semaphore is never closed")
     }

@@ -1,12 +1,14 @@
 //! The relay: opens what holders seal, debits it, forwards it, and stores the answers sealed.
 //!
 //! The way of a message: `link` receives a submission, `accept` judges it and commits it once, `exit` delivers it
-//! from the spool; `mx` takes mail in and seals it for its mailbox, from where `link` serves it. [`operator`] and
+//! from the spool; `mx` takes mail in and seals it for its mailbox, from where `link` serves it, and `collect` those who
+//! carry it to machines without one. [`operator`] and
 //! `web` show sums. Start at [`run`].
 
 mod accept;
 mod budget;
 pub mod cli;
+mod collect;
 pub mod config;
 mod exit;
 mod gate;
@@ -14,11 +16,13 @@ pub mod hexadecimal;
 mod identity;
 mod link;
 mod metrics;
+mod mix;
 mod mx;
 pub mod operator;
 pub mod packfile;
 pub mod padfile;
 mod parcels;
+mod peers;
 pub mod quickstart;
 mod seal;
 mod waiting;
@@ -36,7 +40,7 @@ use smtp_bridge::control;
 use smtp_bridge::net::tls::{Acceptor, TlsError};
 use smtp_bridge::net::{Host, Listener, once_unlocked, stopped};
 use smtp_bridge::smtp::{Domain, Door, Limits};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use exit::SecurityError;
@@ -59,6 +63,11 @@ pub(crate) struct Relay<S> {
     flights: Flights,
     metrics: Metrics,
     waiting: Waiting,
+    collecting: collect::Sessions,
+    openings: parcels::Openings,
+    peers: peers::Peers,
+    /// Places for links that are carried to other relays.
+    carried: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
 
@@ -94,6 +103,9 @@ pub enum RelayError {
     /// The MX's certificate or its key cannot be used.
     #[error("mx_certificate, mx_key: {0}")]
     Certificate(TlsError),
+    /// The collecting port's certificate or its key cannot be used.
+    #[error("collect: {0}")]
+    CollectCertificate(TlsError),
     /// Certificates or passwords of `[peers]` cannot be used.
     #[error("peers: {0}")]
     Peers(#[from] SecurityError),
@@ -145,6 +157,10 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     let link_listener = listen(&host, "links", config.link).await?;
     let mx_listener = listen(&host, "SMTP", config.mx).await?;
     let status_listener = listen(&host, "the status page", config.status).await?;
+    let collect_listener = match &config.collect {
+        Some(collect) => Some(listen(&host, "collecting", collect.listen).await?),
+        None => None,
+    };
     let socket = config.data.join(control::SOCKET);
     let control_listener = host
         .net
@@ -164,6 +180,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         door = door.with_tls(acceptor.clone());
     }
 
+    let collect_acceptor = collect_acceptor(&config, &host).map_err(RelayError::CollectCertificate)?;
     let securities = exit::Securities::read(&config, &host)?;
 
     let files = store.clone();
@@ -177,15 +194,35 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         flights: Flights::default(),
         metrics: Metrics::default(),
         waiting: Waiting::default(),
+        collecting: collect::Sessions::default(),
+        openings: parcels::Openings::default(),
+        peers: peers::Peers::default(),
+        carried: Arc::new(Semaphore::new(link::CARRIED_MAX)),
         stop: stop.clone(),
     });
+    let peers = peers::open_all(&relay, &stop).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(link::serve(relay.clone(), link_listener, stop.subscribe()));
     tasks.spawn(link::tick(relay.clone(), stop.subscribe()));
     tasks.spawn(close_door_behind(close_door, stop.subscribe()));
     tasks.spawn(mx::serve(relay.clone(), door, mx_listener, stop.subscribe()));
+    if let (Some(listener), Some(acceptor), Some(settings)) =
+        (collect_listener, &collect_acceptor, &relay.config.collect)
+    {
+        let most = settings.connections_max;
+        tasks.spawn(collect::serve(
+            relay.clone(),
+            acceptor.clone(),
+            most,
+            listener,
+            stop.subscribe(),
+        ));
+    }
+    tasks.spawn(mix::run(relay.clone(), stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), securities, stop.subscribe()));
-    tasks.spawn(upkeep(relay.clone(), acceptor, stop.subscribe()));
+    tasks.spawn(peers::run(relay.clone(), peers));
+    let acceptors = [acceptor, collect_acceptor].into_iter().flatten().collect();
+    tasks.spawn(upkeep(relay.clone(), acceptors, stop.subscribe()));
     tasks.spawn(control::serve(
         relay.host.clone(),
         control_listener,
@@ -261,6 +298,15 @@ pub(crate) fn acceptor(config: &RelayConfig, host: &Host) -> Result<Option<Arc<A
     Ok(Some(Arc::new(acceptor)))
 }
 
+/// What the collecting port shows; `None`: there is no such port.
+pub(crate) fn collect_acceptor(config: &RelayConfig, host: &Host) -> Result<Option<Arc<Acceptor>>, TlsError> {
+    let Some((certificate, key)) = config.collect_certificate() else {
+        return Ok(None);
+    };
+    let acceptor = Acceptor::from_files(certificate, key, host.clock.clone())?;
+    Ok(Some(Arc::new(acceptor)))
+}
+
 /// Closes the MX's door when the links have closed and the exit has taken leave of this relay's own MX: what is said last
 /// depends on no task being woken before another, and a run of the simulation can be repeated.
 async fn close_door_behind(closes: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
@@ -269,11 +315,13 @@ async fn close_door_behind(closes: watch::Sender<bool>, mut stop: watch::Receive
     closes.send_replace(true);
 }
 
-async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, acceptor: Option<Arc<Acceptor>>, mut stop: watch::Receiver<bool>) {
+async fn upkeep<S: RelayStore>(relay: Arc<Relay<S>>, acceptors: Vec<Arc<Acceptor>>, mut stop: watch::Receiver<bool>) {
     loop {
         // Renewed a few times a year, and old until then: no signal is needed for it.
-        if let Some(Err(error)) = acceptor.as_deref().map(Acceptor::reload) {
-            tracing::error!(%error, "the MX's certificate could not be read again and stays as it was");
+        for acceptor in &acceptors {
+            if let Err(error) = acceptor.reload() {
+                tracing::error!(%error, "a certificate could not be read again and stays as it was");
+            }
         }
         match relay
             .store

@@ -12,6 +12,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more.
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
     /// So many since start.
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -31,12 +36,22 @@ pub(crate) struct Metrics {
     pub(crate) received: Counter,
     /// Parcels taken in at the MX, whosever they were.
     pub(crate) parcels: Counter,
+    /// Logins at the collecting port.
+    pub(crate) collections: Counter,
     /// Deliveries that the next host took.
     pub(crate) delivered: Counter,
     /// Tries put off.
     pub(crate) deferred: Counter,
     /// Deliveries given up.
     pub(crate) failed: Counter,
+    /// Deliveries that left the pool.
+    pub(crate) mixed: Counter,
+    /// Of them those that had waited as long as any may.
+    pub(crate) held: Counter,
+    /// Packs that peers made for holders.
+    pub(crate) procured: Counter,
+    /// Packs that peers did not make.
+    pub(crate) returned: Counter,
     /// Links that showed a link token of somebody else: a second holder or a restored copy.
     pub(crate) token_mismatches: Counter,
     /// Holders who knew answers that this relay does not: it was restored.
@@ -45,7 +60,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Name, help and value of each, in the order they are shown.
-    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 10] {
+    pub(crate) fn rows(&self) -> [(&'static str, &'static str, u64); 15] {
         [
             ("links", "Links established since start", self.links.value()),
             (
@@ -64,9 +79,30 @@ impl Metrics {
                 self.received.value(),
             ),
             ("parcels", "Parcels taken in since start", self.parcels.value()),
+            (
+                "collections",
+                "Logins at the collecting port since start",
+                self.collections.value(),
+            ),
             ("delivered", "Deliveries completed since start", self.delivered.value()),
             ("deferred", "Delivery tries put off since start", self.deferred.value()),
+            (
+                "procured",
+                "Packs procured for holders since start",
+                self.procured.value(),
+            ),
+            (
+                "returned",
+                "Packs that peers did not make since start",
+                self.returned.value(),
+            ),
             ("failed", "Deliveries given up since start", self.failed.value()),
+            ("mixed", "Deliveries that left the pool since start", self.mixed.value()),
+            (
+                "mix_held",
+                "Of them those that had waited as long as any may",
+                self.held.value(),
+            ),
             (
                 "token_mismatches",
                 "Links that showed a token of a second holder since start",

@@ -11,7 +11,7 @@ use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{LoopCounter, limits};
 use smtp_bridge::net::{Listener, stopped};
 use smtp_bridge::smtp::replies::{self, Reply};
-use smtp_bridge::smtp::{self, Door, ForwardPath, ReversePath};
+use smtp_bridge::smtp::{self, Door, ForwardPath, Reports, ReversePath};
 use tokio::sync::watch;
 
 use crate::Relay;
@@ -148,7 +148,12 @@ impl<S: RelayStore> smtp::Backend for Mx<S> {
         self.alias(recipient).map(|_| ())
     }
 
-    async fn data(&self, reverse_path: &ReversePath, recipients: &[ForwardPath]) -> Result<Message<S>, Reply> {
+    async fn data(
+        &self,
+        reverse_path: &ReversePath,
+        recipients: &[ForwardPath],
+        _reports: &Reports,
+    ) -> Result<Message<S>, Reply> {
         if recipients.iter().any(|recipient| self.is_for_parcels(recipient)) {
             let room = self.relay.budget.try_take(FIRST_ROOM).ok_or(replies::NO_ROOM)?;
             let parcel = ParcelMail::new(self.relay.clone(), room);

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keypacks::pack::Identifier;
+use keypacks::pad::Half;
+use keypacks::procure::Card;
 use keypacks::rotation::{NoPolicy, Policy};
 use keypacks::{Secret, chain::LINK_KEYS_MIN};
 use mailbox::RelayStore;
@@ -11,9 +14,12 @@ use mailbox::relay_store::{IssueOrder, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smtp_bridge::control::Commands;
+use smtp_bridge::smtp::Domain;
 
 use crate::{Relay, exit, hexadecimal};
 
+/// How long the answer of a peer is waited for.
+const PEER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// Most rows of the queue that are shown.
 const QUEUE_ROWS_MAX: usize = 1_000;
 /// Most rows of a statement that are shown.
@@ -37,6 +43,9 @@ pub enum Command {
         /// Name of the pad that its links are under, which lies in the data folder already: 32 hexadecimal digits.
         #[serde(default)]
         pad: Option<String>,
+        /// H of its second half, if its holder gets that from somebody else: 64 hexadecimal digits.
+        #[serde(default)]
+        half: Option<String>,
     },
     /// Credits an account, once for each id.
     TopUp {
@@ -69,6 +78,49 @@ pub enum Command {
     QueueDrop {
         /// Its number in [`Command::Queue`].
         row: u64,
+    },
+    /// Lets a pack send for every address of a domain, `*` for every domain, or no longer.
+    SpeakFor {
+        /// The pack's identifier.
+        account: String,
+        /// The domain, in lower case.
+        domain: String,
+        /// Whether it may.
+        speaks: bool,
+    },
+    /// Other relays at which this one holds a pack.
+    Peers,
+    /// What this relay noted of what it paid at a peer, beside what that says.
+    PeerCompare {
+        /// The peer's name here.
+        name: String,
+    },
+    /// The card of this relay.
+    Card,
+    /// Packs ordered at other relays that are not made yet, without identifiers.
+    Procurements,
+    /// Credits the orders at a peer back that it will not answer any more.
+    ProcurementsReturn {
+        /// The peer's name here.
+        peer: String,
+        /// Also where the peer is configured, and may still make what it was asked for.
+        even_if_sent: bool,
+    },
+    /// Lets an account draw value and keys on credit.
+    Credit {
+        /// The pack's identifier.
+        account: String,
+        /// Most that it may owe, in µtok.
+        limit: u64,
+    },
+    /// Posts that so much of what an account owes was paid or set off.
+    Settle {
+        /// The pack's identifier.
+        account: String,
+        /// µtok.
+        amount: u64,
+        /// 32 hexadecimal digits; the same id counts once.
+        id: String,
     },
     /// Postings of one account.
     Statement {
@@ -115,13 +167,14 @@ impl<S: RelayStore> Commands for Operator<S> {
                 operator,
                 rotate,
                 pad,
-            } => self.issue(keys, value, operator, &rotate, pad).await,
+                half,
+            } => self.issue(keys, value, operator, &rotate, pad.zip(Some(half))).await,
             Command::TopUp { account, amount, id } => {
                 let identifier = identifier(&account)?;
                 let id = hexadecimal::decode::<16>(&id).ok_or("the id is 32 hexadecimal digits")?;
                 let credited = store.top_up(&identifier, amount, id, self.relay.host.day()).await;
                 let balance = credited.map_err(|error| match error {
-                    mailbox::StoreError::Invalid => "not credited: the pack's keys are used up, this id named another amount before, or the balance would be beyond all bounds".to_owned(),
+                    mailbox::StoreError::Invalid => "not credited: the pack has ended or its keys are used up, this id named another amount before, or the balance would be beyond all bounds".to_owned(),
                     error => sentence(error),
                 })?;
                 balance
@@ -130,6 +183,7 @@ impl<S: RelayStore> Commands for Operator<S> {
             }
             Command::Totals => {
                 let mut totals = json!(store.totals().map_err(sentence)?);
+                totals["frozen"] = json!(store.frozen_packs());
                 let (pads, left) = store.pads();
                 if pads > 0 {
                     totals["pads"] = json!(pads);
@@ -180,7 +234,8 @@ impl<S: RelayStore> Commands for Operator<S> {
                         "age": now.saturating_sub(shown.row.accepted),
                         "attempts": shown.row.attempts,
                         "kilobytes": shown.row.kilobytes,
-                        "due": shown.row.due,
+                        "due": (!shown.row.is_pooled).then_some(shown.row.due),
+                        "pooled": shown.row.is_pooled,
                         "last": shown.last,
                     })
                 });
@@ -193,6 +248,98 @@ impl<S: RelayStore> Commands for Operator<S> {
                     .statement(&identifier(&account)?, STATEMENT_ROWS_MAX)
                     .map_err(sentence)?;
                 rows.map(|rows| json!({ "rows": rows })).ok_or_else(no_account)
+            }
+            Command::SpeakFor {
+                account,
+                domain,
+                speaks,
+            } => {
+                if domain != "*"
+                    && (Domain::parse(&domain).is_none() || domain.bytes().any(|byte| byte.is_ascii_uppercase()))
+                {
+                    return Err("write the domain in lower case, or '*' for every domain".to_owned());
+                }
+                if domain == self.relay.config.domain {
+                    return Err("nobody speaks for this relay's own domain but its own aliases".to_owned());
+                }
+                let done = store.speak_for(&identifier(&account)?, domain, speaks).await;
+                match done.map_err(sentence)? {
+                    true => Ok(json!({ "speaks": speaks })),
+                    false => {
+                        Err("there is no pack with this identifier, or another one speaks for the domain".to_owned())
+                    }
+                }
+            }
+            Command::Credit { account, limit } => {
+                let granted = store.grant_credit(&identifier(&account)?, limit).await;
+                match granted {
+                    Ok(true) => Ok(json!({ "limit": limit })),
+                    Ok(false) => Err(no_account()),
+                    Err(mailbox::StoreError::Invalid) => Err("the limit is too high".to_owned()),
+                    Err(error) => Err(sentence(error)),
+                }
+            }
+            Command::Settle { account, amount, id } => {
+                let id = hexadecimal::decode::<16>(&id).ok_or("the id is 32 hexadecimal digits")?;
+                let identifier = identifier(&account)?;
+                let settled = store.settle(&identifier, amount, id, self.relay.host.day());
+                let credit = settled.await.map_err(|error| match error {
+                    mailbox::StoreError::Invalid => {
+                        "not posted: the account owes less, or this id named another payment before".to_owned()
+                    }
+                    error => sentence(error),
+                })?;
+                credit
+                    .map(|credit| json!({ "owed": credit.owed(), "left": credit.left() }))
+                    .ok_or_else(no_account)
+            }
+            Command::Peers => Ok(json!({ "rows": self.relay.peers.show() })),
+            Command::PeerCompare { name } => {
+                let report = self.relay.peers.compare(&name);
+                let report = tokio::time::timeout(PEER_WAIT_MAX, report).await;
+                match report {
+                    Ok(None) => Err("no route goes by a peer of that name".to_owned()),
+                    Ok(Some(Some(report))) => Ok(json!(report)),
+                    Ok(Some(None)) | Err(_) => {
+                        Err("the peer cannot be asked now: try again when 'posternd peer list' says linked".to_owned())
+                    }
+                }
+            }
+            Command::Card => {
+                let card = Card {
+                    domain: self.relay.config.domain.clone(),
+                    address: self.relay.config.public_link(),
+                    relay_public: self.relay.secret.public(),
+                };
+                let text = card.to_text();
+                let text = text.map_err(|_| "link_public, or link, is no host:port that a card can name")?;
+                Ok(json!({ "card": text, "domain": card.domain, "address": card.address }))
+            }
+            Command::Procurements => {
+                let today = self.relay.host.day();
+                let orders = store.procurements().map_err(sentence)?;
+                let rows = orders.into_iter().map(|order| {
+                    json!({
+                        "peer": order.what.peer,
+                        "keys": order.what.keys,
+                        "value": order.what.value,
+                        "price": order.what.price,
+                        "days": today.saturating_sub(order.day),
+                    })
+                });
+                Ok(json!({ "rows": rows.collect::<Vec<Value>>() }))
+            }
+            Command::ProcurementsReturn { peer, even_if_sent } => {
+                let is_configured = self.relay.config.peer_names().contains(&peer);
+                if is_configured && !even_if_sent {
+                    return Err(
+                        "this peer is configured, and may still answer: with --even-if-sent its orders are credited back all \
+                         the same, and what it makes of them is your loss"
+                            .to_owned(),
+                    );
+                }
+                let orders = self.relay.peers.give_back(&self.relay, &peer).await;
+                Ok(json!({ "returned": orders.map_err(sentence)? }))
             }
             Command::Stop => {
                 self.relay.stop.send_replace(true);
@@ -209,7 +356,7 @@ impl<S: RelayStore> Operator<S> {
         value: u64,
         operator: bool,
         rotate: &str,
-        pad: Option<String>,
+        pad: Option<(String, Option<String>)>,
     ) -> Result<Value, String> {
         if keys < LINK_KEYS_MIN {
             return Err(format!(
@@ -234,9 +381,17 @@ impl<S: RelayStore> Operator<S> {
         let store = &self.relay.store;
         let issued = match pad {
             None => store.issue(order).await,
-            Some(name) => {
+            Some((name, half)) => {
                 let name = hexadecimal::decode(&name).ok_or("the pad's name is 32 hexadecimal digits")?;
-                store.issue_on_pad(order, name).await
+                let half = match half {
+                    Some(digits) => {
+                        let digest =
+                            hexadecimal::decode(&digits).ok_or("the half's digest is 64 hexadecimal digits")?;
+                        Some(Half::new(Secret::new(digest)))
+                    }
+                    None => None,
+                };
+                store.issue_on_pad(order, name, half).await
             }
         };
         let issued = issued.map_err(sentence)?;
@@ -268,9 +423,16 @@ impl<S: RelayStore> Operator<S> {
             ],
             None => {
                 let rows = self.relay.store.queue(QUEUE_ROWS_MAX).map_err(sentence)?;
-                rows.iter().filter(|row| row.due > now).map(|row| row.id).collect()
+                rows.iter()
+                    .filter(|row| !row.is_pooled && row.due > now)
+                    .map(|row| row.id)
+                    .collect()
             }
         };
+        let pool = self.relay.store.pool();
+        if row.is_some() && pool.iter().any(|pooled| chosen.contains(&pooled.id)) {
+            return Err("this delivery waits in the pool to be mixed, and leaves it in a round".to_owned());
+        }
         let mut retried = 0;
         for id in chosen {
             // Whatever is under way is being tried already.

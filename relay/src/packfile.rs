@@ -6,13 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use keypacks::Secret;
-use keypacks::pack::{BLOCK, Header, Identifier, Issue, PassphraseCost};
-use keypacks::pad::Made;
+use keypacks::pack::{BLOCK, Identifier, Issue, PackPad, PassphraseCost};
+use keypacks::pad::{Half, Made};
 use mailbox::disk::DiskFile;
 use smtp_bridge::net::Host;
 
 use crate::hexadecimal;
 use crate::operator::IssuedPack;
+use crate::padfile::PadDraft;
 
 /// A pack's file before the pack: it has its room on the disk, so that no issued pack is lost for want of it.
 pub struct Draft {
@@ -20,6 +21,7 @@ pub struct Draft {
     part: PathBuf,
     file: Box<dyn DiskFile>,
     pad: Option<Made>,
+    half: Option<Half>,
 }
 
 impl Draft {
@@ -40,33 +42,28 @@ impl Draft {
             part,
             file,
             pad: None,
+            half: None,
         })
     }
 
     /// The pack's links are under this pad.
     #[must_use]
-    pub fn on_pad(self, pad: Option<Made>) -> Self {
-        Self { pad, ..self }
+    pub fn on_pad(self, pad: Option<&PadDraft>) -> Self {
+        Self {
+            pad: pad.map(|pad| pad.made),
+            half: pad.and_then(|pad| pad.half.as_ref().map(Half::duplicate)),
+            ..self
+        }
     }
 
     /// Writes the pack under a passphrase, and gives the file its name once it is whole.
     pub fn finish(self, host: &Host, pack: &IssuedPack, link_keys: u64, passphrase: &[u8]) -> io::Result<()> {
         let mut issue =
             issue(pack, link_keys).ok_or_else(|| io::Error::other("the relay gave an unreadable answer"))?;
-        issue.pad = self.pad;
-        let file_key = Secret::new(host.random());
-        let header = Header::create(
-            passphrase,
-            &file_key,
-            host.random(),
-            host.random(),
-            PassphraseCost::DEFAULT,
-        );
-        for copy in 0..2 {
-            let sealed = issue.seal(&file_key, host.random()).map_err(io::Error::other)?;
-            self.file.write_at(copy * BLOCK as u64, &header)?;
-            self.file.write_at((2 + copy) * BLOCK as u64, &sealed[..])?;
-        }
+        let half = self.half.map(|half| half.check(&issue.root));
+        issue.pad = self.pad.map(|made| PackPad { made, half });
+        let file = issue.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
+        self.file.write_at(0, &file.map_err(io::Error::other)?)?;
         self.file.sync()?;
         host.disk.rename(&self.part, &self.out)?;
         match self.out.parent() {

@@ -8,7 +8,7 @@ use std::io::{self, BufRead, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use keypacks::pad::{FileHeader, HEADER_COPY, Layout, Made, PAD_MAX, PAD_MIN};
+use keypacks::pad::{FileHeader, HEADER_COPY, Half, HalfDigest, Layout, Made, PAD_MAX, PAD_MIN};
 use mailbox::disk::{DiskFile, RESERVE_BYTES};
 use mailbox::pad;
 use smtp_bridge::net::Host;
@@ -28,12 +28,18 @@ enum Source {
 }
 
 /// Sources of a pad, long enough as far as that can be told.
-pub struct Sources(Vec<Source>);
+pub struct Sources {
+    added: Vec<Source>,
+    half: Option<(PathBuf, File)>,
+}
 
 /// A pad that is whole and has no account yet.
 pub struct PadDraft {
     /// What it was made as.
     pub made: Made,
+    /// The second half, where the holder's file is the first.
+    pub half: Option<Half>,
+    half_file: Option<PathBuf>,
     holder: Part,
     relay: Part,
 }
@@ -96,12 +102,42 @@ impl Sources {
             }
             sources.push(Source::File(file));
         }
-        Ok(Self(sources))
+        Ok(Self {
+            added: sources,
+            half: None,
+        })
+    }
+
+    /// The relay's file is what is made and this; the holder's lacks it, and its holder gets it from somebody else.
+    pub fn with_half(self, name: Option<&Path>, layout: Layout) -> io::Result<Self> {
+        let Some(name) = name else { return Ok(self) };
+        let (shown, needed) = (name.display(), 2 * layout.region());
+        let file = File::open(name).map_err(|error| io::Error::new(error.kind(), format!("{shown}: {error}")))?;
+        let found = file.metadata()?;
+        if !found.is_file() || found.len() < needed {
+            return Err(sentence(format!(
+                "{shown} is no half of the pad: that is a file of {needed} bytes"
+            )));
+        }
+        let is_it = |source: &Source| match source {
+            Source::File(file) => file
+                .metadata()
+                .is_ok_and(|other| (other.dev(), other.ino()) == (found.dev(), found.ino())),
+            Source::Dice(..) => false,
+        };
+        // The holder's file would be without it again.
+        if self.added.iter().any(is_it) {
+            return Err(sentence(format!("{shown} is given twice")));
+        }
+        Ok(Self {
+            half: Some((name.to_owned(), file)),
+            ..self
+        })
     }
 
     /// Adds the next bytes of every source.
     fn add_to(&mut self, bytes: &mut [u8], buffer: &mut [u8]) -> io::Result<()> {
-        for source in &mut self.0 {
+        for source in &mut self.added {
             let next: &[u8] = match source {
                 Source::File(file) => {
                     let next = &mut buffer[..bytes.len()];
@@ -192,9 +228,18 @@ pub fn make(
             return Err(sentence(format!("the disk of {} is too small for it", below.display())));
         }
     }
-    let draft = PadDraft { made, holder, relay };
+    let mut draft = PadDraft {
+        made,
+        half: None,
+        half_file: sources.half.as_ref().map(|(path, _)| path.clone()),
+        holder,
+        relay,
+    };
     match draft.fill(host, &mut sources, data, &mut progress) {
-        Ok(()) => Ok(draft),
+        Ok(half) => {
+            draft.half = half;
+            Ok(draft)
+        }
         Err(error) => {
             draft.abandon(host);
             Err(error)
@@ -209,7 +254,7 @@ impl PadDraft {
         sources: &mut Sources,
         data: &Path,
         progress: &mut impl FnMut(u64, u64),
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Half>> {
         let mut files = Vec::new();
         for part in [&self.holder, &self.relay] {
             let file = host.disk.open(&part.part, true)?;
@@ -221,14 +266,23 @@ impl PadDraft {
         let (start, end) = (2 * HEADER_COPY as u64, self.made.layout.file_bytes());
         let mut bytes = Zeroizing::new(vec![0; STEP]);
         let mut buffer = Zeroizing::new(vec![0; STEP]);
-        let mut at = start;
+        let (mut at, mut digest) = (start, HalfDigest::default());
         while at < end {
             let count = STEP.min(usize::try_from(end - at).unwrap_or(STEP));
             host.entropy.fill(&mut bytes[..count]);
             sources.add_to(&mut bytes[..count], &mut buffer)?;
-            for file in &files {
-                file.write_at(at, &bytes[..count])?;
+            let [holder, relay] = &files[..] else {
+                return Err(io::Error::other("a pad has two ends"));
+            };
+            holder.write_at(at, &bytes[..count])?;
+            if let Some((_, half)) = &mut sources.half {
+                half.read_exact(&mut buffer[..count])?;
+                digest.update(&buffer[..count]);
+                for (byte, other) in bytes[..count].iter_mut().zip(&buffer[..count]) {
+                    *byte ^= other;
+                }
             }
+            relay.write_at(at, &bytes[..count])?;
             at += count as u64;
             progress(at - start, end - start);
         }
@@ -237,7 +291,7 @@ impl PadDraft {
             file.sync()?;
             write_header(&**file, &header)?;
         }
-        Ok(())
+        Ok(sources.half.as_ref().map(|_| digest.finish()))
     }
 
     /// Gives the relay's file its name, before there is an account for it.
@@ -248,6 +302,14 @@ impl PadDraft {
     /// Gives the holder's file its name, before the pack has its own.
     pub fn hand_out(&self, host: &Host) -> io::Result<()> {
         self.holder.finish(host)
+    }
+
+    /// Overwrites and removes the operator's copy of the second half: with a copy of the first one it is the pad.
+    pub fn forget_half(&self, host: &Host) -> io::Result<()> {
+        match &self.half_file {
+            Some(path) => pad::overwrite_half(&*host.disk, path).map_err(io::Error::other),
+            None => Ok(()),
+        }
     }
 
     /// Removes what no account has.

@@ -6,7 +6,8 @@
 
 mod carriage;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use keypacks::parcel::{HEAD, LayerOpener, PREFIX, class_of, parcel_tag};
 use mailbox::relay_store::Account;
@@ -14,6 +15,7 @@ use mailbox::{RelayStore, StoreError};
 use smtp_bridge::smtp::replies::{self, Enhanced, Reply};
 use zeroize::Zeroizing;
 
+use crate::accept::Under;
 use crate::budget::Room;
 use crate::{Relay, accept};
 
@@ -60,13 +62,67 @@ struct Intake {
 /// A parcel of one of this relay's packs that has opened so far.
 struct Opening {
     account: Account,
+    root: u64,
     index: u64,
+    inner: Arc<Place>,
+}
+
+/// What of it must not stay when its index has come to its end by another copy.
+struct Inner {
     opener: LayerOpener,
     payload: Zeroizing<Vec<u8>>,
 }
 
+/// The parcels that are coming in, by account and index: of one that came to its end by another connection, key and payload go
+/// at once, however long this one stalls.
+#[derive(Default)]
+pub(crate) struct Openings(Mutex<ByIndex>);
+
+type ByIndex = HashMap<(Account, u64), Vec<Weak<Place>>>;
+/// Empty when the index has come to its end.
+type Place = Mutex<Option<Inner>>;
+
+impl Openings {
+    /// An index has come to its end.
+    pub(crate) fn end(&self, account: Account, index: u64) {
+        let open = lock(&self.0).remove(&(account, index));
+        for inner in open.into_iter().flatten().filter_map(|inner| inner.upgrade()) {
+            lock(&inner).take();
+        }
+    }
+
+    /// The root of an account has come to its end, with all that opened under it.
+    pub(crate) fn end_all(&self, account: Account) {
+        let mut ended = Vec::new();
+        lock(&self.0).retain(|(of, _), open| {
+            let stays = *of != account;
+            if !stays {
+                ended.append(open);
+            }
+            stays
+        });
+        for inner in ended.into_iter().filter_map(|inner| inner.upgrade()) {
+            lock(&inner).take();
+        }
+    }
+
+    fn add(&self, account: Account, index: u64, inner: &Arc<Place>) {
+        let mut all = lock(&self.0);
+        // Those that are gone are few, as connections are, and go when the next one comes.
+        all.retain(|_, open| {
+            open.retain(|inner| inner.strong_count() > 0);
+            !open.is_empty()
+        });
+        all.entry((account, index)).or_default().push(Arc::downgrade(inner));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A whole parcel of one of this relay's packs.
-type Opened = (Account, u64, [u8; PREFIX], keypacks::parcel::Header, Zeroizing<Vec<u8>>);
+type Opened = (Under, u64, [u8; PREFIX], keypacks::parcel::Header, Zeroizing<Vec<u8>>);
 
 impl<S: RelayStore> ParcelMail<S> {
     pub(crate) fn new(relay: Arc<Relay<S>>, room: Room) -> Self {
@@ -139,9 +195,13 @@ impl<S: RelayStore> ParcelMail<S> {
             return NO_PARCEL;
         }
         let carried = match intake.opening.take().and_then(Opening::finish) {
-            Some((account, index, prefix, header, payload)) => {
-                let arrived = (account, index, prefix);
-                accept::parcel(&relay, arrived, header, payload).await
+            Some((under, index, prefix, header, payload)) => {
+                let arrived = (under, index, prefix);
+                let carried = accept::parcel(&relay, arrived, header, payload).await;
+                if carried.is_ok() && is_under(&relay, under) {
+                    relay.openings.end(under.0, index);
+                }
+                carried
             }
             None => Ok(false),
         };
@@ -187,31 +247,47 @@ impl Intake {
             }
         }
         if let Some(opening) = &mut self.opening {
-            let payload = &mut opening.payload;
-            if opening.opener.push(octets, |plain| append(payload, plain)).is_err() {
-                // Damaged, or forged by whoever saw the tag: as good as nobody's, and the true one may still come.
+            let is_open = match &mut *lock(&opening.inner) {
+                Some(Inner { opener, payload }) => opener.push(octets, |plain| append(payload, plain)).is_ok(),
+                None => false,
+            };
+            if !is_open {
+                // Damaged, or forged by whoever saw the tag, or ended: as good as nobody's, and the true one may still come.
                 self.opening = None;
             }
         }
     }
 }
 
+/// Whether the root is still the account's.
+fn is_under<S: RelayStore>(relay: &Relay<S>, (account, root): Under) -> bool {
+    relay.store.standing(account).root == root
+}
+
 impl Opening {
     fn begin<S: RelayStore>(relay: &Relay<S>, head: &[u8; HEAD]) -> Option<Self> {
         let hit = relay.store.find_parcel(&parcel_tag(head)?)?;
-        let opener = LayerOpener::new(&hit.step, head).ok()?;
-        Some(Self {
-            account: hit.account,
-            index: hit.step.index,
-            opener,
+        let inner = Inner {
+            opener: LayerOpener::new(&hit.step, head).ok()?,
             payload: Zeroizing::default(),
+        };
+        let (account, root) = (hit.account, hit.root);
+        let (index, inner) = (hit.step.index, Arc::new(Mutex::new(Some(inner))));
+        relay.openings.add(account, index, &inner);
+        // The root may have ended since it was found, and then nothing else would end this.
+        is_under(relay, (account, root)).then_some(Self {
+            account,
+            root,
+            index,
+            inner,
         })
     }
 
     fn finish(self) -> Option<Opened> {
-        let prefix = self.opener.prefix();
-        let header = self.opener.finish().ok()?;
-        Some((self.account, self.index, prefix, header, self.payload))
+        let Inner { opener, payload } = lock(&self.inner).take()?;
+        let prefix = opener.prefix();
+        let header = opener.finish().ok()?;
+        Some(((self.account, self.root), self.index, prefix, header, payload))
     }
 }
 
@@ -224,4 +300,52 @@ fn append(payload: &mut Zeroizing<Vec<u8>>, plain: &[u8]) {
         *payload = more;
     }
     payload.extend_from_slice(plain);
+}
+
+#[cfg(test)]
+mod tests {
+    use keypacks::Secret;
+    use keypacks::chain::{BoxChain, BoxKind};
+    use keypacks::parcel::{HOP, Header, Kind, LayerSealer};
+
+    use super::*;
+
+    fn inner() -> Arc<Place> {
+        let step = || BoxChain::from_root(BoxKind::Parcel, &Secret::new([1; 32])).advance();
+        let header = Header {
+            kind: Kind::Control,
+            class: 1,
+            length: 0,
+            hop: [0; HOP],
+        };
+        let mut sealed = Vec::new();
+        LayerSealer::new(step(), [2; PREFIX], &header, &mut sealed).expect("a class that holds it");
+        let head = sealed.first_chunk().expect("a head was written");
+        let inner = Inner {
+            opener: LayerOpener::new(&step(), head).expect("as sealed"),
+            payload: Zeroizing::default(),
+        };
+        Arc::new(Mutex::new(Some(inner)))
+    }
+
+    #[test]
+    fn the_keys_of_a_parcel_that_has_ended_go_from_all_connections() {
+        let (openings, account) = (Openings::default(), Account(3));
+        let (one, two, other) = (inner(), inner(), inner());
+        openings.add(account, 5, &one);
+        openings.add(account, 5, &two);
+        openings.add(account, 6, &other);
+        openings.end(account, 5);
+        assert!(lock(&one).is_none() && lock(&two).is_none() && lock(&other).is_some());
+        openings.add(Account(4), 6, &one);
+        *lock(&one) = lock(&inner()).take();
+        openings.end_all(account);
+        assert!(
+            lock(&other).is_none() && lock(&one).is_some(),
+            "a new root ends what is of its account"
+        );
+        drop((one, other));
+        openings.add(account, 7, &inner());
+        assert_eq!(lock(&openings.0).len(), 1, "what is gone is forgotten");
+    }
 }

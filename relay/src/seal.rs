@@ -29,6 +29,8 @@ impl Sealing {
             reverse_path: reverse_path.to_owned(),
             recipients: Vec::new(),
             message_id: None,
+            hops: 0,
+            options: Vec::new(),
         };
         sealer
             .push(&payload_head(&envelope))

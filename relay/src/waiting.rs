@@ -124,6 +124,7 @@ mod tests {
             due: 0,
             accepted: 0,
             kilobytes: 1,
+            is_pooled: false,
         }
     }
 

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use ledger::Onward;
 use mailbox::RelayStore;
 use smtp_bridge::figures::grouped;
 use smtp_bridge::net::{Listener, pages};
@@ -58,6 +59,26 @@ fn gauges<S: RelayStore>(relay: &Relay<S>) -> Result<Vec<(&'static str, &'static
             totals.balances,
         ),
         ("revenue_utok", "Revenue, in micro-tokens", totals.revenue),
+        (
+            "onward_utok",
+            "Paid by holders for further relays, in micro-tokens",
+            totals.onward,
+        ),
+        (
+            "owed_utok",
+            "Drawn on credit and not settled, in micro-tokens",
+            totals.owed,
+        ),
+        (
+            "peers_without_credit",
+            "Peers at which the credit is used up",
+            relay.peers.without_credit(),
+        ),
+        (
+            "packs_frozen",
+            "Packs frozen, since a copy of them was in use",
+            relay.store.frozen_packs(),
+        ),
     ])
 }
 
@@ -92,12 +113,13 @@ async fn status<S: RelayStore>(State(relay): State<Arc<Relay<S>>>) -> Response {
          <h1>Postern relay for {}</h1><p>Sums over the whole relay: nothing here is about anybody.</p>\
          <h2>Prices, list {}</h2><table><tr><td>Message, each recipient</td><td>{} µtok</td></tr>\
          <tr><td>Each 1,000 bytes of size class, each recipient</td><td>{} µtok</td></tr>\
-         <tr><td>Link key</td><td>{} µtok</td></tr></table><h2>State</h2><table>{rows}</table>",
+         <tr><td>Link key</td><td>{} µtok</td></tr>{onward}</table><h2>State</h2><table>{rows}</table>",
         relay.config.domain,
         prices.version,
         grouped(prices.message),
         grouped(prices.kilobyte),
         grouped(prices.key),
+        onward = onward_rows(&relay.store.onward()),
     );
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
     (
@@ -108,6 +130,25 @@ async fn status<S: RelayStore>(State(relay): State<Arc<Relay<S>>>) -> Response {
         Html(page),
     )
         .into_response()
+}
+
+/// What is added where mail goes on to other relays. Names of domains are letters, digits, dots and hyphens.
+fn onward_rows(onward: &Onward) -> String {
+    let all = onward.domains.iter().map(|(domain, leg)| (domain.as_str(), leg));
+    let elsewhere = [("elsewhere", &onward.elsewhere)]
+        .into_iter()
+        .filter(|(_, leg)| leg.relays > 0);
+    let mut rows = String::new();
+    for (to, leg) in all.chain(elsewhere) {
+        let _ = write!(
+            rows,
+            "<tr><td>And to {to}, over {} more relays: each recipient, each 1,000 bytes</td><td>{} + {} µtok</td></tr>",
+            leg.relays,
+            grouped(leg.message),
+            grouped(leg.kilobyte),
+        );
+    }
+    rows
 }
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fafaf7}\

@@ -28,13 +28,16 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
             return Err(error);
         }
     };
-    let draft = draft.on_pad(pad.as_ref().map(|pad| pad.made));
+    let draft = draft.on_pad(pad.as_ref());
     let order = Order::Issue {
         keys: args.keys,
         value: args.value,
         operator: args.operator,
         rotate: args.rotate.to_string(),
         pad: pad.as_ref().map(|pad| hexadecimal::encode(&pad.made.name)),
+        half: pad
+            .as_ref()
+            .and_then(|pad| pad.half.as_ref().map(|half| hexadecimal::encode(half.expose()))),
     };
     let answer = match control::ask(&host, &args.beside.data, &order).await {
         Ok(answer) => answer,
@@ -50,6 +53,13 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
         pad.hand_out(&host).map_err(failed)?;
     }
     draft.finish(&host, &issued, args.keys, &passphrase).map_err(failed)?;
+    if let Some(pad) = &pad {
+        pad.forget_half(&host).map_err(|error| {
+            Failure(format!(
+                "the half that was given could not be overwritten, do so now: {error}"
+            ))
+        })?;
+    }
     let (out, identifier) = (args.out.display(), &issued.identifier);
     if args.beside.json {
         let shown = json!({ "pack": args.out, "identifier": identifier, "keys": args.keys, "value": args.value, "rotate": args.rotate.to_string() });
@@ -67,8 +77,14 @@ pub(super) async fn issue(args: IssueArgs) -> Result<(), Failure> {
             println!(
                 "{out}.pad is its one-time pad, {bytes} bytes each way: it goes to the holder with the pack, and no copy stays"
             );
+            if pad.half.is_some() {
+                println!(
+                    "It is one half of it, and opens nothing without the other, which goes to the holder another way"
+                );
+            }
         }
-        println!("Its holder runs: postern init --pack {out} --dir DIR --passphrase-file FILE");
+        let half = if args.half.is_some() { " --half HALF" } else { "" };
+        println!("Its holder runs: postern init --pack {out}{half} --dir DIR --passphrase-file FILE");
     }
     Ok(())
 }
@@ -78,7 +94,9 @@ fn pad_of(host: &Host, args: &IssueArgs) -> Result<Option<PadDraft>, Failure> {
     let Some(size) = args.pad else { return Ok(None) };
     let failed = |error: io::Error| Failure(format!("cannot make the pad: {error}"));
     let layout = Layout::of_size(size).map_err(|_| Failure("a pad has at least 1M and at most 1T".to_owned()))?;
-    let sources = Sources::open(&args.mix, layout, io::stdin().lock()).map_err(failed)?;
+    let sources = Sources::open(&args.mix, layout, io::stdin().lock())
+        .and_then(|sources| sources.with_half(args.half.as_deref(), layout))
+        .map_err(failed)?;
     let is_watched = io::stderr().is_terminal();
     let mut shown = None;
     let pad = padfile::make(host, layout, sources, &args.out, &args.beside.data, |done, of| {
@@ -210,7 +228,9 @@ fn waiting(answer: &Value, now: u64) -> String {
         let age = row["age"].as_u64().unwrap_or_default();
         let wait = row["due"].as_u64().unwrap_or_default().saturating_sub(now);
         row["age"] = json!(span(age));
-        row["next try"] = json!(if wait == 0 {
+        row["next try"] = json!(if row["pooled"] == true {
+            "pooled".to_owned()
+        } else if wait == 0 {
             "now".to_owned()
         } else {
             format!("in {}", span(wait))
@@ -234,7 +254,11 @@ fn span(seconds: u64) -> String {
     }
 }
 
-async fn ask(args: &BesideArgs, order: &Order, text: impl FnOnce(&Value) -> String) -> Result<Value, Failure> {
+pub(super) async fn ask(
+    args: &BesideArgs,
+    order: &Order,
+    text: impl FnOnce(&Value) -> String,
+) -> Result<Value, Failure> {
     let answer = control::ask(&system::host(), &args.data, order).await?;
     if args.json {
         println!("{answer}")
@@ -253,7 +277,7 @@ fn sums(totals: &Value) -> String {
     rows.collect()
 }
 
-fn rows(answer: &Value, columns: &[&str], none: &str) -> String {
+pub(super) fn rows(answer: &Value, columns: &[&str], none: &str) -> String {
     let rows = answer["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
     if rows.is_empty() {
         return none.to_owned();
@@ -272,10 +296,10 @@ fn rows(answer: &Value, columns: &[&str], none: &str) -> String {
         line(
             columns
                 .iter()
-                .map(|column| {
-                    row[*column]
-                        .as_str()
-                        .map_or_else(|| row[*column].to_string(), str::to_owned)
+                .map(|column| match &row[*column] {
+                    Value::Null => "-".to_owned(),
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
                 })
                 .collect(),
         )

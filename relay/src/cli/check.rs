@@ -15,6 +15,7 @@ use smtp_bridge::net::{Host, system};
 use super::CheckArgs;
 use crate::config::RelayConfig;
 use crate::exit::Securities;
+use crate::peers;
 
 /// A clock before this has not been set: 2026-01-01.
 const CLOCK_LEAST: u64 = 1_767_225_600;
@@ -67,6 +68,13 @@ pub(super) async fn run(args: &CheckArgs) -> Result<(), Failure> {
     certificate(&config, &host, &mut findings);
     if let Err(error) = Securities::read(&config, &host) {
         findings.serious("peers", format!("{error}: mend the file, or the key that names it"));
+    }
+    for name in config.peer_names() {
+        let (folder, passphrase) = peers::paths(&config.data, &name);
+        if !folder.join("header").exists() || !passphrase.exists() {
+            let words = format!("there is no pack of {name}: 'posternd peer accept PACK --name {name}' takes it");
+            findings.serious("routes", words);
+        }
     }
     folder(&config.data, &host, &mut findings);
     machine(&config, &host, &mut findings);
@@ -137,6 +145,9 @@ fn settings(config: &RelayConfig, findings: &mut Findings) {
 fn certificate(config: &RelayConfig, host: &Host, findings: &mut Findings) {
     if let Err(error) = crate::acceptor(config, host) {
         findings.serious("mx_certificate", error.to_string());
+    }
+    if let Err(error) = crate::collect_acceptor(config, host) {
+        findings.serious("collect", error.to_string());
     }
     if let (Some(_), Some(key)) = (&config.mx_certificate, &config.mx_key)
         && let Ok(metadata) = fs::metadata(key)
@@ -257,6 +268,8 @@ fn open_files(limits: &str) -> Option<u64> {
 
 async fn ports(config: &RelayConfig, host: &Host, findings: &mut Findings) {
     let ports = [("link", config.link), ("mx", config.mx), ("status", config.status)];
+    let collect = config.collect.as_ref().map(|collect| ("collect", collect.listen));
+    let ports = ports.into_iter().chain(collect);
     // Held until all are tried, so that two keys with one address are found.
     let mut listeners = Vec::new();
     for (key, at) in ports {

@@ -5,6 +5,8 @@
 mod beside;
 mod check;
 mod papers;
+mod peer;
+mod restore;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,7 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try everything on this machine: a relay and two people with a bridge each.
+    /// Try everything on this machine: a relay, or several in a row, and two people with a bridge each.
     Quickstart(QuickstartArgs),
     /// Run a relay.
     Run(RunArgs),
@@ -57,9 +59,29 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
+    /// Put a backup back beside the keys as they are now, so that nothing is accepted, debited, sealed or delivered twice.
+    Restore(restore::RestoreArgs),
     /// Deliveries waiting, without identifiers: show them, try them now, give them up.
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// Other relays: packs issued for them, and packs of theirs by which mail goes on.
+    #[command(subcommand)]
+    Peer(peer::PeerCommand),
+    /// Print this relay's card: what packs at it name, for whoever has one procured by another relay.
+    ///
+    /// Publish it where your users find it without that other relay in between: by the card they know that the pack is yours.
+    Card(BesideArgs),
+    /// Packs ordered at other relays that are not made yet, without identifiers.
+    Procurements {
+        #[command(flatten)]
+        beside: BesideArgs,
+        /// Credit the orders at this peer back to those who gave them, where it is not configured any more.
+        #[arg(long = "return", value_name = "PEER")]
+        give_back: Option<String>,
+        /// Also where it is configured and never answers. If it makes the packs all the same, their value is your loss.
+        #[arg(long, requires = "give_back")]
+        even_if_sent: bool,
+    },
     /// Postings of one account.
     Statement {
         #[command(flatten)]
@@ -125,7 +147,11 @@ struct QuickstartArgs {
     /// Folder for all data: DIR/relay, DIR/a and DIR/b.
     #[arg(long, value_name = "DIR", default_value = "postern-quickstart")]
     dir: PathBuf,
-    /// Port of the relay's link server.
+    /// How many relays, 1 to 5. Mail goes from each to the next; b's mailbox is at the last, and b's link is carried there by
+    /// the first.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(quickstart::RELAYS_MAX)))]
+    relays: u8,
+    /// Port of the relay's link server. Here and below, further relays take the ports behind it.
     #[arg(long, default_value_t = 7025)]
     link_port: u16,
     /// Port of the relay's MX.
@@ -143,7 +169,7 @@ struct QuickstartArgs {
     /// Where mail for other domains goes.
     #[arg(long, value_name = "HOST:PORT")]
     smarthost: Option<String>,
-    /// Let the bridges dial this instead of the relay: a proxy that records, for instance.
+    /// Let the bridges dial this instead of the first relay: a proxy that records, for instance.
     #[arg(long, value_name = "HOST:PORT")]
     relay_via: Option<String>,
     /// One line of JSON when everything is ready, instead of text.
@@ -210,6 +236,10 @@ struct IssueArgs {
     /// throws of a die, digits from 1 to 6, from standard input. May be given several times.
     #[arg(long, value_name = "FILE|DEVICE|-", requires = "pad")]
     mix: Vec<PathBuf>,
+    /// The second half of the pad, as many random bytes that somebody else gives to the holder: the relay's file is what is
+    /// made and this, FILE.pad is without it. It is used for this pad alone, then overwritten and removed.
+    #[arg(long, value_name = "FILE", requires = "pad")]
+    half: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -251,7 +281,27 @@ pub fn run() -> ExitCode {
             Command::Audit(args) => beside::audit(&args, &Order::Audit).await,
             Command::Verify(args) => beside::audit(&args, &Order::Verify).await,
             Command::Backup { beside, to } => beside::backup(&beside, &to).await,
+            Command::Restore(args) => restore::run(&args),
             Command::Queue(command) => beside::queue(command).await,
+            Command::Peer(command) => peer::run(command).await,
+            Command::Card(args) => {
+                let text = |answer: &serde_json::Value| answer["card"].as_str().unwrap_or_default().to_owned();
+                beside::ask(&args, &Order::Card, text).await.map(|_| ())
+            }
+            Command::Procurements {
+                beside,
+                give_back: Some(peer),
+                even_if_sent,
+            } => {
+                let order = Order::ProcurementsReturn { peer, even_if_sent };
+                let text = |answer: &serde_json::Value| format!("{} orders are credited back", answer["returned"]);
+                beside::ask(&beside, &order, text).await.map(|_| ())
+            }
+            Command::Procurements { beside: args, .. } => {
+                let columns = ["peer", "keys", "value", "price", "days"];
+                let text = |answer: &_| beside::rows(answer, &columns, "no order waits");
+                beside::ask(&args, &Order::Procurements, text).await.map(|_| ())
+            }
             Command::Completions { shell } => papers::completions(shell),
             Command::Man { to } => papers::manual(&to),
             Command::Statement { beside, account } => beside::statement(&beside, account).await,
@@ -263,6 +313,7 @@ pub fn run() -> ExitCode {
 async fn quickstart(args: QuickstartArgs) -> Result<(), Failure> {
     let options = Options {
         dir: args.dir,
+        relays: args.relays,
         link_port: args.link_port,
         mx_port: args.mx_port,
         status_port: args.status_port,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use keypacks::deposit::class_bytes;
 use mailbox::relay_store::{Delivery, DeliveryId, Outcome};
 use mailbox::{RelayStore, StoreError};
-use smtp_bridge::message::Action;
+use smtp_bridge::message::{self, Action};
 use smtp_bridge::net::stopped;
 use smtp_bridge::smtp::{DeliveryResult, Domain, Enhanced, Mailbox, ReversePath};
 use tokio::sync::{Notify, watch};
@@ -29,7 +29,7 @@ use self::report::{Cause, report};
 use self::security::{Security, Tls};
 use self::shares::Load;
 use crate::config::{Route, host_of};
-use crate::{FAREWELL_STEP, Relay};
+use crate::{FAREWELL_STEP, Relay, peers};
 
 pub(crate) use self::security::Securities;
 pub use self::security::SecurityError;
@@ -58,6 +58,8 @@ struct Tried {
     remote: Option<String>,
     /// The place at its host that the delivery still has.
     place: Option<Place>,
+    /// Another relay has it, and delivers it.
+    is_passed_on: bool,
 }
 
 impl From<DeliveryResult> for Tried {
@@ -66,6 +68,7 @@ impl From<DeliveryResult> for Tried {
             result,
             remote: None,
             place: None,
+            is_passed_on: false,
         }
     }
 }
@@ -220,16 +223,21 @@ impl<S: RelayStore> Exit<S> {
         let relay = &self.relay;
         // Before it is read: many large deliveries would be more than all the memory for mail.
         let room = relay.budget.take_for_exit(bytes).await;
-        let Ok(Some(delivery)) = relay.store.delivery(id) else {
+        let Ok(Some(mut delivery)) = relay.store.delivery(id) else {
             return Some((self.later(), None));
         };
+        if delivery.mix.is_some() {
+            // Of the round in which it left, the same at every try.
+            let bucket = relay.config.date_bucket_s;
+            message::redate(&mut delivery.message, delivery.accepted - delivery.accepted % bucket);
+        }
         let tried = self.try_once(id, &delivery).await?;
         if let DeliveryResult::Transient { code, status } = tried.result {
             relay.waiting.deferred(id, code, status);
         }
         let outcome = judge(relay, &delivery, &tried);
         match outcome {
-            Outcome::Delivered => relay.metrics.delivered.count(),
+            Outcome::Delivered | Outcome::Receipted { .. } => relay.metrics.delivered.count(),
             Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
             Outcome::Failed { .. } => relay.metrics.failed.count(),
         }
@@ -274,6 +282,10 @@ impl<S: RelayStore> Exit<S> {
             Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
             Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,
             Some(Route::Exchangers(to)) => self.to_exchangers(id, &to, &parcel).await,
+            Some(Route::Peer(name)) => Some(Tried {
+                is_passed_on: true,
+                ..peers::hand_over(relay, &name, delivery).await.into()
+            }),
             None => {
                 let transient = DeliveryResult::Transient {
                     code: None,
@@ -380,7 +392,7 @@ impl<S: RelayStore> Exit<S> {
     /// Returns once the end of a try is on the disk.
     async fn record(&self, id: DeliveryId, outcome: Outcome) {
         let relay = &self.relay;
-        let is_gone = matches!(outcome, Outcome::Delivered);
+        let is_gone = matches!(outcome, Outcome::Delivered | Outcome::Receipted { .. });
         if !matches!(outcome, Outcome::Retry { .. } | Outcome::Delayed { .. }) {
             relay.waiting.ended(id);
         }
@@ -404,7 +416,8 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
     let mut is_told = false;
     loop {
         let again = match outcome {
-            Outcome::Delivered => Outcome::Delivered,
+            // What the next host has is gone, though nobody can be told so now.
+            Outcome::Delivered | Outcome::Receipted { .. } => Outcome::Delivered,
             // The next try tells of the delay, if this cannot be told now.
             Outcome::Retry { at } | Outcome::Delayed { at, .. } => Outcome::Retry { at },
             Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
@@ -415,6 +428,19 @@ async fn record<F: Future<Output = Result<(), StoreError>>>(
         }
         tokio::time::sleep(TELL_AGAIN).await;
         outcome = again;
+    }
+}
+
+/// Tells the sender of a delivery that is gone from the spool and came to its end elsewhere.
+pub(crate) async fn tell_of_failure<S: RelayStore>(
+    relay: &Relay<S>,
+    delivery: &Delivery,
+    result: DeliveryResult,
+) -> Result<(), StoreError> {
+    let cause = Cause::Answer { result, remote: None };
+    match report(relay, delivery, Action::Failed, &cause) {
+        Some(order) => relay.store.report(order).await,
+        None => Ok(()),
     }
 }
 
@@ -447,7 +473,11 @@ fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, tried: &Tried) ->
         (tried.result, relay.config.retry_s.get(delivery.attempts as usize))
     else {
         return match tried.result {
-            DeliveryResult::Delivered => Outcome::Delivered,
+            // Of what a peer passes on the last relay tells.
+            DeliveryResult::Delivered if tried.is_passed_on => Outcome::Delivered,
+            DeliveryResult::Delivered => {
+                told(Action::Relayed).map_or(Outcome::Delivered, |report| Outcome::Receipted { report })
+            }
             DeliveryResult::Transient { .. } | DeliveryResult::Permanent { .. } => Outcome::Failed {
                 report: told(Action::Failed),
             },
@@ -477,6 +507,7 @@ mod tests {
         let finish = |outcome| {
             told.borrow_mut().push(match outcome {
                 Outcome::Delivered => "delivered".to_owned(),
+                Outcome::Receipted { .. } => "receipted".to_owned(),
                 Outcome::Retry { at } => format!("again at {at}"),
                 Outcome::Delayed { at, .. } => format!("delayed to {at}"),
                 Outcome::Failed { .. } => "failed".to_owned(),

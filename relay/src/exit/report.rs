@@ -6,7 +6,7 @@ use smtp_bridge::message::{self, Action, Address, Recipient, Report};
 use smtp_bridge::names;
 use smtp_bridge::smtp::{DeliveryResult, Enhanced};
 
-use crate::{Relay, seal};
+use crate::{Relay, accept, seal};
 
 /// Why a delivery is told of.
 pub(super) enum Cause<'c> {
@@ -19,14 +19,24 @@ pub(super) enum Cause<'c> {
     Removed,
 }
 
-/// The notification of a delivery that failed or is delayed. `None`: nobody has that mailbox any more.
+/// The notification of what became of a delivery. `None`: nobody wants it, or has that mailbox any more.
 pub(super) fn report<S: RelayStore>(
     relay: &Relay<S>,
     delivery: &Delivery,
     action: Action,
     cause: &Cause<'_>,
 ) -> Option<DepositOrder> {
-    let alias = relay.store.alias(&delivery.reverse_path)?;
+    let wishes = delivery.wishes;
+    let is_wanted = match action {
+        Action::Failed => wishes.failure(),
+        Action::Delayed => wishes.delay(),
+        Action::Relayed => wishes.success(),
+    };
+    if !is_wanted {
+        return None;
+    }
+    // Of what a peer passed on, the peer is told, who knows the sender.
+    let alias = accept::reported_to(relay, &delivery.reverse_path)?;
     let (status, diagnostic, remote) = match cause {
         Cause::Answer { result, remote } => {
             let (code, status) = codes(*result);
@@ -80,6 +90,9 @@ fn diagnostic(code: Option<u16>, status: Enhanced) -> String {
             ".4.3" => "the domain name system gave no answer about the domain",
             ".4.4" => "no host of the domain can be reached from the relay",
             ".4.6" => "the hosts of the domain lead back to the relay",
+            ".4.7" => "it was under way to another relay for too long, and may have been delivered",
+            ".3.3" => "the next relay does not mix mail as it was asked to",
+            ".7.1" => "the next relay does not take mail of this sender",
             ".6.3" => "the next host takes no text outside ASCII",
             ".7.4" | ".7.5" => "the next host cannot be spoken with under TLS as the relay demands",
             _ => "the next host could not be reached or did not answer",

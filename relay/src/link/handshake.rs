@@ -19,6 +19,8 @@ use crate::Relay;
 /// A link whose key is burned, durably.
 pub(super) struct Confirmed {
     pub(super) account: Account,
+    /// Number of the root that its keys are of.
+    pub(super) root: u64,
     pub(super) linked: Linked,
     /// Link keys left behind this one.
     pub(super) keys_left: u64,
@@ -51,7 +53,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     }
     let hit = relay.store.find_tag(&tag)?;
     let flight = kdf::hash(&[&cell[..]]);
-    let account = hit.account;
+    let (account, root) = (hit.account, hit.root);
     let (accepting, cell2) = link::accept(
         hit.step,
         &relay.secret,
@@ -73,6 +75,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     cell.zeroize();
     let order = BurnOrder {
         account,
+        root,
         index: confirmed.index(),
         token: confirmed.confirm.token,
         fresh: relay.host.random(),
@@ -85,6 +88,7 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     let link = confirmed.burned(&burned).ok()?;
     Some(Confirmed {
         account,
+        root,
         linked,
         sealing: link.sealer.into(),
         opening: link.opener.into(),
@@ -102,11 +106,23 @@ pub(super) fn linked<S>(relay: &Relay<S>, burned: &Burned) -> Linked {
         highest: burned.highest,
         floor: burned.floor,
         flags: 0,
+        generation: burned.generation,
     };
     if burned.token_mismatch {
         linked.flags |= Linked::TOKEN_MISMATCH;
         relay.metrics.token_mismatches.count();
         tracing::warn!("a pack showed a link token of somebody else: it is in use twice, or one end was restored");
+    }
+    if burned.is_frozen {
+        linked.flags |= Linked::FROZEN;
+    }
+    if burned.froze {
+        tracing::error!(
+            "a pack with a recovery code was used by a copy of it: it is frozen until its holder gives the code"
+        );
+    }
+    if burned.is_replaced {
+        linked.flags |= Linked::REPLACED;
     }
     if burned.rolled_back {
         linked.flags |= Linked::ROLLED_BACK;

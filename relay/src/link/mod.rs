@@ -8,9 +8,11 @@ mod next_keys;
 mod pad;
 mod register;
 mod session;
+mod through;
 
 pub(crate) use handshake::Flights;
 pub(crate) use register::Links;
+pub(crate) use through::CARRIED_MAX;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +25,12 @@ use tokio::time::Instant;
 use crate::Relay;
 use crate::gate::{Gate, Pass};
 
-/// Tells established links on their ticks that mail waits, until `stop` turns true.
+/// Tells established links on their ticks that mail waits or prices changed, until `stop` turns true.
 pub(crate) async fn tick<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         biased;
         () = stopped(&mut stop) => {}
-        () = relay.links.tick(|account| relay.store.waiting(account)) => {}
+        () = relay.links.tick(|account| relay.store.waiting(account) || relay.peers.have_new_prices()) => {}
     }
 }
 
@@ -40,24 +42,7 @@ pub(crate) async fn serve<S: RelayStore>(
 ) {
     let gate = Gate::new(relay.config.unconfirmed_max);
     let server = Server(Arc::new(Semaphore::new(0)));
-    loop {
-        // At the bound new connections wait un-accepted: nobody is told anything.
-        let place = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => return,
-            place = gate.place() => place,
-        };
-        let accepted = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, source)) = accepted else {
-            // Out of file descriptors, most likely: others will close.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Some(pass) = gate.pass(source, place) else { continue };
+    while let Some((stream, pass)) = gate.admit(&mut *listener, &mut stop).await {
         let host = relay.host.clone();
         let relay = relay.clone();
         let serving = server.0.clone();

@@ -19,6 +19,8 @@ use crate::Relay;
 pub(super) struct NextKeys<S> {
     relay: Arc<Relay<S>>,
     account: Account,
+    /// Number of the root that the link's keys are of.
+    root: u64,
     key: KeyInUse,
     rekey: Arc<Mutex<Rekey>>,
     keys_left: Arc<AtomicU64>,
@@ -29,7 +31,7 @@ impl<S: RelayStore> NextKeys<S> {
     /// `turns` leads to the link's writer.
     pub(super) fn new(
         relay: &Arc<Relay<S>>,
-        account: Account,
+        (account, root): (Account, u64),
         (policy, rekey): (&Policy, Rekey),
         keys_left: Arc<AtomicU64>,
         turns: mpsc::UnboundedSender<Turned>,
@@ -37,6 +39,7 @@ impl<S: RelayStore> NextKeys<S> {
         NextKeys {
             relay: Arc::clone(relay),
             account,
+            root,
             key: KeyInUse::new(policy),
             rekey: Arc::new(Mutex::new(rekey)),
             keys_left,
@@ -57,10 +60,14 @@ impl<S: RelayStore> Turn for NextKeys<S> {
     fn turn(&mut self, data: &[u8]) -> Promise<'static, Result<Opener, LinkError>> {
         self.key.renew();
         let rotate = Rotate::decode(data);
-        let (relay, account) = (Arc::clone(&self.relay), self.account);
+        let (relay, account, root) = (Arc::clone(&self.relay), self.account, self.root);
         let (rekey, keys_left, turns) = (self.rekey.clone(), self.keys_left.clone(), self.turns.clone());
         Box::pin(async move {
             let rotate = rotate?;
+            // The link does not go on under keys of another root than its own.
+            if relay.store.standing(account).root != root {
+                return Err(LinkError::Broken);
+            }
             // An index that is not live, and a commit of unknown outcome, end the link: the holder makes another.
             let step = relay.store.link_step(account, rotate.index).ok_or(LinkError::Broken)?;
             let burned = relay.store.rotate(account, rotate.index, relay.host.day()).await;

@@ -1,26 +1,19 @@
 //! The handshake of an account with a pad (protocol section 11): what is leased is durable before it is offered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keypacks::pad;
 use keypacks::rotation::Policy;
 use keypacks::{CELL, kdf};
 use mailbox::RelayStore;
-use mailbox::pad::PadFile;
 use mailbox::relay_store::{BurnOrder, PadHit};
-use smtp_bridge::link::read_cell;
-use smtp_bridge::net::{BoxStream, Host};
+use smtp_bridge::link::{erasing, read_cell};
+use smtp_bridge::net::BoxStream;
 use tokio::io::AsyncWriteExt;
 use zeroize::Zeroize;
 
 use super::handshake::{Confirmed, Leased, linked};
 use crate::Relay;
-
-/// Between what is finished with and its erasure.
-const SETTLE: Duration = Duration::from_millis(250);
-/// Pause after an erasure that failed.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Runs the handshake; `None` for everything that gets silence.
 pub(super) async fn confirm<S: RelayStore>(
@@ -42,7 +35,7 @@ pub(super) async fn confirm<S: RelayStore>(
     let file = Arc::clone(&pad);
     let answered = relay.host.compute(move || file.hello(record, nonce, floor, seed)).await;
     relay.store.renew_pad(account);
-    settle(&relay.host, &pad).await;
+    erasing::settle(&relay.host, &pad).await;
     let (cell2, ticket) = answered?.ok()??;
     stream.write_all(&cell2[..]).await.ok()?;
     stream.flush().await.ok()?;
@@ -59,6 +52,7 @@ pub(super) async fn confirm<S: RelayStore>(
     }
     let order = BurnOrder {
         account,
+        root: 0,
         index: floor,
         token: confirm.token,
         fresh: relay.host.random(),
@@ -68,6 +62,7 @@ pub(super) async fn confirm<S: RelayStore>(
     let burned = relay.store.burn(order).await.ok()??;
     Some(Confirmed {
         account,
+        root: 0,
         linked: linked(relay, &burned),
         sealing: pad.down_sealer(relay.host.random()).into(),
         opening: opener.into(),
@@ -76,27 +71,4 @@ pub(super) async fn confirm<S: RelayStore>(
         rekey: None,
         leased: Some(Leased { pad, end: ticket.end() }),
     })
-}
-
-/// Overwrites what is finished with, until the link is over; its lease is finished with then.
-pub(super) async fn keep_erasing(host: Host, pad: Arc<PadFile>) {
-    loop {
-        pad.due().await;
-        tokio::time::sleep(SETTLE).await;
-        while !settle(&host, &pad).await {
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-}
-
-/// `false`: it failed, and is to be tried again.
-pub(super) async fn settle(host: &Host, pad: &Arc<PadFile>) -> bool {
-    let pad = Arc::clone(pad);
-    match host.compute(move || pad.settle()).await {
-        Some(Ok(())) => true,
-        _ => {
-            tracing::error!("used bytes of a pad could not be overwritten; trying again");
-            false
-        }
-    }
 }

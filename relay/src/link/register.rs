@@ -146,6 +146,14 @@ impl Links {
         }
     }
 
+    /// Closes the link of an account, if it has one.
+    pub(crate) fn end(&self, account: Account) {
+        let mut register = self.register();
+        if let Some(open) = register.open.remove(&account) {
+            register.leave_phase(account, open.phase);
+        }
+    }
+
     /// Number of established links.
     pub(crate) fn count(&self) -> usize {
         self.register().open.len()
@@ -222,6 +230,18 @@ mod tests {
         links.leave(Account(2), 11);
         assert_eq!(links.count(), 0);
         assert!(links.register().phases.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_link_is_closed_with_its_account_and_no_other() {
+        let links = Links::new(TICK);
+        let mut over = links.enter(Account(1), 10).superseded;
+        let mut other = links.enter(Account(2), 11).superseded;
+        links.end(Account(1));
+        assert!(matches!(over.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+        assert!(matches!(other.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        links.leave(Account(1), 10);
+        assert_eq!((links.count(), links.register().phases.len()), (1, 1));
     }
 
     /// Moments, in milliseconds after the start, at which a link rings within `within`.

@@ -12,20 +12,24 @@ use keypacks::deposit;
 use keypacks::pad::{Direction, End, PadError};
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
-use mailbox::request::{self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, Operation, Refusal, Request};
+use mailbox::request::{
+    self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, OnwardPrices, Operation, Refusal, Request,
+};
+use smtp_bridge::link::erasing;
 use smtp_bridge::link::rotation::Answering;
 use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
 use smtp_bridge::net::BoxStream;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
 use zeroize::Zeroizing;
 
 use super::handshake::{Confirmed, Leased};
 use super::next_keys::NextKeys;
 use super::register::Line;
-use super::{over, pad};
+use super::{over, through};
 use crate::budget::Room;
-use crate::{Relay, accept};
+use crate::{Relay, accept, mix};
 
 /// Serves a link until either side ends it, a newer link of the account takes its place, or the process stops.
 pub(super) async fn serve<S: RelayStore>(
@@ -41,19 +45,22 @@ pub(super) async fn serve<S: RelayStore>(
     let mut session = Session {
         relay,
         account: confirmed.account,
+        root: confirmed.root,
         reader: LinkReader::new(read, confirmed.opening).paced(),
         writer: LinkWriter::new(write, confirmed.sealing).paced(),
         leased: confirmed.leased,
         keys_left: Arc::new(AtomicU64::new(confirmed.keys_left)),
         waiting: VecDeque::new(),
         is_turning: confirmed.rotation.rotates(),
+        accepting: JoinSet::new(),
         announced: false,
+        told: relay.store.prices().version,
     };
     if let Some(rekey) = confirmed.rekey.filter(|_| session.is_turning) {
         let (answering, turns) = Answering::new(&confirmed.rotation);
         let keys_left = Arc::clone(&session.keys_left);
         let next = (&confirmed.rotation, rekey);
-        let turn = NextKeys::new(relay, confirmed.account, next, keys_left, turns);
+        let turn = NextKeys::new(relay, (confirmed.account, confirmed.root), next, keys_left, turns);
         session.reader = session.reader.turning(Box::new(turn));
         session.writer = session.writer.answering(answering);
     }
@@ -61,7 +68,7 @@ pub(super) async fn serve<S: RelayStore>(
     let pad = session.leased.as_ref().map(|leased| Arc::clone(&leased.pad));
     let erasing = async {
         match &pad {
-            Some(pad) => pad::keep_erasing(relay.host.clone(), Arc::clone(pad)).await,
+            Some(pad) => erasing::keep_erasing(relay.host.clone(), Arc::clone(pad)).await,
             None => std::future::pending().await,
         }
     };
@@ -75,13 +82,15 @@ pub(super) async fn serve<S: RelayStore>(
     if let Some(Leased { pad, end }) = session.leased {
         // What is left of the lease is never used.
         pad.finished(Direction::Up, end);
-        pad::settle(&relay.host, &pad).await;
+        erasing::settle(&relay.host, &pad).await;
     }
 }
 
 struct Session<'a, S> {
     relay: &'a Arc<Relay<S>>,
     account: Account,
+    /// Number of the root that the link's keys are of.
+    root: u64,
     reader: LinkReader<ReadHalf<BoxStream>>,
     writer: LinkWriter<WriteHalf<BoxStream>>,
     /// Link keys left behind the one in use.
@@ -92,8 +101,12 @@ struct Session<'a, S> {
     is_turning: bool,
     /// Of an account with a pad.
     leased: Option<Leased>,
+    /// Submissions that were read whole and are being accepted, while the next ones are read.
+    accepting: JoinSet<(u32, Answer)>,
     /// Whether the holder was told of what waits since it last collected.
     announced: bool,
+    /// Version of the prices that the holder has, or was told to ask for.
+    told: u32,
 }
 
 impl<S: RelayStore> Session<'_, S> {
@@ -111,16 +124,25 @@ impl<S: RelayStore> Session<'_, S> {
             }
             tokio::select! {
                 biased;
-                _ = &mut superseded => return self.writer.close().await,
-                () = over(serving) => return self.writer.close().await,
+                _ = &mut superseded => {
+                    self.settle().await?;
+                    return self.writer.close().await;
+                }
+                () = over(serving) => {
+                    self.settle().await?;
+                    return self.writer.close().await;
+                }
+                Some(accepted) = self.accepting.join_next() => self.accepted(accepted).await?,
                 () = bell.notified() => {
-                    if !self.announced && self.relay.store.waiting(self.account) {
+                    let prices = self.relay.store.prices().version;
+                    let waits = self.relay.store.waiting(self.account);
+                    if prices != self.told || waits && !self.announced {
                         self.writer.send_bare(Kind::New, &[]).await?;
-                        self.announced = true;
+                        (self.announced, self.told) = (waits, prices);
                     }
                 }
                 turned = self.writer.next_turn() => self.writer.send_turn(turned).await?,
-                head = self.reader.next() => {
+                head = self.reader.next(), if self.accepting.len() < ACCEPTING_MAX => {
                     let head = head?;
                     tokio::select! {
                         biased;
@@ -140,6 +162,10 @@ impl<S: RelayStore> Session<'_, S> {
         }
         let stream = head.stream;
         let request = request::decode(&head.header).map_err(|_| LinkError::Broken)?;
+        if !matches!(&request, Request::Change(change) if self.may_overlap(change)) {
+            // What is asked for behind a submission is answered behind it.
+            self.settle().await?;
+        }
         if !matches!(
             request,
             Request::Change(Change {
@@ -152,9 +178,24 @@ impl<S: RelayStore> Session<'_, S> {
         }
         let store = &self.relay.store;
         let (mut body, mut room) = (Vec::new(), None);
+        let standing = store.standing(self.account);
         let answer = match request {
+            // Another device ended this one.
+            _ if standing.is_dropped => return Err(LinkError::Closed),
+            // Whoever has a copy of the pack from before comes this far, and no further.
+            request if standing.root != self.root => replaced(self.relay, self.under(), request).await?,
+            Request::Confirm { .. } if standing.is_frozen => FROZEN,
             Request::Balance => store.balance(self.account).unwrap_or(BUSY),
-            Request::Prices => Answer::Prices(store.prices()),
+            Request::Prices => {
+                let prices = store.prices();
+                self.told = prices.version;
+                Answer::Prices(prices)
+            }
+            Request::Onward => Answer::Onward(OnwardPrices::of(&store.onward())),
+            Request::Devices => store.devices(self.account).unwrap_or(BUSY),
+            Request::Mixing => mix::told(self.relay).map_or(BUSY, Answer::Mixing),
+            Request::Offers => Answer::Offers(self.relay.peers.offers(self.relay.config.procure.as_ref())),
+            Request::Credit => store.credit(self.account).map_or(BUSY, Answer::Credit),
             Request::Statement { from } => store.services(self.account, from).unwrap_or(BUSY),
             Request::Collect { from, most } => {
                 self.announced = false;
@@ -176,9 +217,21 @@ impl<S: RelayStore> Session<'_, S> {
             }
             Request::Confirm { .. } => return Err(LinkError::Broken),
             Request::Lease { records, bytes } => self.lease(records, bytes).await?,
-            Request::Change(change) => self.change(head, change).await?,
+            Request::Through { relay } => return self.carry(stream, &relay).await,
+            Request::Change(change) => match self.change(head, change).await? {
+                Some(answer) => self.unless_replaced(answer)?,
+                // It is answered when it is accepted.
+                None => return Ok(()),
+            },
         };
         let header = Zeroizing::new(request::encode(&answer));
+        let is_wrong_code = matches!(
+            answer,
+            Answer::Refused {
+                refusal: Refusal::Recovery,
+                ..
+            }
+        );
         let answer = Outgoing {
             kind: Kind::Answer,
             stream,
@@ -187,7 +240,50 @@ impl<S: RelayStore> Session<'_, S> {
         };
         let sent = self.answer(&answer).await;
         drop(room);
-        sent
+        match is_wrong_code {
+            // Each try costs a link and its key.
+            true => sent.and(Err(LinkError::Closed)),
+            false => sent,
+        }
+    }
+
+    /// The answer to a change, unless its root ended on the way to the commit.
+    fn unless_replaced(&self, answer: Answer) -> Result<Answer, LinkError> {
+        match answer {
+            Answer::Refused {
+                refusal: Refusal::Busy, ..
+            } if self.relay.store.standing(self.account).root != self.root => Err(LinkError::Closed),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Whether a change may be accepted while the next request is read: small mail on a link that keeps its key, and that
+    /// is under no pad.
+    fn may_overlap(&self, change: &Change) -> bool {
+        let is_small = matches!(change.operation, Operation::Submit { kilobytes, .. } if kilobytes <= OVERLAPPING_MAX);
+        is_small && !self.is_turning && self.leased.is_none()
+    }
+
+    /// Answers what is being accepted, and waits for that.
+    async fn settle(&mut self) -> Result<(), LinkError> {
+        while let Some(accepted) = self.accepting.join_next().await {
+            self.accepted(accepted).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers a submission that was accepted or refused.
+    async fn accepted(&mut self, accepted: Result<(u32, Answer), JoinError>) -> Result<(), LinkError> {
+        let (stream, answer) = accepted.map_err(|_| LinkError::Closed)?;
+        let answer = self.unless_replaced(answer)?;
+        let header = Zeroizing::new(request::encode(&answer));
+        let answer = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &[],
+        };
+        self.writer.send(&answer).await
     }
 
     /// Sends an answer. Where it may have to wait for the next key, reads on meanwhile.
@@ -235,6 +331,31 @@ impl<S: RelayStore> Session<'_, S> {
         self.keys_left.load(Ordering::Relaxed) < KEYS_RESERVED
     }
 
+    /// Carries another link from here on, if it may.
+    async fn carry(&mut self, stream: u32, to: &str) -> Result<(), LinkError> {
+        let refused = |refusal| Answer::Refused { seq: 0, refusal };
+        let reached = through::reach(self.relay, to).await;
+        let answer = match &reached {
+            // What goes on under new keys reads and writes by turns, and what is under a pad takes it up.
+            _ if self.is_turning || self.leased.is_some() => refused(Refusal::Malformed),
+            _ if self.on_reserved_keys() => refused(Refusal::Keys),
+            Ok(_) => Answer::Through,
+            Err(refusal) => refused(*refusal),
+        };
+        let header = Zeroizing::new(request::encode(&answer));
+        let message = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &[],
+        };
+        self.writer.send(&message).await?;
+        let (Ok(reached), Answer::Through) = (reached, answer) else {
+            return Ok(());
+        };
+        through::carry(self.relay, (&mut self.reader, &mut self.writer), reached, stream).await
+    }
+
     /// Leases more of the pad to this link.
     async fn lease(&mut self, records: u64, bytes: u64) -> Result<Answer, LinkError> {
         let Some(Leased { pad, end }) = &mut self.leased else {
@@ -265,9 +386,27 @@ impl<S: RelayStore> Session<'_, S> {
         }
     }
 
-    async fn change(&mut self, head: Head, change: Change) -> Result<Answer, LinkError> {
+    fn under(&self) -> accept::Under {
+        (self.account, self.root)
+    }
+
+    /// Carries a change out. `None`: its body was read, and it is being accepted.
+    async fn change(&mut self, head: Head, change: Change) -> Result<Option<Answer>, LinkError> {
         let Operation::Submit { kilobytes, .. } = change.operation else {
-            return Ok(accept::change(self.relay, self.account, change).await);
+            if matches!(change.operation, Operation::Procure { .. }) && self.on_reserved_keys() {
+                // Unless it was asked for before: then its answer is kept.
+                return Ok(Some(match accept::answered_before(self.relay, self.account, &change) {
+                    Some(stored) => stored,
+                    None => accept::refuse(self.relay, self.under(), change, Refusal::Keys).await,
+                }));
+            }
+            let answer = accept::change(self.relay, self.under(), change).await;
+            if matches!(answer, Answer::Moved { .. } | Answer::Endowed { .. })
+                && let Ok(Answer::Balance { keys, .. }) = self.relay.store.balance(self.account)
+            {
+                self.keys_left.store(keys, Ordering::Relaxed);
+            }
+            return Ok(Some(answer));
         };
         if !deposit::is_class(kilobytes) || head.header.len() > BODY_HEADER_BYTES_MAX {
             return Err(LinkError::Broken);
@@ -277,23 +416,60 @@ impl<S: RelayStore> Session<'_, S> {
         let room = self.relay.budget.take(2 * expected).await;
         if let Some(stored) = accept::answered_before(self.relay, self.account, &change) {
             Self::turning(&mut self.writer, self.reader.discard(head, expected)).await?;
-            return Ok(stored);
+            return Ok(Some(stored));
         }
         if self.on_reserved_keys() {
             Self::turning(&mut self.writer, self.reader.discard(head, expected)).await?;
-            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
+            let refused = accept::refuse(self.relay, self.under(), change, Refusal::Keys).await;
+            return Ok(Some(refused));
         }
+        let stream = head.stream;
         let body = Self::turning(&mut self.writer, self.reader.body(head, expected)).await?;
-        if self.on_reserved_keys() {
+        let refusal = if self.on_reserved_keys() {
             // The link came to its last keys on the way.
-            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Keys).await);
+            Some(Refusal::Keys)
+        } else {
+            (!answers_fit(self.leased.as_ref(), 0)).then_some(Refusal::Pad)
+        };
+        if let Some(refusal) = refusal {
+            return Ok(Some(accept::refuse(self.relay, self.under(), change, refusal).await));
         }
-        if !answers_fit(self.leased.as_ref(), 0) {
-            return Ok(accept::refuse(self.relay, self.account, change, Refusal::Pad).await);
+        if !self.may_overlap(&change) {
+            let answer = accept::submission(self.relay, self.under(), change, body).await;
+            drop(room);
+            return Ok(Some(answer));
         }
-        let answer = accept::submission(self.relay, self.account, change, body).await;
-        drop(room);
-        Ok(answer)
+        let (relay, under) = (Arc::clone(self.relay), self.under());
+        self.accepting.spawn(async move {
+            let answer = accept::submission(&relay, under, change, body).await;
+            // Before it is sent: this link may be waiting for room meanwhile.
+            drop(room);
+            (stream, answer)
+        });
+        Ok(None)
+    }
+}
+
+/// Under a root that was replaced there is one answer to be had: that of the change that did it, or that another did.
+async fn replaced<S: RelayStore>(
+    relay: &Relay<S>,
+    under: accept::Under,
+    request: Request,
+) -> Result<Answer, LinkError> {
+    let Request::Change(
+        change @ Change {
+            operation: Operation::Reroot { .. },
+            ..
+        },
+    ) = request
+    else {
+        return Err(LinkError::Closed);
+    };
+    match accept::change(relay, under, change).await {
+        Answer::Refused {
+            refusal: Refusal::Busy, ..
+        } => Err(LinkError::Closed),
+        answer => Ok(answer),
     }
 }
 
@@ -333,6 +509,17 @@ async fn fetch<S: RelayStore>(
 
 /// Most requests that are read while an answer is under way: what a holder has under way at one time.
 const WAITING_MAX: usize = 80;
+
+/// Most submissions of one link that are being accepted at one time.
+const ACCEPTING_MAX: usize = 64;
+/// Larger mail is accepted before anything else is read, in units of 1,000 bytes.
+const OVERLAPPING_MAX: u32 = 64;
+
+/// Nothing is deleted that a second holder may have collected.
+const FROZEN: Answer = Answer::Refused {
+    seq: 0,
+    refusal: Refusal::Frozen,
+};
 
 /// The store could not say: the holder asks again.
 const BUSY: Answer = Answer::Refused {

@@ -1,0 +1,392 @@
+//! Other relays, at which this one is a keypack's holder: what goes by them is sealed anew under a pack of theirs and paid
+//! for as any holder pays.
+//!
+//! ```text
+//! spool -> hand over: row of the peer's outbox, named by the delivery -> delivery recorded as gone -> sent, answered
+//! ```
+//!
+//! The peer's outbox is the spool of this hop. A row is there before the delivery is recorded as gone, and its answer counts
+//! only after that: after a crash in between the delivery comes again, finds its row, and is not queued twice.
+
+mod compare;
+mod legs;
+mod packs;
+mod procure;
+mod renew;
+mod reports;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use keypacks::deposit;
+use mailbox::holder::{HolderFiles, HolderOptions};
+use mailbox::holder_store::{OutboxOrder, SentNames, SentReports};
+use mailbox::relay_store::{Delivery, DeliveryId};
+use mailbox::request::{self, Envelope, EnvelopeOption, HOPS_MAX};
+use mailbox::{HolderStore, RelayStore, StoreError};
+use serde::Serialize;
+use smtp_bridge::holder::{self, HolderConfig, HolderHandle, LinkState};
+use smtp_bridge::message::Address;
+use smtp_bridge::net::{Host, once_unlocked};
+use smtp_bridge::smtp::{DeliveryResult, Enhanced};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::Relay;
+
+pub(crate) use packs::{accept, is_name, paths};
+
+/// Where the packs of peers are, in the data folder.
+pub(crate) const FOLDER: &str = "peers";
+/// Longest passphrase that is read for a peer's folder, in bytes.
+const PASSPHRASE_MAX: usize = 1_024;
+
+/// One peer, as long as this relay runs.
+#[derive(Clone)]
+struct Peer {
+    store: HolderFiles,
+    handle: HolderHandle,
+    /// Its operator was told that value is missing.
+    is_short: Arc<AtomicBool>,
+    /// What messages cost that are being put into the outbox, in µtok.
+    taking: Arc<AtomicU64>,
+    /// Price of the dearest message that value was missing for, in µtok, until more was granted; 0: of none.
+    short: Arc<AtomicU64>,
+    left: Arc<renew::Left>,
+}
+
+/// The peers that could be opened, by name.
+#[derive(Default)]
+pub(crate) struct Peers(
+    Mutex<BTreeMap<String, Peer>>,
+    Mutex<Option<Instant>>,
+    /// Counts orders of packs.
+    watch::Sender<u64>,
+);
+
+/// What an operator sees of a peer.
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    name: String,
+    link: &'static str,
+    balance: u64,
+    keys: u64,
+    waiting: usize,
+    /// What the peer's operator still lends, if that is less than was needed.
+    credit: Option<u64>,
+}
+
+/// Nobody at this hop has looked at the message: it stays where it is.
+const NOT_NOW: DeliveryResult = DeliveryResult::Transient {
+    code: None,
+    status: Enhanced::new(4, 4, 1),
+};
+/// It went in a circle, or further than any way is long.
+const TOO_FAR: DeliveryResult = DeliveryResult::Permanent {
+    code: None,
+    status: Enhanced::new(5, 4, 6),
+};
+/// No class holds it with its envelope.
+const TOO_LONG: DeliveryResult = DeliveryResult::Permanent {
+    code: None,
+    status: Enhanced::new(5, 3, 4),
+};
+
+/// Whether mail that passed so many relays before this one goes no further by a peer, where this and so many more are behind:
+/// one that nothing was heard of is the only one. What such a way costs is not charged, see [`legs`].
+pub(crate) fn is_too_far(hops: u8, relays: u8) -> bool {
+    hops.saturating_add(relays.max(1)) > HOPS_MAX
+}
+
+impl Peers {
+    fn of(&self, name: &str) -> Option<Peer> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(name).cloned()
+    }
+
+    /// Whether what the legs behind this relay cost has changed a short while ago: long enough for every link to hear of it.
+    pub(crate) fn have_new_prices(&self) -> bool {
+        let changed = *self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Every link has its turn once in a tick.
+    fn tell_new_prices(&self, tick: Duration) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + 2 * tick);
+    }
+
+    /// Whether the pack held at a peer could be opened.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.of(name).is_some()
+    }
+
+    /// At how many peers the credit is used up.
+    pub(crate) fn without_credit(&self) -> u64 {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().filter(|peer| peer.left.told() == Some(0)).count() as u64
+    }
+
+    /// What each peer charges whose prices are known.
+    fn charges(&self) -> BTreeMap<String, legs::Charges> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = peers.iter();
+        known
+            .filter_map(|(name, peer)| Some((name.clone(), legs::Charges::of(&peer.store)?)))
+            .collect()
+    }
+
+    /// What there is to see of each, in the order of their names.
+    pub(crate) fn show(&self) -> Vec<Shown> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let show = |(name, peer): (&String, &Peer)| {
+            let value = peer.store.value();
+            Shown {
+                name: name.clone(),
+                link: match peer.handle.state() {
+                    LinkState::Waiting => "waiting",
+                    LinkState::Connecting => "connecting",
+                    LinkState::Linked => "linked",
+                    LinkState::PadUsedUp | LinkState::KeysUsedUp => "used up",
+                    _ => "stopped",
+                },
+                balance: value.balance,
+                keys: value.keys,
+                waiting: peer.store.outbox_len(),
+                credit: peer.left.told(),
+            }
+        };
+        peers.iter().map(show).collect()
+    }
+}
+
+/// Opens the packs of all peers that a route or `procure` names. Before anything is delivered: what was handed over before a crash is
+/// known by its row. The links end when `stop` turns true.
+pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch::Sender<bool>) -> JoinSet<()> {
+    let mut links = JoinSet::new();
+    for name in relay.config.peer_names() {
+        let store = match open(&relay.host, &relay.config.data, &name).await {
+            Ok(store) => store,
+            Err(error) => {
+                tracing::error!(peer = name, %error, "the pack of a peer cannot be opened: nothing goes by it");
+                continue;
+            }
+        };
+        let mut config = HolderConfig::new(Address::parse("relay@localhost").expect("an address"));
+        config.tick = relay.config.tick();
+        config.settle = Some(Arc::new(settle::Settling {
+            relay: relay.clone(),
+            store: store.clone(),
+        }));
+        let (handle, link) = holder::new(relay.host.clone(), store.clone(), config, stop.subscribe());
+        let peer = Peer {
+            store: store.clone(),
+            handle,
+            is_short: Arc::default(),
+            short: Arc::default(),
+            taking: Arc::default(),
+            left: Arc::default(),
+        };
+        let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.insert(name.clone(), peer.clone());
+        drop(peers);
+        links.spawn(link);
+        links.spawn(reports::forward(relay.clone(), store.clone(), stop.subscribe()));
+        links.spawn(renew::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
+        links.spawn(procure::keep(
+            relay.clone(),
+            name.clone(),
+            peer.clone(),
+            stop.subscribe(),
+        ));
+        links.spawn(settle::clear(relay.clone(), peer, stop.subscribe()));
+    }
+    // Before any link is served: nobody is told other prices than those that are in force.
+    legs::put_in_force(relay).await;
+    links.spawn(legs::follow(relay.clone(), stop.subscribe()));
+    links
+}
+
+/// Waits until the links have ended, and closes the packs.
+pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut links: JoinSet<()>) {
+    while links.join_next().await.is_some() {}
+    // They stay known: links that still answer do not refuse for good what goes by them.
+    let peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for peer in peers.into_values() {
+        peer.store.stop().await;
+    }
+}
+
+async fn open(host: &Host, data: &Path, name: &str) -> Result<HolderFiles, StoreError> {
+    let (folder, file) = paths(data, name);
+    let passphrase = read_passphrase(host, &file)?;
+    let opened = || {
+        let options = HolderOptions::default();
+        let (store, actor) = HolderFiles::open(&host.disk, &folder, &passphrase, &options, &host.entropy)?;
+        host.workers.actor("peer", Box::pin(actor))?;
+        Ok(store)
+    };
+    once_unlocked(opened).await
+}
+
+fn read_passphrase(host: &Host, file: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let file = host.disk.open(file, false)?;
+    let length = usize::try_from(file.len()?).unwrap_or(usize::MAX);
+    if length > PASSPHRASE_MAX {
+        return Err(StoreError::Corrupt);
+    }
+    let mut passphrase = Zeroizing::new(vec![0; length]);
+    file.read_at(0, &mut passphrase)?;
+    Ok(passphrase)
+}
+
+/// Puts a delivery into the outbox of the peer. `Delivered`: it is durable there, now or before.
+pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, delivery: &Delivery) -> DeliveryResult {
+    let Some(peer) = relay.peers.of(name) else {
+        return NOT_NOW;
+    };
+    let Peer { store, handle, .. } = &peer;
+    let label = label_of(delivery.id);
+    if store.outbox_knows(&label) {
+        return DeliveryResult::Delivered;
+    }
+    if is_too_far(delivery.hops, 1) {
+        return TOO_FAR;
+    }
+    // Where there is no link, it stays in the spool, whose senders are told of delay and failure.
+    let (LinkState::Linked, Some(prices)) = (handle.state(), store.prices()) else {
+        return NOT_NOW;
+    };
+    let onward = store.onward();
+    let recipient = delivery.recipient.as_str();
+    if is_too_far(delivery.hops, onward.leg(recipient).relays.saturating_add(1)) {
+        return TOO_FAR;
+    }
+    let envelope = Envelope {
+        reverse_path: delivery.reverse_path.clone(),
+        recipients: vec![delivery.recipient.clone()],
+        message_id: None,
+        hops: delivery.hops + 1,
+        options: options_of(delivery),
+    };
+    let mut body = Zeroizing::new(request::payload(&envelope, &delivery.message));
+    let Some(kilobytes) = deposit::class_for(body.len()) else {
+        return TOO_LONG;
+    };
+    let length = u32::try_from(body.len()).expect("the largest class is below 4 GiB");
+    let mut padded = Vec::with_capacity(deposit::class_bytes(kilobytes));
+    padded.extend_from_slice(&body);
+    padded.resize(deposit::class_bytes(kilobytes), 0);
+    body.zeroize();
+    let Some(price) = onward.price_of(&prices, [recipient], kilobytes) else {
+        return NOT_NOW;
+    };
+    let price = price.total();
+    // Others are on their way into the outbox at this moment, and reserve nothing yet.
+    let taking = Taking::of(&peer.taking, price);
+    let spent = store.reserved().unwrap_or(u64::MAX).saturating_add(taking.others);
+    let is_missing = store.value().balance.saturating_sub(spent) < price;
+    if !peer.is_short.swap(is_missing, Ordering::Relaxed) && is_missing {
+        tracing::error!(
+            peer = name,
+            "the pack held at a peer has not value enough: mail waits until a top-up"
+        );
+    }
+    if is_missing {
+        peer.short.fetch_max(price, Ordering::Relaxed);
+        // Of a top-up nobody tells: the next try knows by this.
+        handle.refresh();
+        return NOT_NOW;
+    }
+    let order = OutboxOrder {
+        body: padded,
+        kilobytes,
+        length,
+        recipients: 1,
+        prices: prices.version,
+        price,
+        label,
+        sent: SentNames {
+            alias: String::new(),
+            own: None,
+            outside: String::new(),
+        },
+        reports: SentReports::default(),
+        now: relay.host.clock.unix_seconds(),
+    };
+    match store.enqueue(order).await {
+        Ok(_) => DeliveryResult::Delivered,
+        Err(_) => NOT_NOW,
+    }
+}
+
+/// Value that one message takes until its row reserves it.
+struct Taking<'a> {
+    all: &'a AtomicU64,
+    price: u64,
+    /// What the others take that came before.
+    others: u64,
+}
+
+impl<'a> Taking<'a> {
+    fn of(all: &'a AtomicU64, price: u64) -> Self {
+        let others = all.fetch_add(price, Ordering::AcqRel);
+        Taking { all, price, others }
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.price, Ordering::AcqRel);
+    }
+}
+
+/// What the next relay is asked for: reports on the one recipient, and to mix the message.
+fn options_of(delivery: &Delivery) -> Vec<EnvelopeOption> {
+    let wishes = delivery.wishes;
+    let notify = EnvelopeOption::Notify { recipient: 0, wishes };
+    let mix = delivery.mix.map(|profile| EnvelopeOption::Mix {
+        profile: profile.number(),
+    });
+    wishes.are_said().then_some(notify).into_iter().chain(mix).collect()
+}
+
+/// What a delivery's row is called in the outbox.
+fn label_of(id: DeliveryId) -> String {
+    format!("{:016x}", id.0)
+}
+
+/// The delivery that a row of the outbox was made from.
+fn delivery_of(label: &str) -> Option<DeliveryId> {
+    u64::from_str_radix(label, 16).ok().map(DeliveryId)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_is_taken_by_one_message_at_a_time() {
+        let all = AtomicU64::new(0);
+        let first = Taking::of(&all, 20);
+        let second = Taking::of(&all, 20);
+        assert_eq!((first.others, second.others), (0, 20));
+        drop(first);
+        assert_eq!(Taking::of(&all, 5).others, 20);
+        drop(second);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_row_names_the_delivery_that_it_was_made_from() {
+        for id in [0, 7, u64::MAX] {
+            assert!(delivery_of(&label_of(DeliveryId(id))) == Some(DeliveryId(id)));
+        }
+        assert!(delivery_of("first alias").is_none());
+    }
+}

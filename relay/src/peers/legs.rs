@@ -1,0 +1,222 @@
+//! What mail costs behind this relay: the peers' own price lists, as the packs held there last learnt them, and what they
+//! say of the legs behind them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ledger::{Leg, Onward, PriceList};
+use mailbox::request::{HOPS_MAX, OnwardPrices};
+use mailbox::{HolderStore, RelayStore};
+use smtp_bridge::net::stopped;
+use tokio::sync::watch;
+
+use crate::Relay;
+use crate::config::{RelayConfig, Route};
+
+/// What a peer charges.
+pub(super) struct Charges {
+    prices: PriceList,
+    onward: Arc<Onward>,
+}
+
+impl Charges {
+    /// `None`: nothing was heard of it yet.
+    pub(super) fn of(store: &impl HolderStore) -> Option<Self> {
+        Some(Charges {
+            prices: store.prices()?,
+            onward: store.onward(),
+        })
+    }
+
+    /// What the way by this peer costs, of mail that has this leg behind it. Of what goes in a circle, and so arrives
+    /// nowhere, the part beyond the longest way is left out: else two relays that each think the other nearer would raise
+    /// each other's prices for ever. Its number of relays says that nothing is taken for it.
+    fn leg(&self, behind: Leg) -> Leg {
+        let behind = match behind.relays {
+            HOPS_MAX.. => Leg {
+                relays: HOPS_MAX,
+                ..Leg::default()
+            },
+            _ => behind,
+        };
+        Leg {
+            message: self.prices.message.saturating_add(behind.message),
+            kilobyte: self.prices.kilobyte.saturating_add(behind.kilobyte),
+            relays: behind.relays + 1,
+        }
+    }
+}
+
+/// The legs of all that this configuration's routes lead to, as one answer tells them.
+fn legs(config: &RelayConfig, peers: &BTreeMap<String, Charges>) -> Onward {
+    let by = |domain: &str| match config.route(domain) {
+        Some(Route::Peer(name)) => {
+            let known = peers.get(&name);
+            known.map_or_else(Leg::default, |peer| peer.leg(peer.onward.leg_to(domain)))
+        }
+        _ => Leg::default(),
+    };
+    // Of whatever has no route of its own.
+    let beyond = config.peer_elsewhere().and_then(|name| peers.get(name));
+    let elsewhere = beyond.map_or_else(Leg::default, |peer| peer.leg(peer.onward.elsewhere));
+    let own = [&config.domain].into_iter().chain(config.routes.keys());
+    let named: BTreeSet<&String> = own
+        .chain(beyond.into_iter().flat_map(|peer| peer.onward.domains.keys()))
+        .collect();
+    let onward = Onward {
+        version: 0,
+        elsewhere,
+        domains: named
+            .into_iter()
+            .map(|domain| (domain.clone(), by(domain)))
+            .filter(|(_, leg)| *leg != elsewhere)
+            .collect(),
+    };
+    // What does not fit is priced as it is told. A peer with many names crowds out nobody's but its own.
+    let is_own = |domain: &str| domain == config.domain || config.routes.contains_key(domain);
+    OnwardPrices::with_first(&onward, is_own).into()
+}
+
+/// Puts in force what the peers charge now.
+pub(super) async fn put_in_force<S: RelayStore>(relay: &Relay<S>) {
+    let peers = relay.peers.charges();
+    if let Err(error) = relay.store.set_onward(legs(&relay.config, &peers)).await {
+        tracing::error!(%error, "what the peers charge could not be put in force");
+    }
+}
+
+/// Looks at what the peers charge until `stop` turns true.
+pub(super) async fn follow<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let legs = legs(&relay.config, &relay.peers.charges());
+        let known = relay.store.onward();
+        if (legs.elsewhere, &legs.domains) != (known.elsewhere, &known.domains) {
+            put_in_force(&relay).await;
+            relay.peers.tell_new_prices(relay.config.tick());
+        }
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(relay.config.tick()) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::is_too_far;
+
+    fn config(smarthost: Option<&str>, routes: &[(&str, &str)]) -> RelayConfig {
+        let at = "127.0.0.1:1".parse().expect("an address");
+        let mut config = RelayConfig::new("own.test", "/nowhere".into(), at, at, at);
+        config.smarthost = smarthost.map(str::to_owned);
+        let route = |(domain, to): &(&str, &str)| ((*domain).to_owned(), (*to).to_owned());
+        config.routes = routes.iter().map(route).collect();
+        config
+    }
+
+    fn charges(message: u64, kilobyte: u64, onward: Onward) -> Charges {
+        let prices = PriceList {
+            version: 1,
+            message,
+            kilobyte,
+            ..PriceList::default()
+        };
+        Charges {
+            prices,
+            onward: Arc::new(onward),
+        }
+    }
+
+    fn leg(message: u64, kilobyte: u64, relays: u8) -> Leg {
+        Leg {
+            message,
+            kilobyte,
+            relays,
+        }
+    }
+
+    #[test]
+    fn a_chain_costs_what_each_of_its_relays_charges() {
+        // far delivers outside; middle sends all but its own and near.test by it; own sends all by middle.
+        let far = [("far".to_owned(), charges(5, 1, Onward::default()))].into();
+        let mut middle = config(Some("peer:far"), &[("near.test", "127.0.0.1:25")]);
+        middle.domain = "middle.test".to_owned();
+        let behind = legs(&middle, &far);
+        assert_eq!(behind.elsewhere, leg(5, 1, 1));
+        assert!(behind.domains.keys().eq(["middle.test", "near.test"]));
+
+        let peers = [("middle".to_owned(), charges(100, 10, behind))].into();
+        let all = legs(&config(Some("peer:middle"), &[("here.test", "127.0.0.1:25")]), &peers);
+        assert_eq!(all.leg("a@else.test"), leg(105, 11, 2));
+        assert_eq!(all.leg("a@far.test"), leg(105, 11, 2));
+        assert_eq!(all.leg("a@middle.test"), leg(100, 10, 1));
+        assert_eq!(all.leg("a@near.test"), leg(100, 10, 1));
+        assert_eq!(all.leg("a@here.test"), Leg::default());
+        assert_eq!(all.leg("a@own.test"), Leg::default());
+    }
+
+    #[test]
+    fn one_route_by_a_peer_costs_nobody_else_anything() {
+        let peers = [("x".to_owned(), charges(7, 2, Onward::default()))].into();
+        let legs = legs(
+            &config(Some("127.0.0.1:25"), &[("x.test", "peer:x"), ("y.test", "peer:y")]),
+            &peers,
+        );
+        assert!(legs.domains.len() == 1 && legs.elsewhere == Leg::default());
+        assert_eq!(legs.leg("a@X.test"), leg(7, 2, 1));
+    }
+
+    #[test]
+    fn two_relays_that_lead_to_each_other_come_to_rest() {
+        let settings = config(Some("peer:x"), &[]);
+        let (mut left, mut right) = (Onward::default(), Onward::default());
+        let mut before = (left.clone(), right.clone());
+        for turn in 0..40 {
+            left = legs(&settings, &[("x".to_owned(), charges(5, 1, right.clone()))].into());
+            right = legs(&settings, &[("x".to_owned(), charges(9, 2, left.clone()))].into());
+            if turn > 20 {
+                assert!((&left, &right) == (&before.0, &before.1), "turn {turn}");
+            }
+            before = (left.clone(), right.clone());
+        }
+        assert!(left.elsewhere.message <= 9 * u64::from(HOPS_MAX));
+        assert!(
+            [left.elsewhere, right.elsewhere]
+                .iter()
+                .all(|leg| is_too_far(0, leg.relays))
+        );
+    }
+
+    #[test]
+    fn no_part_of_a_price_is_left_out_of_mail_that_is_taken() {
+        for relays in 0..=u8::MAX {
+            let behind = Leg {
+                message: 1_000,
+                kilobyte: 10,
+                relays,
+            };
+            let own = charges(5, 1, Onward::default()).leg(behind);
+            let is_whole = own.message == 1_005 && own.kilobyte == 11;
+            assert_eq!(is_too_far(0, own.relays), !is_whole, "{relays}");
+        }
+    }
+
+    #[test]
+    fn where_not_all_can_be_told_the_own_routes_come_first() {
+        let hosts = |count: u32| (0..count).map(|number| (format!("a{number:0>40}.test"), leg(1, 1, 1)));
+        let told = Onward {
+            elsewhere: leg(9, 9, 1),
+            domains: hosts(2_000).collect(),
+            ..Onward::default()
+        };
+        let mut settings = config(Some("peer:x"), &[("z.test", "127.0.0.1:25")]);
+        settings.domain = "zz.test".to_owned();
+        let all = legs(&settings, &[("x".to_owned(), charges(5, 1, told))].into());
+        assert!(all.domains.len() > 10 && all.domains.len() < 2_000);
+        assert_eq!(all.leg("a@z.test"), Leg::default());
+        assert_eq!(all.leg("a@zz.test"), Leg::default());
+        assert_eq!(OnwardPrices::of(&all).domains.len(), all.domains.len(), "told whole");
+    }
+}

@@ -1,0 +1,170 @@
+//! How a submission to a peer ended, and who is told of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailbox::holder::HolderFiles;
+use mailbox::holder_store::{OutboxRow, OutboxState};
+use mailbox::relay_store::{Delivery, DeliveryId, Outcome};
+use mailbox::request::{Answer, Operation, Refusal, split_payload};
+use mailbox::{HolderStore, RelayStore, StoreError};
+use smtp_bridge::holder::Settle;
+use smtp_bridge::net::{Promise, stopped};
+use smtp_bridge::smtp::{DeliveryResult, Enhanced};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::{Peer, delivery_of, procure};
+use crate::{Relay, exit};
+
+/// Pause before a delivery is looked at again that a worker has in hand.
+const RECORDED: Duration = Duration::from_millis(50);
+/// How often the outbox is searched for what has waited too long.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// So long changes of the outbox are gathered before it is searched.
+pub(super) const TOGETHER: Duration = Duration::from_millis(250);
+
+/// What an answer of the peer waits for.
+pub(super) struct Settling<S> {
+    pub(super) relay: Arc<Relay<S>>,
+    pub(super) store: HolderFiles,
+}
+
+impl<S: RelayStore> Settle for Settling<S> {
+    fn settle<'a>(&'a self, row: &'a OutboxRow, answer: &'a Answer) -> Promise<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Some(id) = delivery_of(&row.label) else {
+                return procure::settle(&self.relay, row, answer).await;
+            };
+            // A delivery whose row is here is gone from the spool, whatever was recorded of it before a crash. While a worker
+            // has it in hand, that is about to be recorded.
+            let _hold = loop {
+                match self.relay.waiting.hold(id) {
+                    Some(hold) => break hold,
+                    None => tokio::time::sleep(RECORDED).await,
+                }
+            };
+            self.relay.store.finish(id, Outcome::Delivered).await?;
+            match answer {
+                Answer::Refused { refusal, .. } => match refusal {
+                    // It goes again, by itself, under another number, or when value comes.
+                    Refusal::Busy
+                    | Refusal::Unacknowledged
+                    | Refusal::Value { .. }
+                    | Refusal::Price { .. }
+                    | Refusal::Conflict => Ok(()),
+                    refusal => self.tell(row, id, status_of(*refusal)).await,
+                },
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+impl<S: RelayStore> Settling<S> {
+    /// Tells the sender of a failure.
+    async fn tell(&self, row: &OutboxRow, id: DeliveryId, status: Enhanced) -> Result<(), StoreError> {
+        tell(&self.relay, &self.store, row, id, status).await
+    }
+}
+
+/// What a refusal is to the sender.
+fn status_of(refusal: Refusal) -> Enhanced {
+    match refusal {
+        Refusal::Route { .. } => Enhanced::new(5, 4, 4),
+        Refusal::Recipient { .. } => Enhanced::new(5, 1, 3),
+        Refusal::Message => Enhanced::new(5, 6, 0),
+        // The peer no longer knows: it may have been delivered.
+        Refusal::Stale => Enhanced::new(5, 4, 7),
+        Refusal::Sender => Enhanced::new(5, 7, 1),
+        Refusal::Mix => Enhanced::new(5, 3, 3),
+        _ => Enhanced::new(5, 3, 0),
+    }
+}
+
+async fn tell<S: RelayStore>(
+    relay: &Arc<Relay<S>>,
+    store: &HolderFiles,
+    row: &OutboxRow,
+    id: DeliveryId,
+    status: Enhanced,
+) -> Result<(), StoreError> {
+    let Some(body) = store.outbox_body(row.row)?.map(Zeroizing::new) else {
+        return Ok(());
+    };
+    let Operation::Submit { length, .. } = row.change.operation else {
+        return Ok(());
+    };
+    let payload = body.get(..length as usize).unwrap_or_default();
+    let Ok((envelope, message)) = split_payload(payload) else {
+        return Ok(());
+    };
+    let wishes = envelope.wishes(0);
+    let delivery = Delivery {
+        id,
+        account: mailbox::relay_store::Account(0),
+        reverse_path: envelope.reverse_path,
+        recipient: envelope.recipients.into_iter().next().unwrap_or_default(),
+        message: message.to_vec(),
+        attempts: 1,
+        accepted: row.taken,
+        is_delay_told: false,
+        hops: envelope.hops,
+        mix: None,
+        wishes,
+    };
+    relay.metrics.failed.count();
+    exit::tell_of_failure(relay, &delivery, DeliveryResult::Permanent { code: None, status }).await
+}
+
+/// Removes what was refused, whose senders were told; and ends what has waited at a peer as long as the last try of any
+/// delivery, and tells the senders: nobody knows whether the peer had it.
+pub(super) async fn clear<S: RelayStore>(relay: Arc<Relay<S>>, peer: Peer, mut stop: watch::Receiver<bool>) {
+    let mut changed = peer.store.outbox_changed();
+    loop {
+        changed.borrow_and_update();
+        let now = relay.host.clock.unix_seconds();
+        let longest: u64 = relay.config.retry_s.iter().sum();
+        for row in peer.store.outbox().unwrap_or_default() {
+            let is_done = matches!(row.state, OutboxState::Refused(_) | OutboxState::Unknown);
+            let is_late = now.saturating_sub(row.taken) > longest;
+            if (is_done || is_late)
+                && let Err(error) = end(&relay, &peer, &row).await
+            {
+                tracing::error!(%error, "what waits too long at a peer could not be ended");
+            }
+        }
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            // All rows are looked at: not with each message that goes.
+            _ = changed.changed() => tokio::time::sleep(TOGETHER).await,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn end<S: RelayStore>(relay: &Arc<Relay<S>>, peer: &Peer, row: &OutboxRow) -> Result<(), StoreError> {
+    let Some(id) = delivery_of(&row.label) else {
+        return Ok(());
+    };
+    match row.state {
+        OutboxState::Queued | OutboxState::Held(_) => {
+            tell(relay, &peer.store, row, id, Enhanced::new(5, 4, 7)).await?;
+            if row.state == OutboxState::Queued {
+                let stale = Answer::Refused {
+                    seq: row.change.seq,
+                    refusal: Refusal::Stale,
+                };
+                let now = relay.host.clock.unix_seconds();
+                peer.store.answered(row.row, stale, None, now).await?;
+            }
+        }
+        // A copy of the store may have sent it. Of what the peer itself no longer knew, nothing is left to be told.
+        OutboxState::Unknown => tell(relay, &peer.store, row, id, Enhanced::new(5, 4, 7)).await?,
+        OutboxState::Refused(_) => {}
+    }
+    peer.store.cancel(row.row).await?;
+    Ok(())
+}
