@@ -199,6 +199,39 @@ def relaying(bench):
         )
 
 
+def chain(bench):
+    """In at a link of the first of three relays, over links to the last, out over SMTP; beside one relay alone."""
+    sinks = [bench.keep(Sink(bench.place("sink"))) for _ in range(2)]
+    alone = bench.relay(smarthost=sinks[0].address)
+    row = [bench.keep(one) for one in ours.row([bench.place(f"relay{n}") for n in range(3)], sinks[1].address)]
+    count = bench.extent(4_000, 2_000, 100)
+
+    def once(relays, sink):
+        first = relays[0]
+        load = Load("linkload", "--relay", first.link, "--data", first.data, "--sessions", 16, "--count", count)
+
+        def work():
+            taken, start = sink.wait(0), time.monotonic()
+            load.go()
+            sink.wait(taken + load.accepted, 300)
+            return load.accepted, time.monotonic() - start
+
+        before = sum(processor_seconds(relay.pid) for relay in relays)
+        done, seconds = work()
+        cost = (sum(processor_seconds(relay.pid) for relay in relays) - before) / max(done, 1) * 1e6
+        load.close()
+        return done / seconds, cost
+
+    bench.compare(
+        "chain: link to outside by three relays, 4 KiB, 16 sessions; peer: by one",
+        "msg/s",
+        lambda: once(row, sinks[1]),
+        lambda: once([alone], sinks[0]),
+        1 / 3,
+        None,
+    )
+
+
 def collect(bench):
     """From an outside sender until the last message is readable at the bridge; Postfix delivers into a Maildir."""
     relay = bench.relay()
@@ -417,6 +450,7 @@ def links(bench):
 SCENARIOS = {
     "accept": accept,
     "relaying": relaying,
+    "chain": chain,
     "collect": collect,
     "imap": imap,
     "store": store,

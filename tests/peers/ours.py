@@ -1,5 +1,6 @@
 """Our side: the programs of tests/system, and the load generators that drive both sides."""
 
+import json
 import os
 import re
 import signal
@@ -28,6 +29,34 @@ def relay(folder, smarthost="127.0.0.1:9", **settings):
     """
     settings = {"mx_connections_max": 4_000, "retry_s": [3_600, 3_600], "tick_ms": 50, **settings}
     return Relay(folder, _Address(smarthost), **settings).start()
+
+
+def row(folders, smarthost):
+    """A relay for each folder, of which each passes all mail on to the next over a link, and the last to `smarthost`.
+
+    What the legs cost would only be reckoned with: they are free.
+    """
+    free = {"message": 0, "kilobyte": 0}
+    relays = []
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        last = folder is folders[-1]
+        domain = f"r{number}.test"
+        relays.append(relay(folder, smarthost if last else None, domain=domain, prices=free, retry_s=[1] * 600))
+    opens = folders[0] / "peer.passphrase"
+    opens.write_text("open the gate\n")
+    for holder, issuer in zip(relays, relays[1:]):
+        pack = issuer.folder / "peer.pack"
+        words = ["--out", pack, "--value", 10**12, "--passphrase-file", opens, "--for", "*"]
+        issuer.command("peer", "invite", *words)
+        holder.command("peer", "accept", pack, "--name", "next", "--passphrase-file", opens)
+        holder.settings["smarthost"] = "peer:next"
+        holder.stop()
+        holder.start()
+    for holder in relays[:-1]:
+        shown = lambda relay=holder: json.loads(relay.command("peer", "list", "--json").stdout)["rows"]
+        wait_until(lambda rows=shown: all(peer["link"] == "linked" for peer in rows()), 30, "a link to the next relay")
+    return relays
 
 
 class _Address:

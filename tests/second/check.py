@@ -13,8 +13,10 @@ import sys
 import threading
 
 import postern_second as second
+import xwing
 
-VECTORS = pathlib.Path(__file__).resolve().parents[2] / "keypacks" / "vectors"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+VECTORS = ROOT / "keypacks" / "vectors"
 
 
 class Tally:
@@ -38,8 +40,8 @@ class Tally:
             print(f"opens: {name}")
 
 
-def load(name):
-    return json.loads((VECTORS / name).read_text())
+def load(name, folder=VECTORS):
+    return json.loads((folder / name).read_text())
 
 
 def raw(text):
@@ -118,6 +120,12 @@ def check_link(tally):
     tally.same("traffic keys", holder.traffic(), relay.traffic())
     check_traffic(tally, vectors, *holder.traffic())
     check_rotation(tally, vectors, holder.traffic(), holder.ck0)
+    for case in vectors["linked"]:
+        fields = raw(case["token"]), case["highest"], case["floor"], case["flags"], case["generation"]
+        tally.same("LINKED", second.encode_linked(*fields).hex(), case["data"])
+        tally.same("LINKED read", second.decode_linked(raw(case["data"])), fields)
+        tally.refused("LINKED and an octet more", lambda: second.decode_linked(raw(case["data"]) + b"0"))
+    tally.refused("a generation of 0", lambda: second.decode_linked(raw(vectors["linked"][0]["data"]) + bytes(8)))
     for cells, expected in vectors["padding"]:
         tally.same(f"padding of {cells}", second.padding(cells), expected)
     for low_order in (bytes(32), bytes([1]) + bytes(31)):
@@ -190,6 +198,8 @@ def check_parcels(tally):
         tally.refused(name + " with a bit flipped", lambda: second.open_parcel(step, flipped(sealed, 8 * 570)))
         tally.refused(name + " cut", lambda: second.open_parcel(step, sealed[:-16_000]))
         tally.refused(name + " of another index", lambda: second.open_parcel(chain.step_at(chain.index), sealed))
+    for case in vectors["logins"]:
+        tally.same(f"login {case['index']}", second.login(chain.advance()), (case["name"], case["password"]))
 
 
 def check_floor(tally):
@@ -210,7 +220,10 @@ def check_pack(tally):
         tally.refused("header under another passphrase", lambda: second.open_header(block, passphrase + b"."))
 
     issue = dict(vectors["issue"])
-    issue["pad"] = (raw(issue["pad"][0]), *issue["pad"][1:])
+    name, region, records, half = issue["pad"]
+    issue["pad"] = (raw(name), region, records, raw(half))
+    joined = second.joined_root(raw(issue["root"]), raw(vectors["half"]["bytes"]))
+    tally.same("root and check of two halves", joined, (raw(vectors["half"]["root"]), raw(half)))
     issue["rotation"] = struct.unpack("<QII", raw(issue["rotation"]))
     file_key, nonce, expected = raw(issue.pop("file_key")), raw(issue.pop("nonce")), issue.pop("block")
     for name in ("identifier", "relay_public", "root"):
@@ -313,9 +326,147 @@ def check_client(tally):
     tally.same("client: token and index move on", (client.token, chain.index), (b"t" * 16, 1))
 
 
+def check_roots(tally):
+    vectors = load("roots.json")
+    seed, dh = raw(vectors["kem_seed"]), raw(vectors["dh_secret"])
+    relay_public = second.x25519_public(raw(vectors["relay_secret"]))
+    kem_public, dh_public = xwing.public(seed), second.x25519_public(dh)
+    tally.same("X-Wing public key", summary(kem_public), vectors["kem_public"])
+    tally.same("X25519 public key", dh_public.hex(), vectors["dh_public"])
+    code = vectors["code"]
+    octets = second.unspell(code["text"], "recovery")
+    tally.same("recovery code", octets.hex(), code["octets"])
+    tally.same("its text", second.spell(octets, "recovery"), code["text"])
+    tally.same("its verifier", second.recovery_verifier(octets).hex(), code["verifier"])
+    tally.refused("a recovery code as an identifier", lambda: second.parse_identifier(code["text"]))
+    operation = second.reroot_operation(kem_public, dh_public, raw(code["verifier"]), octets)
+    tally.same("operation", summary(operation), vectors["operation"])
+    shared, ciphertext = xwing.encapsulate(kem_public, raw(vectors["random"]))
+    tally.same("ciphertext", summary(ciphertext), vectors["ciphertext"])
+    tally.same("its secret", xwing.decapsulate(seed, ciphertext), shared)
+    tally.same("of a damaged one", xwing.decapsulate(seed, flipped(ciphertext, 8)) == shared, False)
+    root = second.new_root(shared, second.x25519(dh, relay_public), operation, ciphertext)
+    at_relay = second.x25519(raw(vectors["relay_secret"]), dh_public)
+    tally.same("root at the relay", second.new_root(shared, at_relay, operation, ciphertext), root)
+    tally.same("root", root.hex(), vectors["root"])
+    tally.same("first token", second.first_token(root).hex(), vectors["token"])
+    for name, case in vectors["chains"].items():
+        chain = second.Chain.from_root(name, root)
+        tally.same(f"{name} chain", (case["index"], chain.state.hex()), (case["index"], case["state"]))
+        tally.same(f"{name} tag", chain.advance()[-1].hex(), case["tag"])
+
+
+def check_procure(tally):
+    vectors = load("procure.json")
+    seed, dh = raw(vectors["kem_seed"]), raw(vectors["dh_secret"])
+    secret = raw(vectors["relay_secret"])
+    relay_public = second.x25519_public(secret)
+    kem_public, dh_public = xwing.public(seed), second.x25519_public(dh)
+    keys, value = vectors["keys"], vectors["value"]
+    operation = second.endow_operation(kem_public, dh_public, keys, value)
+    tally.same("operation", summary(operation), vectors["operation"])
+    shared, ciphertext = xwing.encapsulate(kem_public, raw(vectors["random"]))
+    tally.same("ciphertext", summary(ciphertext), vectors["ciphertext"])
+    at_relay = second.procured(shared, second.x25519(secret, dh_public), operation, ciphertext)
+    decapsulated = xwing.decapsulate(seed, ciphertext)
+    at_holder = second.procured(decapsulated, second.x25519(dh, relay_public), operation, ciphertext)
+    tally.same("both ends", at_relay, at_holder)
+    root, identifier, confirm = at_holder
+    tally.same("root", root.hex(), vectors["root"])
+    tally.same("identifier", second.identifier_text(identifier), vectors["identifier"])
+    tally.same("confirmation", confirm.hex(), vectors["confirm"])
+    posed = second.procured(decapsulated, second.x25519(dh, dh_public), operation, ciphertext)
+    tally.same("root of another relay", posed[0] == root, False)
+    card = vectors["card"]
+    tally.same("card", second.card(card["domain"], card["address"], relay_public), card["text"])
+    opened = second.open_card(card["text"])
+    tally.same("its fields", opened, (card["domain"], card["address"], relay_public))
+    tally.refused("a card with a slip", lambda: second.open_card(card["text"].replace("far", "fat")))
+    draft = vectors["draft"]
+    file = raw(draft["header"]).ljust(4096, b"\0") + raw(draft["sealed"])
+    kept = second.open_draft(file, draft["passphrase"].encode())
+    tally.same("draft", kept, (seed, dh, opened, keys, value, draft["debit_max"]))
+    vectors = load("procure.json", ROOT / "mailbox" / "vectors")
+    kem, dh, ciphertext = b"\x11" * 1216, b"\x22" * 32, b"\x33" * 1120
+    order = second.procure_operation("far.example", kem, dh, 500, 10_000_000, 10_001_000)
+    tally.same("order", order.hex(), vectors["procure"])
+    tally.same("endow", second.endow_operation(kem, dh, 500, 10_000_000).hex(), vectors["endow"])
+    tally.same("offers asked", (b"\x01" + second.ASK_OFFERS).hex(), vectors["asked"])
+    offers = (1_000, ["far.example", "b.example"], [(100, 1_000_000), (500, 10_000_000)])
+    tally.same("offers", second.open_offers(raw(vectors["offers"])[1:]), offers)
+    endowed = second.open_endowed(raw(vectors["endowed"])[1:])
+    tally.same("endowed", endowed, (300, 9_500, ciphertext, b"\x44" * 16))
+    tally.same("not offered", second.open_outcome(raw(vectors["refused"])[1:]), ("refused", 3, 27))
+    events = [("procured", b"\x55" * 32, ciphertext, b"\x44" * 16), ("not procured", b"\x66" * 32)]
+    tally.same("events of packs", second.open_events(raw(vectors["events"])), events)
+
+
+def check_changes(tally):
+    vectors = load("changes.json", ROOT / "mailbox" / "vectors")
+    operations = [second.expire(0), second.expire(20_779), second.expire()]
+    for case, operation in zip(vectors["changes"], operations, strict=True):
+        seq, ident, blind = case["seq"], raw(case["id"]), raw(case["blind"])
+        header = second.change(seq, ident, blind, case["acknowledged"], operation)
+        tally.same(f"{case['name']}: operation", operation.hex(), case["operation"])
+        tally.same(f"{case['name']}: header", (bytes([second.VERSION]) + header).hex(), case["header"])
+        tally.same(f"{case['name']}: digest", second.change_digest(seq, ident, blind, operation).hex(), case["digest"])
+    answers = {case["name"]: second.open_outcome(raw(case["header"])[1:]) for case in vectors["answers"]}
+    tally.same("moved", answers["moved"], ("moved", 3, 42, 300_000, 50, 0))
+    tally.same("ended", answers["ended"], ("refused", 301, 22))
+
+
+def check_envelopes(tally):
+    vectors = load("envelopes.json", ROOT / "mailbox" / "vectors")
+    octets, wishes = b"\x55" * 16, [(0, 1), (1, 6)]
+    layouts = {
+        "1": {},
+        "2": {"message_id": octets},
+        "3": {"hops": 3},
+        "4": {"message_id": octets, "wishes": wishes},
+        "5": {"hops": 3, "wishes": wishes},
+    }
+    tally.same("layouts of an envelope", sorted(vectors), sorted(layouts))
+    for version, more in layouts.items():
+        made = second.envelope("me@r.test", ["bob@example.org", "ann@example.net"], **more)
+        tally.same(f"envelope {version}", made.hex(), vectors[version])
+
+
+def check_mixing(tally):
+    vectors = load("mixing.json", ROOT / "mailbox" / "vectors")
+    tally.same("mixing asked", (b"\x01" + second.ASK_MIXING).hex(), vectors["request"])
+    headers = {entry["name"]: bytes.fromhex(entry["header"]) for entry in vectors["answers"]}
+    tally.same("no mixing", second.open_mixing(headers["none"][1:]), ([], 0, 0, None))
+    offers = [(1, 20, 0, 0, 720, 2700), (2, 60, 3, 0, 720, 2700)]
+    tally.same("mixing", second.open_mixing(headers["both"][1:]), (offers, 300, 86400, (20779, 45, 2)))
+    tally.same("not mixed", second.open_outcome(headers["refused"][1:]), ("refused", 5, 26))
+    made = second.envelope("me@r.test", ["bob@example.org"], message_id=b"\x55" * 16, mix=2)
+    tally.same("envelope of a mixed message", made.hex(), vectors["envelope"])
+
+
+def check_devices(tally):
+    vectors = load("devices.json", ROOT / "mailbox" / "vectors")
+    made = {
+        "device": second.device(b"\x33" * 16, b"\x44" * 32, 300),
+        "drop": second.drop_device(2),
+        "tell": second.tell(["me", "you"]),
+    }
+    for case in vectors["operations"]:
+        tally.same(case["name"], made[case["name"]].hex(), case["operation"])
+    tally.same("devices?", (bytes([second.VERSION]) + second.ASK_DEVICES).hex(), vectors["request"])
+    answers = {case["name"]: raw(case["header"])[1:] for case in vectors["answers"]}
+    tally.same("alone", second.open_devices(answers["alone"]), (1, []))
+    two = [(1, 20_779, None, 70), (2, 20_779, 20_780, 300)]
+    tally.same("two devices", second.open_devices(answers["two"]), (2, two))
+    tally.same("too many", second.open_outcome(answers["limit"]), ("refused", 3, 23))
+    tally.same("no such device", second.open_outcome(answers["unknown"]), ("refused", 4, 24))
+    tally.same("alias number of events", second.EVENTS, vectors["alias"])
+    told = [("alias", 300, "me@r.test", True), ("joined", 2, 1), ("dropped", 1, 2), ("frozen", 2)]
+    tally.same("events", second.open_events(raw(vectors["events"])), told)
+
+
 def main():
     tally = Tally()
-    checks = (check_kdf, check_chains, check_link, check_deposits, check_parcels, check_floor, check_pack, check_pad)
+    checks = (check_kdf, check_chains, check_link, check_deposits, check_parcels, check_floor, check_pack, check_pad, check_roots, check_procure, check_changes, check_devices, check_envelopes, check_mixing)
     for check in (*checks, check_client):
         check(tally)
     print(f"{tally.passed} passed, {tally.failed} failed")

@@ -202,14 +202,21 @@ def rotated_traffic(ck0, step, data):
     return okm[:32], okm[32:64], okm[64:]
 
 
-def encode_linked(token, highest, floor, flags):
-    return token + struct.pack("<QQB", highest, floor, flags)
+def encode_linked(token, highest, floor, flags, generation=0):
+    data = token + struct.pack("<QQB", highest, floor, flags)
+    return data + struct.pack("<Q", generation) if generation else data
 
 
 def decode_linked(data):
-    if len(data) != 33:
+    """Returns (token, highest, floor, flags, generation)."""
+    if len(data) == 33:
+        return (data[:16], *struct.unpack("<QQB", data[16:]), 0)
+    if len(data) != 41:
         raise Refused
-    return (data[:16], *struct.unpack("<QQB", data[16:]))
+    token, (highest, floor, flags, generation) = data[:16], struct.unpack("<QQBQ", data[16:])
+    if not generation:
+        raise Refused
+    return token, highest, floor, flags, generation
 
 
 # Section 4: cells.
@@ -265,6 +272,148 @@ def read_varint(data):
         if byte < 0x80:
             return number, data[at + 1 :]
     raise Refused
+
+
+def expire(day=None):
+    """The operation that ends an account; without a day the one that takes it back."""
+    return varint(7) + (b"\0" if day is None else b"\1" + varint(day))
+
+
+def device(identifier, root, keys):
+    """The operation that makes another device of the account."""
+    return varint(8) + identifier + root + varint(keys)
+
+
+def drop_device(number):
+    return varint(9) + varint(number)
+
+
+def tell(locals):
+    encoded = [local.encode() for local in locals]
+    return varint(10) + varint(len(encoded)) + b"".join(varint(len(local)) + local for local in encoded)
+
+
+def envelope(reverse_path, recipients, message_id=None, hops=0, wishes=(), mix=None):
+    """The envelope of a payload behind its length; wishes is a list of (recipient, bits), mix the number of a profile."""
+
+    def text(value):
+        return varint(len(value)) + value.encode()
+
+    asked = [b"\0" + varint(at) + bytes([bits]) for at, bits in wishes]
+    asked += [] if mix is None else [b"\2" + bytes([mix])]
+    options = varint(len(asked)) + b"".join(asked) if asked else b""
+    if hops:
+        version, last = 5 if asked else 3, bytes([hops])
+    elif message_id:
+        version, last = 4 if asked else 2, message_id
+    else:
+        version, last = 1, b""
+    encoded = bytes([version]) + text(reverse_path) + varint(len(recipients)) + b"".join(map(text, recipients)) + last + options
+    return struct.pack("<H", len(encoded)) + encoded
+
+
+ASK_DEVICES = varint(10)
+ASK_MIXING = varint(12)
+EVENTS = 2**32 - 4
+
+
+def open_mixing(header):
+    """Returns ([(profile, least, rounds, cost, median_s, most_s)], round_s, hold_s, (day, decibits, held_percent) or None)."""
+    variant, rest = read_varint(header)
+
+    def numbers(count, bytes_at):
+        nonlocal rest
+        found = []
+        for at in range(count):
+            if at in bytes_at:
+                number, rest = rest[0], rest[1:]
+            else:
+                number, rest = read_varint(rest)
+            found.append(number)
+        return tuple(found)
+
+    (count,) = numbers(1, ())
+    profiles = [numbers(6, (0,)) for _ in range(count)]
+    round_s, hold_s, is_measured = numbers(3, (2,))
+    measured = numbers(3, (2,)) if is_measured else None
+    if variant != 15 or rest:
+        raise Refused
+    return profiles, round_s, hold_s, measured
+
+
+def open_devices(header):
+    """Returns (own, [(number, since, used or None, keys)])."""
+    variant, rest = read_varint(header)
+    own, rest = read_varint(rest)
+    count, rest = read_varint(rest)
+    devices = []
+    for _ in range(count):
+        number, rest = read_varint(rest)
+        since, rest = read_varint(rest)
+        used, flag, rest = None, rest[0], rest[1:]
+        if flag:
+            used, rest = read_varint(rest)
+        keys, rest = read_varint(rest)
+        devices.append((number, since, used, keys))
+    if variant != 13 or rest:
+        raise Refused
+    return own, devices
+
+
+def open_events(payload):
+    """The events that a deposit for EVENTS holds, each as its name and its fields."""
+    if payload[:1] != b"\1":
+        raise Refused
+    count, rest = read_varint(payload[1:])
+    events = []
+    for _ in range(count):
+        kind, rest = read_varint(rest)
+        if kind == 4:
+            order, (length, rest) = rest[:32], read_varint(rest[32:])
+            events.append(("procured", order, rest[:length], rest[length : length + 16]))
+            rest = rest[length + 16 :]
+            continue
+        if kind == 5:
+            events.append(("not procured", rest[:32]))
+            rest = rest[32:]
+            continue
+        first, rest = read_varint(rest)
+        if kind == 0:
+            length, rest = read_varint(rest)
+            address, is_open, rest = rest[:length].decode(), rest[length], rest[length + 1 :]
+            events.append(("alias", first, address, bool(is_open)))
+        elif kind in (1, 2):
+            by, rest = read_varint(rest)
+            events.append((("joined", "dropped")[kind - 1], first, by))
+        elif kind == 3:
+            events.append(("frozen", first))
+        else:
+            raise Refused
+    if rest or not 1 <= count <= 100:
+        raise Refused
+    return events
+
+
+def change(seq, ident, blind, acknowledged, operation):
+    """Header of a request that changes state, without its version byte."""
+    return varint(5) + varint(seq) + ident + blind + varint(acknowledged) + operation
+
+
+def change_digest(seq, ident, blind, operation):
+    return digest(blind + struct.pack("<Q", seq) + ident + operation)
+
+
+def open_outcome(header):
+    """Returns ("moved", seq, keys, value, end, balance) or ("refused", seq, refusal), of refusals without data."""
+    variant, rest = read_varint(header)
+    name, count = {6: ("refused", 2), 11: ("moved", 5)}.get(variant, (None, 0))
+    numbers = []
+    for _ in range(count):
+        number, rest = read_varint(rest)
+        numbers.append(number)
+    if name is None or rest:
+        raise Refused
+    return (name, *numbers)
 
 
 def message_cells(ratchet, kind, stream, header, body=b""):
@@ -389,6 +538,30 @@ def open_parcel(step, parcel):
         at, counter = at + 16 + size, counter + 1
 
 
+def login(step):
+    """Name and password at the collecting port."""
+    key, tag = step
+    return tag.hex(), he(key, "login", tag, 16).hex()
+
+
+def control(confirmed, alias_open=None):
+    """Payload of a parcel that confirms (index, digest) and perhaps opens an alias."""
+    out = b"\1" + varint(1 + (alias_open is not None))
+    out += b"\0" + varint(len(confirmed)) + b"".join(varint(index) + digest for index, digest in confirmed)
+    if alias_open is not None:
+        out += b"\1" + varint(len(alias_open)) + alias_open.encode()
+    return out
+
+
+def open_carried(step, carried):
+    """Returns (alias number, payload, digest of the wrap) of a deposit that came without a link."""
+    wrap, body = carried[:136], carried[136:]
+    dek, body_digest, length, kilobytes, _, alias = open_wrap(step, wrap)
+    if len(body) != 1_000 * kilobytes or digest(body) != body_digest:
+        raise Refused
+    return alias, open_body(dek, body, length), digest(wrap)
+
+
 # Section 8: windows.
 
 
@@ -448,12 +621,14 @@ def seal_issue(
     rotation,
     pad=None,
 ):
-    """`pad`: None, or name, region and records."""
+    """`pad`: None, or name, region, records, and the check of its other half or None."""
     plain = bytes([1]) + identifier + relay_public + struct.pack("<Q", link_keys) + root + struct.pack("<I", day)
     plain += _name(relay_address) + _name(relay_domain) + bytes([len(aliases)])
     plain += b"".join(_name(alias) for alias in aliases)
     plain = plain.ljust(2_654, b"\0") + struct.pack("<QII", *rotation)
-    plain += b"\1" + struct.pack("<16sQQ", *pad) if pad else b""
+    if pad:
+        *whole, half = pad
+        plain += (b"\2" if half else b"\1") + struct.pack("<16sQQ", *whole) + (half or b"")
     return nonce + box(he(file_key, "pack/issue"), nonce, plain.ljust(4_056, b"\0"))
 
 
@@ -472,8 +647,20 @@ def open_issue(file_key, block):
         "relay_domain": _read_name(plain[349:605]),
         "aliases": [_read_name(plain[606 + 256 * at : 862 + 256 * at]) for at in range(plain[605])],
         "rotation": struct.unpack("<QII", plain[2_654:2_670]),
-        "pad": struct.unpack("<16sQQ", plain[2_671:2_703]) if plain[2_670] else None,
+        "pad": _read_pad(plain[2_670:2_719]),
     }
+
+
+def _read_pad(room):
+    if room[0] > 2:
+        raise Refused
+    return (*struct.unpack("<16sQQ", room[1:33]), room[33:49] if room[0] == 2 else None) if room[0] else None
+
+
+def joined_root(root, half):
+    """The root of the chains of a pack whose pad has `half` as its second half, and the check that the pack has of it."""
+    joined = hx("pad/half", root + digest(half))
+    return joined, he(joined, "pad/half/check", b"", 16)
 
 
 def open_pack(blob, passphrase):
@@ -528,29 +715,141 @@ def _first(opening, blocks):
     raise Refused
 
 
-def _identifier_bits(identifier):
-    """The 140 bits of an identifier's text."""
-    checksum = int.from_bytes(digest(label("identifier"), identifier)[:2], "big") >> 4
-    return int.from_bytes(identifier, "big") << 12 | checksum
+def _spelled_bits(octets, purpose):
+    """The 140 bits of an identifier's text, or of a recovery code's."""
+    checksum = int.from_bytes(digest(label(purpose), octets)[:2], "big") >> 4
+    return int.from_bytes(octets, "big") << 12 | checksum
 
 
-def identifier_text(identifier):
-    bits = _identifier_bits(identifier)
+def spell(octets, purpose):
+    bits = _spelled_bits(octets, purpose)
     text = "".join(ALPHABET[bits >> 5 * (27 - at) & 31] for at in range(28))
     return "-".join(text[at : at + 4] for at in range(0, 28, 4))
 
 
+def identifier_text(identifier):
+    return spell(identifier, "identifier")
+
+
 def parse_identifier(text):
+    return unspell(text, "identifier")
+
+
+def unspell(text, purpose):
     characters = text.upper().replace("-", "").replace(" ", "").translate(str.maketrans("OIL", "011"))
     if len(characters) != 28 or not set(characters) <= set(ALPHABET):
         raise Refused
     bits = 0
     for character in characters:
         bits = bits << 5 | ALPHABET.index(character)
-    identifier = (bits >> 12).to_bytes(16, "big")
-    if _identifier_bits(identifier) != bits:
+    octets = (bits >> 12).to_bytes(16, "big")
+    if _spelled_bits(octets, purpose) != bits:
         raise Refused
-    return identifier
+    return octets
+
+
+# Section 12: new roots.
+
+
+def reroot_operation(kem_public, dh_public, recovery, proof):
+    """A Reroot as a request has it."""
+    length = bytes([len(kem_public) & 127 | 128, len(kem_public) >> 7])
+    return b"\x03" + length + kem_public + dh_public + recovery + (b"\1" + proof if proof else b"\0")
+
+
+def new_root(shared, fixed, operation, ciphertext):
+    """R' from X-Wing's secret and X25519(dh, S)."""
+    return he(hx("reroot", shared + fixed), "reroot/root", digest(operation) + digest(ciphertext))
+
+
+def first_token(root):
+    return he(root, "reroot/token", b"", 16)
+
+
+# Packs that a relay procures at another one.
+
+
+def endow_operation(kem_public, dh_public, keys, value):
+    return b"\x0d" + varint(len(kem_public)) + kem_public + dh_public + varint(keys) + varint(value)
+
+
+def procure_operation(relay, kem_public, dh_public, keys, value, debit_max):
+    name = relay.encode()
+    head = b"\x0c" + varint(len(name)) + name + varint(len(kem_public)) + kem_public + dh_public
+    return head + varint(keys) + varint(value) + varint(debit_max)
+
+
+def procured(shared, fixed, operation, ciphertext):
+    """Root, identifier and confirmation of a pack, from X-Wing's secret and X25519(dh, S)."""
+    root = he(hx("procure", shared + fixed), "procure/root", digest(operation) + digest(ciphertext))
+    return root, he(root, "procure/identifier", b"", 16), he(root, "procure/confirm", b"", 16)
+
+
+ASK_OFFERS = varint(13)
+
+
+def open_offers(header):
+    """The fee, the domains of the further relays, and link keys and value of each size."""
+    kind, rest = read_varint(header)
+    if kind != 16:
+        raise Refused
+    fee, rest = read_varint(rest)
+    count, rest = read_varint(rest)
+    relays, sizes = [], []
+    for _ in range(count):
+        length, rest = read_varint(rest)
+        relays.append(rest[:length].decode())
+        rest = rest[length:]
+    count, rest = read_varint(rest)
+    for _ in range(count):
+        keys, rest = read_varint(rest)
+        value, rest = read_varint(rest)
+        sizes.append((keys, value))
+    if rest:
+        raise Refused
+    return fee, relays, sizes
+
+
+def open_endowed(header):
+    """Number, end of the chain, ciphertext and confirmation."""
+    kind, rest = read_varint(header)
+    if kind != 17:
+        raise Refused
+    seq, rest = read_varint(rest)
+    end, rest = read_varint(rest)
+    length, rest = read_varint(rest)
+    if len(rest) != length + 16:
+        raise Refused
+    return seq, end, rest[:length], rest[length:]
+
+
+def card(domain, address, relay_public):
+    """A relay's card as text."""
+    head = f"postern-card:1,{domain},{address},{_spelled(relay_public)},"
+    return head + _spelled(digest(head.encode())[:5])
+
+
+def open_card(text):
+    """Domain, address and key of a card."""
+    mark, domain, address, key, _ = text.strip().split(",")
+    bits = "".join(f"{ALPHABET.index(character):05b}" for character in key)
+    public = int(bits[:256], 2).to_bytes(32, "big")
+    if mark != "postern-card:1" or card(domain, address, public) != text.strip():
+        raise Refused("the card")
+    return domain, address, public
+
+
+def open_draft(file, passphrase):
+    """Seed of the X-Wing key, X25519 secret, card, link keys, value and debit_max of an order that was begun."""
+    file_key = open_header(file[:4096], passphrase)
+    plain = unbox(he(file_key, "procure/draft"), file[4096:4120], file[4120:])
+    numbers = struct.unpack_from("<QQQ", plain, 97)
+    address, domain = _read_name(plain[121:377]), _read_name(plain[377:633])
+    return plain[1:33], plain[33:65], (domain, address, plain[65:97]), *numbers
+
+
+def recovery_verifier(code):
+    return hx("reroot/recovery", code)
 
 
 # One-time pads.
@@ -596,9 +895,9 @@ class PadLayout:
         return self.record_at(direction, self.records) + offset
 
 
-def pad_header(name, region, records, generation, places):
+def pad_header(name, region, records, generation, places, asked=0):
     """`places`: up, down, up erased, down erased, each record and offset."""
-    copy = b"POSTERNO" + struct.pack("<H6x16s3Q8Q", 1, name, region, records, generation, *places)
+    copy = b"POSTERNO" + struct.pack("<H6x16s3Q8QQ", 1, name, region, records, generation, *places, asked)
     copy = copy.ljust(4_064, b"\0")
     return copy + digest(copy)
 
@@ -742,7 +1041,7 @@ class Client:
         kind, _, _, data = self.down.open(self._receive())
         if kind != LINKED:
             raise Refused
-        self.token, highest, floor, flags = decode_linked(data)
+        self.token, highest, floor, flags, _ = decode_linked(data)
         self.chain.advance()
         return p, highest, floor, flags
 
@@ -794,6 +1093,11 @@ class Client:
         if variant != 0 or rest:
             raise Refused
         return tuple(numbers)
+
+    def expire(self, seq, day=None):
+        """Ends the account, or takes that back; returns the outcome."""
+        header, _ = self.ask(change(seq, os.urandom(16), os.urandom(16), 0, expire(day)))
+        return open_outcome(header)
 
     def close(self):
         self._send(self.up.seal(CLOSE, LAST, 0, b""))

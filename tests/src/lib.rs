@@ -123,6 +123,8 @@ impl Session {
             reverse_path: self.alias.clone(),
             recipients: vec![recipient.to_owned()],
             message_id: None,
+            hops: 0,
+            options: Vec::new(),
         };
         let text = format!("From: <{}>\r\nTo: <{recipient}>\r\n{message}", self.alias);
         let mut body = request::payload(&envelope, text.as_bytes());

@@ -2,7 +2,7 @@
 
 The interesting instants lie between two writes, where power goes and a message exists half: told to its sender as
 accepted and lost, or spooled twice, or debited twice. Random kills find the wide windows; kills at every named
-operation of the disk find the narrow ones.
+operation of the disk find the narrow ones. One of the two holders goes on under new keys all the while.
 """
 
 import random
@@ -21,10 +21,16 @@ DEATHS_PER_JUDGEMENT = 25
 JUDGEMENTS_OF_A_WORLD = 4
 
 
+# Kills meet a link in the middle of this, too.
+ROTATE = "bytes=131072"
+
+
 class Crash(Judged):
     @staticmethod
     def make():
-        return World(keys=KEYS, value=VALUE, prices=PRICES)
+        world = World(holders=("a",), keys=KEYS, value=VALUE, prices=PRICES)
+        world.b = world.add("b", KEYS, VALUE, rotate=ROTATE)
+        return world
 
     def died(self, victim):
         if victim is self.relay:
@@ -64,7 +70,7 @@ class EveryOperation(Crash):
         deaths = [
             (victim, point.format(count))
             for point in POINTS
-            for victim in (self.relay, self.world.a)
+            for victim in (self.relay, self.world.a, self.world.b)
             for count in self.counts(point, draw)
         ]
         for first in range(0, len(deaths), DEATHS_PER_JUDGEMENT):

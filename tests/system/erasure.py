@@ -19,6 +19,8 @@ from proxy import UP
 
 CELL = 16_384
 LINKS = 4
+KEYS = 200
+ROTATE = "bytes=131072"
 
 
 class Erasure(Hazard):
@@ -31,11 +33,11 @@ class Erasure(Hazard):
     def setUp(self):
         self.relay, self.second = self.world.relay, second_implementation()
 
-    def holder_of_known_pack(self, name):
+    def holder_of_known_pack(self, name, rotate=None):
         """A bridge on a pack whose root the test keeps: returns both."""
         bridge = Bridge(self.world.folder.path, name, self.world.proxy.address)
         self.pack = self.world.folder.path / f"{name}.pack"
-        self.relay.issue(self.pack, bridge.passphrase, 200, 10_000_000)
+        self.relay.issue(self.pack, bridge.passphrase, KEYS, 10_000_000, rotate=rotate)
         issue = self.second.open_pack(self.pack.read_bytes(), bridge.passphrase.read_bytes().strip())
         bridge.init(self.pack)
         self.world.bridges.append(bridge)
@@ -51,28 +53,59 @@ class Erasure(Hazard):
             wait_until(lambda links=links: len(self.world.proxy.connections) > links, 30, "the next link")
             bridge.settled()
 
-    def mail_both_ways(self, bridge):
+    def rotate(self, bridge):
+        """One link that goes on under several keys; returns how many that took."""
+        connections = len(self.world.proxy.connections)
+        for _ in range(2):
+            self.mail_both_ways(bridge, ("x" * 70 + "\r\n") * 3_000)
+        # The balance that tells of the last keys is asked for when the outbox is empty already.
+        wait_until(lambda: KEYS - bridge.settled()["keys"] > LINKS, 30, "several keys of one link")
+        self.assertEqual(len(self.world.proxy.connections), connections, "one connection throughout")
+        return KEYS - bridge.settled()["keys"]
+
+    def mail_both_ways(self, bridge, text="hello\r\n"):
         token = word()
         deliver(self.relay.mx, OUTSIDE, bridge.alias, message(OUTSIDE, bridge.alias, token))
         Inbox(bridge).wait_for(token)
-        submit(bridge, OUTSIDE, message(bridge.alias, OUTSIDE, token))
+        submit(bridge, OUTSIDE, message(bridge.alias, OUTSIDE, token, text))
         wait_until(lambda: self.world.sink.with_word(token), 30, "the message outside")
 
-    def used_secrets(self, root):
+    def used_secrets(self, root, links=LINKS, posts=LINKS):
         """Every secret of the pack that opens something recorded, by the documents alone."""
         second = self.second
         secrets = [Secret("root", root)]
         link = second.Chain.from_root("link", root)
-        for index in range(LINKS):
+        for index in range(links):
             secrets.append(Secret(f"link state {index}", link.state))
             up, down, _ = link.advance()
             psk = second.hx("link", up + down)
             secrets += [Secret(f"U[{index}]", up), Secret(f"D[{index}]", down), Secret(f"psk {index}", psk)]
             secrets.append(Secret(f"key of cell 1, {index}", second.he(psk, "hs1")))
         post = second.Chain.from_root("post", root)
-        for index in range(LINKS):
+        for index in range(posts):
             secrets.append(Secret(f"post state {index}", post.state))
             secrets.append(Secret(f"K_post[{index}]", post.advance()[0]))
+        return secrets
+
+    def activate(self, bridge):
+        """Goes on from a new root, and has a link with mail under it."""
+        bridge.command("activate", "--code-to", self.world.folder.path / f"{word()}.code")
+        wait_until(lambda: self.root_in_use(bridge) == 1, 30, "a link under the new root")
+        self.mail_both_ways(bridge)
+
+    @staticmethod
+    def root_in_use(bridge):
+        status = bridge.status()
+        return status["root"] if status["linked"] and not status["rerooting"] else None
+
+    def old_root(self, root):
+        """All that the pack's own root leads to: what was used of it, and what it would have come to."""
+        secrets = self.used_secrets(root, LINKS + 8, 2 * LINKS)
+        for name in ("parcel", "sync"):
+            chain = self.second.Chain.from_root(name, root)
+            for index in range(9):
+                secrets.append(Secret(f"{name} state {index}", chain.state))
+                secrets.append(Secret(f"K_{name}[{index}]", chain.advance()[0]))
         return secrets
 
     def found(self, bridge, secrets):
@@ -120,6 +153,12 @@ class Erased(Erasure):
         time.sleep(3)
         self.assertEqual(self.found(bridge, self.used_secrets(root)), [])
 
+    def test_no_key_that_a_link_has_rotated_through_is_left(self):
+        bridge, root = self.holder_of_known_pack("rotates", ROTATE)
+        used = self.rotate(bridge)
+        time.sleep(3)
+        self.assertEqual(self.found(bridge, self.used_secrets(root, used, 2)), [])
+
     def test_no_used_key_comes_back_with_a_restart(self):
         bridge, root = self.holder_of_known_pack("restarts")
         self.use(bridge)
@@ -129,6 +168,24 @@ class Erased(Erasure):
         bridge.settled()
         time.sleep(3)
         self.assertEqual(self.found(bridge, self.used_secrets(root)), [])
+
+    def test_nothing_of_the_root_before_an_activation_is_left(self):
+        bridge, root = self.holder_of_known_pack("activates")
+        self.mail_both_ways(bridge)
+        with self.subTest("before, the search finds it"):
+            before = {name for name, _ in self.found(bridge, self.old_root(root))}
+            self.assertTrue({"parcel state 0", "sync state 0"} <= before, before)
+        self.activate(bridge)
+        time.sleep(3)
+        with self.subTest("after"):
+            self.assertEqual(self.found(bridge, self.old_root(root)), [])
+        with self.subTest("after both were killed"):
+            for process in (bridge, self.relay):
+                process.kill()
+                process.start()
+            bridge.settled()
+            time.sleep(3)
+            self.assertEqual(self.found(bridge, self.old_root(root)), [])
 
     def test_a_pack_file_opens_nothing_once_it_is_taken_in(self):
         bridge, _ = self.holder_of_known_pack("takes")
@@ -150,6 +207,20 @@ class Kept(Erasure):
         self.use(bridge)
         time.sleep(3)
         self.assertNotEqual(self.found(bridge, self.used_secrets(root)), [])
+
+    def test_the_search_finds_keys_that_a_link_has_rotated_through(self):
+        bridge, root = self.holder_of_known_pack("keepsall", ROTATE)
+        used = self.rotate(bridge)
+        time.sleep(3)
+        self.assertGreater(len(self.found(bridge, self.used_secrets(root, used, 2))), used)
+
+    def test_the_search_finds_the_root_before_an_activation(self):
+        bridge, root = self.holder_of_known_pack("keepsroot")
+        self.mail_both_ways(bridge)
+        self.activate(bridge)
+        time.sleep(3)
+        found = {name for name, _ in self.found(bridge, self.old_root(root))}
+        self.assertTrue({name for name in found if name.startswith("link state")}, found)
 
     def test_what_is_kept_opens_a_recorded_first_cell(self):
         bridge, _ = self.holder_of_known_pack("kept")

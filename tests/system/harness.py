@@ -123,10 +123,10 @@ class Holder:
 class Quickstart:
     """`posternd quickstart` in a folder of the test's own, on free ports."""
 
-    def __init__(self, through_proxy=True):
-        self.folder = Folder()
+    def __init__(self, through_proxy=True, relays=1):
+        self.folder, self.relays = Folder(), relays
         self.dir = self.folder.path / "quickstart"
-        self.ports = {"link": free_ports(), "mx": free_ports(), "status": free_ports()}
+        self.ports = {name: free_ports(relays) for name in ("link", "mx", "status")}
         self.ports |= {"smtp": free_ports(2), "imap": free_ports(2)}
         self.sink = Sink()
         self.proxy = Proxy(f"127.0.0.1:{self.ports['link']}") if through_proxy else None
@@ -136,6 +136,8 @@ class Quickstart:
         command = [BINARIES / "posternd", "quickstart", "--dir", self.dir, "--json", "--smarthost", self.sink.address]
         for name, port in self.ports.items():
             command += [f"--{name}-port", port]
+        if self.relays > 1:
+            command += ["--relays", self.relays]
         if self.proxy:
             command += ["--relay-via", self.proxy.address]
         return command
@@ -179,6 +181,7 @@ class Relay(Operator):
         self.link, self.mx, self.web = (f"127.0.0.1:{free_ports()}" for _ in range(3))
         self.prices = {"message": 10_000, "kilobyte": 100, "key": 7, "inbound_message": 0, "inbound_kilobyte": 0}
         self.prices |= settings.pop("prices", {})
+        self.mix = settings.pop("mix", None)
         self.settings = {
             "domain": DOMAIN,
             "data": str(self.data),
@@ -190,16 +193,21 @@ class Relay(Operator):
             "retry_s": [1, 1, 2, 2, 5],
             **settings,
         }
-        self.routes, self.peers = {DOMAIN: self.mx}, {}
+        self.routes, self.peers, self.through = {DOMAIN: self.mx}, {}, {}
+        self.tables = []
         self.config = folder / "posternd.toml"
 
     def start(self, *options, wait=True):
         """Starts it with the settings as they are now; `options` go behind `posternd run`."""
         lines = [f"{name} = {json.dumps(value)}" for name, value in self.settings.items() if value is not None]
         lines += ["[routes]", *(f"{json.dumps(name)} = {json.dumps(to)}" for name, to in self.routes.items())]
+        lines += ["[through]", *(f"{json.dumps(name)} = {json.dumps(to)}" for name, to in self.through.items())]
         for peer, settings in self.peers.items():
             lines += [f"[peers.{json.dumps(peer)}]"]
             lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+        if self.mix is not None:
+            lines += ["[mix]", *(f"{name} = {value}" for name, value in self.mix.items())]
+        lines += self.tables
         lines += ["[prices]", *(f"{name} = {value}" for name, value in self.prices.items())]
         self.config.write_text("\n".join(lines) + "\n")
         command = [BINARIES / "posternd", "run", "--config", self.config, *options]
@@ -306,6 +314,11 @@ class World:
             bridge.start()
         for bridge in self.bridges:
             bridge.settled()
+
+    def cut_off(self, bridge):
+        """Cuts all links, and waits until this bridge knows: what it put into a link before can't be called back."""
+        self.proxy.partition()
+        wait_until(lambda: not bridge.status()["linked"], 10, "a bridge that knows of the partition")
 
     def second_client(self, name, keys=5_000, value=100_000_000, rotate=None):
         """A new pack in the hands of the second implementation, which makes links and keeps nothing."""

@@ -13,7 +13,7 @@ import unittest
 
 import figures
 from clients import CRLF, Inbox, curl, deliver, literals, login, message, smtp_talk, swaks
-from harness import BINARIES, OUTSIDE, Hazard, Quickstart, by_extent, full_only, word
+from harness import BINARIES, OUTSIDE, Hazard, Operator, Quickstart, by_extent, full_only, word
 from processes import Folder, Process, free_ports, run, wait_until
 
 
@@ -200,6 +200,45 @@ class StopAndStart(Hazard):
         for pid in pids:
             with self.assertRaises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+class InARow(Hazard):
+    """Three relays: a's mailbox is at the first, b's at the last, and b's link runs inside one to the first."""
+
+    @staticmethod
+    def make():
+        return Quickstart(relays=3).start()
+
+    def test_two_people_write_to_each_other_and_go_on_after_a_stop(self):
+        world = self.world
+        domains = [relay["domain"] for relay in world.facts["relays"]]
+        self.assertEqual([world.a.alias.split("@")[1], world.b.alias.split("@")[1]], [domains[0], domains[2]])
+        self.assertEqual(world.b.status()["entry"]["relay"], domains[0])
+        self.write_both_ways(world)
+        self.assertEqual(world.stop(), 0)
+        world.start()
+        self.write_both_ways(world)
+        for relay in world.facts["relays"]:
+            Operator(relay["data"]).audit()
+
+    def write_both_ways(self, world):
+        for sender, recipient in ((world.a, world.b), (world.b, world.a)):
+            token = word()
+            credentials = {"user": sender.user, "password": sender.password}
+            swaks(sender.smtp, sender.alias, recipient.alias, "--header", f"Subject: {token}", **credentials)
+            [received] = Inbox(recipient).wait_for(token)
+            self.assertIn(sender.alias.encode(), received)
+
+    def test_another_number_of_relays_is_refused_in_one_sentence(self):
+        world = Quickstart(through_proxy=False)
+        self.addCleanup(world.close)
+        world.dir = world.folder.path / "again"
+        (world.dir / "a").mkdir(parents=True)
+        world.relays = 3
+        world.ports = {name: free_ports(3) for name in world.ports}
+        process = Process(world.folder.path, "quickstart", *world.command())
+        self.assertNotEqual(process.wait(60), 0)
+        self.assertIn("give --relays 1", process.log.read_text())
 
 
 class OneClearSentence(unittest.TestCase):

@@ -190,7 +190,7 @@ class Shortage(Money):
 
     def test_what_the_relay_alone_refuses_is_held_and_goes_after_a_top_up(self):
         poor, token = self.poor("held", 3), word()
-        self.world.proxy.partition()
+        self.world.cut_off(poor)
         self.submit_class_4(poor, token)
         raised = {**self.relay.prices, "message": self.relay.prices["message"] * 10}
         usual, self.relay.prices = self.relay.prices, raised
@@ -212,7 +212,7 @@ class Shortage(Money):
 
     def test_a_held_message_can_be_cancelled(self):
         poor, token = self.poor("cancels", 3), word()
-        self.world.proxy.partition()
+        self.world.cut_off(poor)
         self.addCleanup(self.world.proxy.heal)
         self.submit_class_4(poor, token)
         row = wait_until(poor.outbox, 10, "the message in the outbox")[0]["row"]
@@ -224,7 +224,7 @@ class Shortage(Money):
 
     def test_value_that_is_reserved_is_not_spent_twice(self):
         poor = self.poor("reserves", 2)
-        self.world.proxy.partition()
+        self.world.cut_off(poor)
         self.addCleanup(self.world.proxy.heal)
         tokens = [word(), word()]
         for token in tokens:

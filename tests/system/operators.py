@@ -75,7 +75,7 @@ class ForOperators(Hazard):
         token = word()
         submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token))
         row = wait_until(self.one_row, 30, "a delivery that was put off")
-        self.assertEqual(set(row), {"row", "age", "attempts", "kilobytes", "due", "last"})
+        self.assertEqual(set(row), {"row", "age", "attempts", "kilobytes", "due", "pooled", "last"})
         self.assertRegex(row["last"], r"^(\d{3} )?4\.\d+\.\d+$")
         listed = self.relay.command("queue", "list").stdout
         for secret in (OUTSIDE, self.a.alias, self.a.identifier, "out.test"):

@@ -7,14 +7,17 @@ crossed the path by the documents alone, makes it again, and keeps count of ever
 
 import random
 import shutil
+import smtplib
 import socket
 import struct
+import threading
 import time
 
 from clients import Inbox, curl, deliver, message, refusal_of, split_address, submit, swaks
+from copied import copy_of
 from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, by_extent, second_implementation, word
-from needles import Secret, search_files
-from processes import run, wait_until
+from needles import Secret, search_files, search_memory
+from processes import run, wait_for_port, wait_until
 from proxy import DOWN, UP
 
 CELL = 16_384
@@ -129,11 +132,11 @@ class Padded(Hazard):
         return used
 
 
-def add(world, name, *mix):
+def add(world, name, *mix, size=SIZE):
     """A bridge on a pad whose bytes the test keeps."""
     bridge = Bridge(world.folder.path, name, world.proxy.address)
     pack = world.folder.path / f"{name}.pack"
-    issue(world.relay, pack, bridge.passphrase, *mix)
+    issue(world.relay, pack, bridge.passphrase, *mix, size=size)
     beside = pack.with_name(pack.name + ".pad")
     bridge.blob = beside.read_bytes()
     bridge.issued = second_implementation().open_pack(pack.read_bytes(), bridge.passphrase.read_bytes().strip())
@@ -144,8 +147,9 @@ def add(world, name, *mix):
     return bridge
 
 
-def issue(relay, pack, passphrase, *mix, check=True):
-    words = ["--out", pack, "--keys", 400, "--value", 100_000_000, "--passphrase-file", passphrase, "--pad", SIZE]
+def issue(relay, pack, passphrase, *mix, size=SIZE, half=None, check=True):
+    words = ["--out", pack, "--keys", 400, "--value", 100_000_000, "--passphrase-file", passphrase, "--pad", size]
+    words += ["--half", half] if half else []
     return relay.command("pack", "issue", *words, *(part for source in mix for part in ("--mix", source)), check=check)
 
 
@@ -272,6 +276,7 @@ class Erased(Padded):
         self.assertGreater(len(secrets), 300)
         secrets = random.sample(secrets, 200)
         self.assertEqual(search_files(secrets, self.relay.data, self.a.data), [])
+        self.assertEqual(search_memory(secrets, self.relay.pid, self.a.pid), [])
         # The control: what was not used is found at both ends.
         unused = [Secret("unused", used.pad.record(DOWN, layout.records - 1)[1])]
         for data in (self.relay.data, self.a.data):
@@ -313,6 +318,167 @@ class Once(Padded):
     def linked_again(self):
         done = run(BINARIES / "postern", "status", "--json", "--dir", self.a.data, check=False)
         return done.returncode == 0 and self.a.status()["linked"]
+
+
+    def test_a_copy_made_in_the_middle_of_traffic_uses_nothing_again(self):
+        tokens, stop = [], threading.Event()
+
+        def traffic():
+            while not stop.is_set():
+                token = word()
+                submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token))
+                tokens.append(token)
+                time.sleep(0.1)
+
+        sender = threading.Thread(target=traffic)
+        sender.start()
+        time.sleep(random.uniform(0.3, 0.8))
+        copy = copy_of(self.a.data, self.world.folder.path / "live")
+        time.sleep(0.4)
+        self.proxy.cut()
+        time.sleep(0.6)
+        stop.set()
+        sender.join()
+        self.a.settled()
+        self.a.stop()
+        present = self.world.folder.path / "present"
+        shutil.rmtree(present, ignore_errors=True)
+        shutil.move(self.a.data, present)
+        shutil.copytree(copy, self.a.data)
+        self.a.start(wait=False)
+        wait_until(lambda: not self.a.process.running or self.linked_again(), 240, "the link of the copy")
+        if not self.a.process.running:
+            # Files of different moments: the store says so.
+            shutil.rmtree(self.a.data)
+            shutil.move(present, self.a.data)
+            self.a.start()
+        self.send()
+        for token in tokens:
+            self.assertEqual(len(self.sink.with_word(token)), 1)
+        self.used()
+        self.relay.audit()
+        for row in self.a.outbox():
+            self.a.command("outbox", "cancel", row["row"])
+
+    def test_two_that_run_side_by_side_use_nothing_twice(self):
+        self.a.settled()
+        self.a.stop()
+        clone = Bridge(self.world.folder.path, "clone", self.proxy.address)
+        clone.data, clone.passphrase = copy_of(self.a.data, self.world.folder.path / "clone"), self.a.passphrase
+        clone.user, clone.password, clone.alias = self.a.user, self.a.password, self.a.alias
+        for holder in (self.a, clone):
+            holder.start(wait=False)
+        self.addCleanup(clone.kill)
+        for holder in (self.a, clone):
+            wait_for_port(holder.process, holder.imap)
+        for _ in range(by_extent(4, 40)):
+            for holder in (self.a, clone):
+                submit(holder, OUTSIDE, message(holder.alias, OUTSIDE, word()))
+            time.sleep(0.5)
+        clone.stop()
+        wait_until(self.linked_again, 240, "the link")
+        self.used()
+        self.relay.audit()
+
+
+class Halves(Padded):
+    """A pad from two sellers."""
+
+    @staticmethod
+    def make():
+        return World(holders=())
+
+    def setUp(self):
+        self.relay, self.sink, self.proxy = self.world.relay, self.world.sink, self.world.proxy
+
+    def test_neither_half_opens_anything_and_both_are_the_pad(self):
+        folder, second = self.world.folder.path, second_implementation()
+        self.a = a = Bridge(folder, "halved", self.proxy.address)
+        pack, half = folder / "halved.pack", folder / "half"
+        theirs = random.randbytes(1 << 20)
+        half.write_bytes(theirs)
+        operators = folder / "operators-half"
+        shutil.copy(half, operators)
+        issue(self.relay, pack, a.passphrase, half=operators)
+        self.assertFalse(operators.exists(), "the operator's copy is gone")
+        beside = pack.with_name(pack.name + ".pad")
+        first = beside.read_bytes()
+        issued = second.open_pack(pack.read_bytes(), a.passphrase.read_bytes().strip())
+        _, check = second.joined_root(issued["root"], theirs)
+        self.assertEqual(issued["pad"][3], check)
+
+        wrong = folder / "wrong"
+        wrong.write_bytes(random.randbytes(1 << 20))
+        kept = pack.read_bytes()
+        for files, said in (((), "one of two halves"), (("--half", wrong), "not the other half")):
+            done = self.take_in(a, pack, *files)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(said, done.stderr)
+            self.assertFalse(a.data.exists())
+        self.assertEqual((pack.read_bytes(), beside.read_bytes(), half.read_bytes()), (kept, first, theirs))
+        done = self.take_in(a, pack, "--half", half)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for gone in (beside, half):
+            self.assertFalse(gone.exists())
+
+        body = bytes(mine ^ other for mine, other in zip(first[8_192:], theirs))
+        a.blob = first[:8_192] + body
+        self.world.bridges.append(a)
+        a.start()
+        self.mail_both_ways()
+        self.mail_both_ways(20_000)
+        self.assertGreater(self.used().recomputed, 20)
+        for alone in (first, first[:8_192] + theirs):
+            self.assertFalse([c for c in self.proxy.connections if Used(alone).is_of(c)], "a half knows a tag")
+        self.relay.audit()
+
+    def take_in(self, bridge, pack, *options):
+        return run(
+            BINARIES / "postern", "init", "--pack", pack, "--dir", bridge.data,
+            "--passphrase-file", bridge.passphrase, *options, check=False,
+        )  # fmt: skip
+
+
+class Named(Padded):
+    @staticmethod
+    def make():
+        world = World(holders=())
+        # What a killed relay had reserved is lost: of a small pad that is soon all of it.
+        add(world, "a", size="16M")
+        return world
+
+    def test_no_byte_is_used_twice_by_a_kill_at_each_named_operation_on_a_pad(self):
+        """The places where a pad says what is spent: one file at the holder, one of the pad's name at the relay."""
+        draw, name = random.Random(), self.a.blob[16:32].hex()
+        moments = {"write": ("before", "torn", "after"), "sync": ("before", "after")}
+        for victim, file in ((self.a, "pad"), (self.relay, name)):
+            for operation, moment in ((operation, moment) for operation in moments for moment in moments[operation]):
+                for count in by_extent([draw.randrange(1, 12)], [1, 2, 3, 5, 8, 13]):
+                    with self.subTest(victim=victim.name, operation=operation, moment=moment, count=count):
+                        self.die_at(victim, f"{file}.{operation}:{count}:{moment}")
+        self.used()
+        self.relay.audit()
+
+    def die_at(self, victim, point):
+        """Runs `victim` until it dies at `point`, mail under way, and starts it again: the mail has left once."""
+        victim.stop()
+        victim.start("--kill-at", point, wait=False)
+        tokens = []
+        deadline = time.time() + 60
+        while victim.process.running:
+            self.assertLess(time.time(), deadline, f"{victim.name} outlived {point}")
+            token = word()
+            try:
+                submit(self.a, OUTSIDE, message(self.a.alias, OUTSIDE, token))
+                tokens.append(token)
+            except (OSError, smtplib.SMTPException):
+                pass
+            time.sleep(0.1)
+        self.assertEqual(victim.process.wait(), -9)
+        victim.start()
+        for token in tokens:
+            wait_until(lambda token=token: self.sink.with_word(token), 90, "the message outside")
+            self.assertEqual(len(self.sink.with_word(token)), 1)
 
 
 class Ends(Padded):

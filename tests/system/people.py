@@ -119,10 +119,11 @@ class Browser:
         assert answer.status == 303, answer.status
         self.set_cookie = answer.getheader("Set-Cookie")
         self.cookie = self.set_cookie.partition(";")[0]
+        self.root = answer.getheader("Location")
         return self.page()
 
-    def page(self, path="/page/"):
-        answer, text = self.ask(path)
+    def page(self, path=None):
+        answer, text = self.ask(path or self.root)
         assert answer.status == 200, (answer.status, text)
         self.headers = answer.headers
         return text
@@ -130,7 +131,7 @@ class Browser:
     def submit(self, action, **fields):
         """Sends a form of the page and returns the page that follows."""
         token = re.search(r'name="form" value="(\w+)"', self.page()).group(1)
-        answer, text = self.ask(f"/page/{action}", {"form": token, **fields}, Origin=f"http://{self.address}")
+        answer, text = self.ask(f"{self.root}{action}", {"form": token, **fields}, Origin=f"http://{self.address}")
         assert answer.status == 303, (answer.status, text)
         return self.page(answer.getheader("Location"))
 
@@ -404,8 +405,11 @@ class Page(People):
 
     def test_the_token_opens_the_page_once_it_is_a_cookie(self):
         text = self.browser.enter(self.url)
-        for attribute in ("HttpOnly", "SameSite=Strict", "Path=/page"):
+        for attribute in ("HttpOnly", "SameSite=Strict"):
             self.assertIn(attribute, self.browser.set_cookie)
+        # No other server on this machine knows the path that it is for.
+        self.assertRegex(self.browser.root, r"^/page/\w{26}/$")
+        self.assertIn(f"Path={self.browser.root.rstrip('/')};", self.browser.set_cookie)
         self.assertNotIn(self.url.partition("token=")[2], self.browser.cookie)
         self.assertNotIn("<script", text)
         policy = self.browser.headers["Content-Security-Policy"]
@@ -419,22 +423,30 @@ class Page(People):
         self.assertIn("<svg", text)
 
     def test_nobody_else_gets_in(self):
-        for cookie in ("", "postern=", "postern=x", "other=1"):
-            self.browser.cookie = cookie
-            for path in ("/page/", f"/page/qr/{self.a.alias}"):
-                answer, text = self.browser.ask(path)
-                self.assertEqual(answer.status, 403)
-                self.assertNotIn(self.a.alias, text)
-        for path in ("/?token=", "/?token=x", "/"):
-            answer, _ = self.browser.ask(path)
-            self.assertIsNone(answer.getheader("Set-Cookie"))
         self.browser.enter(self.url)
+        root, right = self.browser.root, self.browser.cookie
+        elsewhere = f"/page/{'x' * 26}/"
+        for cookie in ("", "postern=", "postern=x", "other=1", right):
+            self.browser.cookie = cookie
+            roots = [elsewhere, "/page/x/"] if cookie == right else [root, elsewhere]
+            for path in roots:
+                for below in ("", f"qr/{self.a.alias}"):
+                    answer, text = self.browser.ask(path + below)
+                    self.assertEqual(answer.status, 403)
+                    self.assertNotIn(self.a.alias, text)
+                    self.assertNotIn(root, text)
+        for path in ("/?token=", "/?token=x", "/"):
+            answer, text = self.browser.ask(path)
+            self.assertEqual(answer.status, 403)
+            for told in (answer.getheader("Set-Cookie"), answer.getheader("Location")):
+                self.assertIsNone(told)
+            self.assertNotIn(root, text)
         port = split_address(self.browser.address)[1]
         for host in ("evil.test", f"evil.test:{port}", f"127.0.0.1.evil.test:{port}", "127.0.0.1:1", f"localhost.:{port}."):
-            answer, text = self.browser.ask("/page/", Host=host)
+            answer, text = self.browser.ask(root, Host=host)
             self.assertEqual(answer.status, 421, host)
             self.assertNotIn(self.a.alias, text)
-        answer, _ = self.browser.ask("/page/", Host=f"localhost:{port}")
+        answer, _ = self.browser.ask(root, Host=f"localhost:{port}")
         self.assertEqual(answer.status, 200)
 
     def test_a_form_of_another_page_changes_nothing(self):
@@ -448,9 +460,9 @@ class Page(People):
             ({**fields, "form": token}, {"Origin": f"http://127.0.0.1:{free_ports()}"}),
             ({**fields, "form": token}, {"Cookie": ""}),
         ]:
-            answer, _ = self.browser.ask("/page/alias-close", form, **headers)
+            answer, _ = self.browser.ask(f"{self.browser.root}alias-close", form, **headers)
             self.assertEqual(answer.status, 403, (form, headers))
-        answer, _ = self.browser.ask("/page/alias-close?" + urlencode({**fields, "form": token}))
+        answer, _ = self.browser.ask(f"{self.browser.root}alias-close?" + urlencode({**fields, "form": token}))
         self.assertEqual(answer.status, 405)
         self.assertIn(self.a.alias, self.a.status()["aliases"])
 
@@ -465,7 +477,7 @@ class Page(People):
         self.assertRegex(page, "closes in [23] days")
         rows = {row["address"]: row for row in json.loads(self.command("alias", "list", "--json").stdout)["aliases"]}
         self.assertEqual(rows[address]["label"], label)
-        _, picture = self.browser.ask(f"/page/qr/{address}")
+        _, picture = self.browser.ask(f"{self.browser.root}qr/{address}")
         self.assertIn("<svg", picture)
         page = self.browser.submit("alias-change", address=address, label="other", name="Otter", keep="yes")
         self.assertIn("goes out as Otter", page)

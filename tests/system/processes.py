@@ -1,6 +1,7 @@
 """Processes, folders and ports: what every test starts, watches and clears away."""
 
 import atexit
+import collections
 import os
 import random
 import shutil
@@ -22,10 +23,20 @@ def wait_until(condition, seconds=30, what="the expected state"):
     return result
 
 
+# Ports handed out lately, which may be free because their program has not started yet.
+_handed_out = collections.deque(maxlen=1_000)
+# Which of how many lanes this process runs in (run.py): each has ports of its own.
+_lane, _lanes = map(int, os.environ.get("POSTERN_LANE", "0/1").split("/"))
+_PORTS = range(10_000 + 20_000 * _lane // _lanes // 10 * 10, 10_000 + 20_000 * (_lane + 1) // _lanes // 10 * 10, 10)
+
+
 def free_ports(count=1):
     """First of `count` free consecutive ports, below those that the kernel hands out by itself."""
     while True:
-        first = random.randrange(10_000, 30_000, 10)
+        first = random.choice(_PORTS)
+        if first in _handed_out:
+            continue
+        _handed_out.append(first)
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -139,9 +150,19 @@ def resident(pid):
     return _status_figure(pid, "VmRSS")
 
 
+def peak(pid):
+    """Resident memory of a process at its peak, since it began or since :func:`reset_peak`, in bytes."""
+    return _status_figure(pid, "VmHWM")
+
+
+def reset_peak(pid):
+    """Has :func:`peak` tell of what comes from now on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def peak_since(pid, action):
     """Growth of a process's resident memory at its peak while `action` runs, in bytes."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    reset_peak(pid)
     before = resident(pid)
     action()
     return _status_figure(pid, "VmHWM") - before

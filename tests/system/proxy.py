@@ -94,6 +94,11 @@ class Proxy(ThreadedServer):
         except OSError:
             client_writer.transport.abort()
             return
+        # A partition may have begun meanwhile, and knows only of what stood.
+        if not self._gate_open:
+            client_writer.transport.abort()
+            relay_writer.transport.abort()
+            return
         connection = Connection(len(self.connections), time.time(), writers=[client_writer, relay_writer])
         self.connections.append(connection)
         await asyncio.gather(

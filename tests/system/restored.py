@@ -1,13 +1,16 @@
-"""A bridge restored from an old copy finds the relay again, and seals nothing twice under one key.
+"""A bridge, or a relay's database, restored from an old copy goes on, and nothing is sealed or carried out twice.
 
-The copy knows nothing of the links made since: their keys are burned at the relay, which stays silent to them.
+A bridge's copy knows nothing of the links made since: their keys are burned at the relay, which stays silent to them. A
+relay's copy knows nothing of what it was sent since: its holders and its keys do.
 """
 
+import json
 import shutil
+import subprocess
 import time
 
 from clients import Inbox, deliver, message, submit
-from harness import OUTSIDE, Bridge, Hazard, World, word
+from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, word
 from processes import wait_until
 from proxy import UP
 
@@ -132,3 +135,180 @@ class Cloned(Copies):
         self.a.settled(120)
         tags = self.confirmed_tags()
         self.assertEqual(len(tags), len(set(tags)))
+
+
+def with_parcels():
+    return World(keys=400, value=100_000_000)
+
+
+class Relays(Hazard):
+    """A relay whose database is put back from a backup, beside the keys as they are: `posternd restore`."""
+
+    make = staticmethod(with_parcels)
+
+    def setUp(self):
+        self.relay, self.a, self.b = self.world.relay, self.world.a, self.world.b
+        self.backup = self.world.folder.path / word("backup")
+
+    def sent(self, token, holder=None):
+        holder = holder or self.a
+        submit(holder, OUTSIDE, message(holder.alias, OUTSIDE, token))
+
+    def outside(self, token):
+        self.sent(token)
+        wait_until(lambda: self.world.sink.with_word(token), 60, "the message outside")
+        self.a.settled()
+
+    def inward(self, holder, token, alias=None):
+        deliver(self.relay.mx, OUTSIDE, alias or holder.alias, message(OUTSIDE, alias or holder.alias, token))
+
+    def came(self, holder, token):
+        Inbox(holder).wait_for(token)
+
+    def parcel(self, token):
+        command = [BINARIES / "postern", "seal", "--dir", self.a.data, "--passphrase-file", self.a.passphrase, "--mail"]
+        content = message(self.a.alias, OUTSIDE, token)
+        return subprocess.run(list(map(str, command)), input=content, capture_output=True, check=True).stdout
+
+    def carry(self, mail):
+        """Brings a parcel to the relay's SMTP port, as anybody may."""
+        deliver(self.relay.mx, "someone@else.test", "parcel@relay.test", mail)
+
+    def back_up(self):
+        self.relay.command("backup", "--to", self.backup)
+
+    def restore(self, check=True):
+        """Loses the database and puts the backup back."""
+        shutil.rmtree(self.relay.data / "replaced", ignore_errors=True)
+        for file in self.relay.data.glob("segment-*"):
+            file.unlink()
+        (self.relay.data / "index.redb").unlink()
+        done = self.relay.command("restore", "--from", self.backup, "--yes", "--json", check=check)
+        return json.loads(done.stdout)
+
+    def start(self):
+        self.relay.start()
+        for holder in self.world.bridges:
+            if not (holder.process and holder.process.running):
+                holder.start()
+            holder.settled(120)
+
+    def told(self, holder):
+        return len(holder.inbox().with_word("Your relay was restored"))
+
+    def once(self, *tokens):
+        for token in tokens:
+            self.assertEqual(len(self.world.sink.with_word(token)), 1, token)
+
+    def books_agree(self):
+        wait_until(lambda: not self.relay.queue(), 60, "an empty queue")
+        self.relay.audit()
+        verified = json.loads(self.relay.command("verify", "--json").stdout)
+        self.assertEqual(verified["findings"], [])
+
+    def test_after_a_restore_all_goes_on_and_nothing_comes_twice(self):
+        before, during, after = ([word() for _ in range(3)] for _ in range(3))
+        told = {holder.name: self.told(holder) for holder in self.world.bridges}
+        self.outside(before[0])
+        self.inward(self.a, before[1])
+        self.came(self.a, before[1])
+        # Two deliveries wait when the backup is made: one leaves since, the other waits still.
+        stuck, leaves = word(), word()
+        faults = [
+            self.world.sink.misbehave("RCPT", "451 4.3.0 later", recipient=f"{name}@out.test")
+            for name in ("stuck", "leaves")
+        ]
+        for token, name in ((stuck, "stuck"), (leaves, "leaves")):
+            submit(self.a, f"{name}@out.test", message(self.a.alias, f"{name}@out.test", token))
+        wait_until(lambda: len(self.relay.queue()) == 2, 30, "both in the queue")
+        # Collected since, and so still there in the backup.
+        self.b.stop()
+        self.inward(self.b, before[2])
+        self.back_up()
+        self.b.start()
+        self.came(self.b, before[2])
+
+        faults[1].times = 0
+        wait_until(lambda: self.world.sink.with_word(leaves), 60, "the delivery")
+        wait_until(lambda: len(self.relay.queue()) == 1, 30, "its end")
+        self.outside(during[0])
+        self.inward(self.a, during[1])
+        self.came(self.a, during[1])
+        alias = self.a.new_alias()
+        parcel_token = word()
+        carried = self.parcel(parcel_token)
+        self.carry(carried)
+        wait_until(lambda: self.world.sink.with_word(parcel_token), 60, "the parcel's message")
+        # Lost: nobody collects it before the database is.
+        self.b.settled()
+        self.b.stop()
+        self.inward(self.b, during[2])
+        keys = self.a.settled()["keys"]
+        self.relay.stop()
+        # Taken in while there is no relay, and never sent before the restore.
+        self.sent(after[0])
+
+        costs = self.restore()
+        self.assertEqual((costs["frozen"], costs["unknown_packs"]), (0, 0))
+        self.assertEqual((costs["deliveries"], costs["deliveries_closed"]), (1, 1))
+        self.assertGreaterEqual(costs["deposits"], 2)
+        self.start()
+        with self.subTest("both holders are told once"):
+            for holder in self.world.bridges:
+                wait_until(lambda holder=holder: self.told(holder) > told[holder.name], 30, "the notice")
+                self.assertEqual(self.told(holder), told[holder.name] + 1)
+        with self.subTest("what was taken in meanwhile leaves"):
+            wait_until(lambda: self.world.sink.with_word(after[0]), 60, "the message outside")
+        with self.subTest("an alias of after the backup is there again"):
+            self.inward(self.a, after[1], alias)
+            self.came(self.a, after[1])
+        with self.subTest("what is lost is told"):
+            wait_until(lambda: self.b.inbox().with_word("are gone: 1"), 30, "the notice of what is lost")
+            self.assertFalse(self.b.inbox().with_word(during[2]))
+        with self.subTest("mail comes in behind the gap"):
+            self.inward(self.b, after[2])
+            self.came(self.b, after[2])
+        faults[0].times = 0
+        wait_until(lambda: self.world.sink.with_word(stuck), 60, "the delivery that waited")
+        with self.subTest("a parcel that came before is taken once"):
+            self.carry(carried)
+            time.sleep(3)
+        with self.subTest("nothing left twice"):
+            self.once(before[0], during[0], after[0], stuck, leaves, parcel_token)
+        with self.subTest("nothing came twice"):
+            for holder, token in ((self.a, before[1]), (self.a, during[1]), (self.b, before[2])):
+                self.assertEqual(len(holder.inbox().with_word(token)), 1)
+        with self.subTest("what was collected before is gone from the relay"):
+            wait_until(lambda: self.relay.totals()["deposits"] == 0, 30, "no deposit")
+        self.assertGreater(self.a.settled()["keys"], keys - 5)
+        self.books_agree()
+
+        with self.subTest("the same backup once more"):
+            token = word()
+            self.outside(token)
+            self.relay.stop()
+            self.restore()
+            self.start()
+            last = word()
+            self.outside(last)
+            self.once(token, last, before[0], during[0], after[0], stuck, leaves, parcel_token)
+            self.books_agree()
+        with self.subTest("no key made two links"):
+            opened = [connection.octets(UP) for connection in self.world.proxy.connections]
+            tags = [octets[:TAG] for octets in opened if len(octets) > 2 * CELL]
+            self.assertEqual(len(tags), len(set(tags)))
+
+    def test_it_refuses_a_running_relay_and_what_is_no_backup(self):
+        self.backup.mkdir()
+        done = self.relay.command("restore", "--from", self.backup, "--yes", check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("the relay is running", done.stderr)
+        self.relay.stop()
+        try:
+            done = self.relay.command("restore", "--from", self.backup, "--yes", check=False)
+            self.assertIn("no index.redb", done.stderr)
+            self.relay.command("restore", "--from", self.backup, check=False)
+        finally:
+            self.relay.start()
+        self.a.settled(120)
+        self.books_agree()

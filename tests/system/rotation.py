@@ -93,6 +93,8 @@ class ByBytes(Rotation):
         self.assertLessEqual(down - rotations, limit * keys)
         self.assertLessEqual(rotations, (down - rotations) // limit + up // limit)
         self.figure("in", up, down, keys)
+        paid = self.relay.prices["key"] * self.keys_used(bridge)
+        wait_until(lambda: bridge.status()["debits"] == paid, 10, "a status that knows of all keys")
 
     def figure(self, way, up, down, keys):
         print(f"       {way}: {up} cells up, {down} down, {keys} keys")

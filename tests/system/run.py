@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
-"""Runs the whole-system tests, one file after another, and says every statement that holds.
+"""Runs the whole-system tests, and says every statement that holds.
 
-    run.py [NAME...]    files of this folder by name, with or without .py; NAME.WORDS takes only tests whose name
-                        holds WORDS. Without names: all.
+    run.py [NAME...]    files of this folder by name, with or without .py, one after another; NAME.WORDS takes only
+                        tests whose name holds WORDS. Without names: all, on LANES at one time.
 
 POSTERN_BINARIES: folder of the binaries (target/release). POSTERN_TESTS=full: the long form. KEEP=1: keep folders.
+LANES: how many files run at one time (3: most of a test is waiting).
 """
 
 import importlib
 import os
+import queue
+import re
 import signal
+import subprocess
 import sys
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -20,20 +25,33 @@ sys.path.insert(0, str(HERE))
 
 from processes import kill_all_processes  # noqa: E402 - found through the line above
 
+# The longest early, so that no lane ends alone with it.
 ORDER = [
     "tools_hold",
     "main_job",
+    "soak",
+    "crash",
+    "activation",
     "hygiene",
     "outside",
+    "wanted",
     "smtp_conformance",
     "imap_clients",
     "stock_programs",
     "mail_programs",
     "thunderbird",
+    "media",
+    "way_back",
+    "people",
+    "large",
     "money",
     "parcels",
-    "people",
-    "media",
+    "management",
+    "devices",
+    "peers",
+    "entry",
+    "mixing",
+    "procure",
     "operators",
     "at_rest",
     "erasure",
@@ -42,12 +60,13 @@ ORDER = [
     "wire",
     "rotation",
     "restored",
-    "crash",
+    "copied",
     "power_cuts",
     "bad_disk",
-    "resources",
-    "soak",
 ]
+# These measure processor and waits: nothing runs beside them.
+ALONE = ["resources"]
+COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped", re.M)
 
 
 class Statements(unittest.TestResult):
@@ -105,24 +124,84 @@ def chosen(name):
     return module, unittest.TestSuite(tests)
 
 
-def stop(*_):
+class Lanes:
+    """Files of tests beside each other, a process each; what one says is printed when it ends."""
+
+    def __init__(self, names, lanes):
+        self.counts, self._names, self._live = [0, 0, 0], queue.SimpleQueue(), set()
+        for name in names:
+            self._names.put(name)
+        self._said, self._ended = threading.Lock(), False
+        self._threads = [threading.Thread(target=self._keep, args=(f"{lane}/{lanes}",)) for lane in range(lanes)]
+
+    def run(self):
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep(self, lane):
+        while not self._names.empty() and not self._ended:
+            try:
+                self._run(self._names.get_nowait(), lane)
+            except queue.Empty:
+                return
+
+    def _run(self, name, lane):
+        environment = {**os.environ, "POSTERN_LANE": lane}
+        child = subprocess.Popen(
+            [sys.executable, __file__, name],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        )
+        self._live.add(child)
+        said, _ = child.communicate()
+        self._live.discard(child)
+        counts = COUNTS.search(said)
+        with self._said:
+            print(said[: counts.start()] if counts else said, end="", flush=True)
+            if counts is None:
+                print(f"  FAIL  {name} ended with {child.returncode}", flush=True)
+            told = map(int, counts.groups()) if counts else (0, 1, 0)
+            self.counts = [total + more for total, more in zip(self.counts, told)]
+
+    def stop(self):
+        self._ended = True
+        for child in list(self._live):
+            child.terminate()
+
+
+def stop(lanes):
     """Ends at once: unittest would take an exception for one more failed test, and go on."""
+    if lanes:
+        lanes.stop()
     kill_all_processes()
     os._exit(143)
 
 
-def main():
-    signal.signal(signal.SIGTERM, stop)
-    result, started = Statements(), time.monotonic()
-    for name in sys.argv[1:] or ORDER:
+def run_here(names):
+    """Runs files one after another in this process; returns how many tests passed, failed and were skipped."""
+    result = Statements()
+    for name in names:
         module, suite = chosen(name)
         print(f"{module}: {importlib.import_module(module).__doc__.splitlines()[0]}", flush=True)
         # Where one class is named twice, unittest would take it for set up still.
         result._previousTestClass = None
         suite.run(result)
-    skipped = len(result.skipped)
-    print(f"{result.passed} passed, {result.failed} failed, {skipped} skipped, {time.monotonic() - started:.0f} s")
-    return 1 if result.failed or not result.passed else 0
+    return result.passed, result.failed, len(result.skipped)
+
+
+def main():
+    started, lanes = time.monotonic(), None
+    signal.signal(signal.SIGTERM, lambda *_: stop(lanes))
+    if sys.argv[1:]:
+        counts = run_here(sys.argv[1:])
+    else:
+        lanes = Lanes(ORDER, int(os.environ.get("LANES", 3)))
+        lanes.run()
+        counts = [sum(both) for both in zip(lanes.counts, run_here(ALONE))]
+    passed, failed, skipped = counts
+    print(f"{passed} passed, {failed} failed, {skipped} skipped, {time.monotonic() - started:.0f} s")
+    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":

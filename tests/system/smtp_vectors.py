@@ -90,8 +90,8 @@ PARAMETERS = _each(
         "MAIL FROM:<{sender}> BODY=BINARYMIME",
         "MAIL FROM:<{sender}> BODY=7BIT BODY=7BIT",
         "MAIL FROM:<{sender}> XYZZY",
-        "MAIL FROM:<{sender}> RET=HDRS",
-        "MAIL FROM:<{sender}> ENVID=x",
+        "MAIL FROM:<{sender}> RET=BODY",
+        "MAIL FROM:<{sender}> ENVID=a+b",
         "MAIL FROM:<{sender}> SMTPUTF8=x",
         "MAIL FROM:<{sender}> =1",
     ],
@@ -99,8 +99,6 @@ PARAMETERS = _each(
 ) + [
     ("SIZE beyond the bound", [("MAIL FROM:<{sender}> SIZE=99999999999999999999", 552)]),
     ("parameters in any case", [("mail from:<{sender}> size=10 Body=8bitmime", 250)]),
-    ("NOTIFY is not offered", [("MAIL FROM:<{sender}>", 250), ("RCPT TO:<{recipient}> NOTIFY=NEVER", 555)]),
-    ("ORCPT is not offered", [("MAIL FROM:<{sender}>", 250), ("RCPT TO:<{recipient}> ORCPT=rfc822;a@b", 555)]),
 ]
 
 CHUNKS = [
@@ -119,6 +117,27 @@ CHUNKS = [
     ("commands within a chunk", [*BEGIN, (b"BDAT 12 LAST\r\nRSET\r\nQUIT\r\n", 250), ("NOOP", 250)]),
     ("a chunk behind the last", [*BEGIN, (b"BDAT 1 LAST\r\na", 250), (b"BDAT 6\r\nQUIT\r\n", 503), ("NOOP", 250)]),
 ] + _each("chunk", ["BDAT x", "BDAT -1", "BDAT +1", "BDAT 1 FIRST", "BDAT 1 LAST LAST", "BDAT LAST", "BDAT 0x1"], 501)
+
+# Delivery status notifications (RFC 3461): asked for at the bridge, and offered to nobody at the MX.
+
+REPORT_OF_MESSAGE = ["MAIL FROM:<{sender}> RET=HDRS", "MAIL FROM:<{sender}> RET=FULL ENVID=x+2By"]
+REPORT_OF_RECIPIENT = [
+    "RCPT TO:<{recipient}> NOTIFY=NEVER",
+    "RCPT TO:<{recipient}> NOTIFY=SUCCESS,FAILURE,DELAY",
+    "RCPT TO:<{recipient}> ORCPT=rfc822;a@b",
+]
+WRONG_REPORTS = [
+    "RCPT TO:<{recipient}> NOTIFY=NEVER,DELAY",
+    "RCPT TO:<{recipient}> NOTIFY=ALWAYS",
+    "RCPT TO:<{recipient}> NOTIFY=DELAY NOTIFY=DELAY",
+    "RCPT TO:<{recipient}> ORCPT=a@b",
+    "RCPT TO:<{recipient}> ORCPT=rfc822;a=b",
+]
+MAILING = [("MAIL FROM:<{sender}>", 250)]
+REPORTS = _each("report", REPORT_OF_MESSAGE, 250) + _each("report", REPORT_OF_RECIPIENT, 250, MAILING)
+REPORTS += _each("report", WRONG_REPORTS, 501, MAILING)
+NO_REPORTS = _each("report", REPORT_OF_MESSAGE, 555)
+NO_REPORTS += _each("report", REPORT_OF_RECIPIENT + WRONG_REPORTS, 555, MAILING)
 
 # At the MX alone.
 
@@ -210,7 +229,7 @@ BRIDGE = [
 ]
 
 BOTH = ORDER + VERBS + BAD_SENDERS + PARAMETERS + CHUNKS
-DOORS = {"mx": BOTH + GOOD_SENDERS + RELAYING + MX, "bridge": BOTH + BRIDGE}
+DOORS = {"mx": BOTH + GOOD_SENDERS + RELAYING + MX + NO_REPORTS, "bridge": BOTH + BRIDGE + REPORTS}
 
 
 def false_ends():

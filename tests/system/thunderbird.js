@@ -193,6 +193,16 @@ globalThis.tb = {
     return steps;
   },
 
+  /** The password as the prompts for it keep it, which a headless program cannot show. */
+  async remember(password) {
+    const { incomingServer: server, defaultIdentity: identity } = account();
+    const out = MailServices.outgoingServer.getServerByIdentity(identity);
+    server.password = password;
+    out.password = password;
+    server.performExpand(msgWindow);
+    await until(() => folder("INBOX") && folder("Drafts"), "the folders");
+  },
+
   /** Hosts, ports, names of the account as it was set up. */
   settings() {
     const { incomingServer: server, defaultIdentity: identity } = account();

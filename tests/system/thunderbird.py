@@ -4,6 +4,7 @@ Most people's mail program. It finds its settings by itself or its user gives up
 """
 
 import json
+import shutil
 from pathlib import Path
 
 from clients import deliver, login, message
@@ -14,17 +15,18 @@ from processes import Process, free_ports, wait_for_port
 
 SCRIPT = (Path(__file__).parent / "thunderbird.js").read_text()
 ADDRESS = "me@localhost"
+PROGRAM = Path("/usr/lib/thunderbird")
 
 
 class Thunderbird:
-    """A headless Thunderbird with a new profile, which knows of the bridge where it serves its autoconfiguration."""
+    """A headless Thunderbird with a profile in `profile`, which is made if it is not there, and some settings of its own."""
 
-    def __init__(self, folder, lookup):
-        profile, port = folder / "profile", free_ports()
-        profile.mkdir()
+    def __init__(self, folder, profile, program="thunderbird", **settings):
+        port = free_ports()
+        profile.mkdir(exist_ok=True)
         settings = {
+            **settings,
             "marionette.port": port,
-            "mailnews.auto_config_url": lookup,
             # Nothing is asked of the network but what the test is about.
             "services.settings.server": "data:,#remote-settings-dummy/v1",
             "mailnews.auto_config.fetchFromExchange.enabled": False,
@@ -35,8 +37,9 @@ class Thunderbird:
             "network.connectivity-service.enabled": False,
         }
         lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in settings.items())
-        (profile / "user.js").write_text("".join(lines))
-        command = ["thunderbird", "--headless", "--no-remote", "--profile", profile]
+        with (profile / "user.js").open("a") as file:
+            file.writelines(lines)
+        command = [program, "--headless", "--no-remote", "--profile", profile]
         command += ["--marionette", "--remote-allow-system-access"]
         environment = {"HOME": str(folder), "LC_ALL": "C.UTF-8", "TZ": "Pacific/Auckland"}
         environment["MOZ_CRASHREPORTER_DISABLE"] = "1"
@@ -60,12 +63,73 @@ class Desktop(World):
     def __init__(self):
         super().__init__()
         page = json.loads(self.a.command("settings", "--json").stdout)["page"]
-        self.thunderbird = Thunderbird(self.folder.path, f"http://{page}/autoconfig/")
+        # It knows of the bridge where that serves its autoconfiguration.
+        lookup = {"mailnews.auto_config_url": f"http://{page}/autoconfig/"}
+        self.thunderbird = Thunderbird(self.folder.path, self.folder.path / "profile", **lookup)
         self.steps = self.thunderbird.setUp("Somebody", ADDRESS, self.a.password)
 
     def close(self):
         self.thunderbird.close()
         super().close()
+
+
+class Installed(Desk):
+    """What is the same however Thunderbird came by the account."""
+
+    def start(self, profile, program="thunderbird", **settings):
+        self.thunderbird = Thunderbird(self.home, profile, program, **settings)
+        self.addCleanup(self.thunderbird.close)
+
+    def has_the_account(self):
+        expected = {"imap": self.a.imap, "smtp": self.a.smtp, "user": self.a.user, "idle": True}
+        self.assertLessEqual(expected.items(), self.thunderbird.settings().items())
+
+    def sends_and_receives(self):
+        self.thunderbird.send({"to": OUTSIDE, "subject": self.token, "body": WORDS})
+        _, parsed = self.outside(self.token)
+        self.assertEqual(self.text_of(parsed), [WORDS])
+        self.until_in("Sent", self.token, r"\Seen")
+        back = f"back {self.token}"
+        self.receive(back)
+        self.thunderbird.show("INBOX")
+        self.thunderbird.heard("INBOX", back)
+        self.thunderbird.draft({"to": OUTSIDE, "subject": f"later {self.token}", "body": WORDS})
+        self.until_in("Drafts", f"later {self.token}", r"\Draft")
+        self.thunderbird.star("INBOX", back)
+        self.thunderbird.remove("INBOX", back)
+        self.until_in("Trash", back, r"\Flagged")
+
+
+@needs("thunderbird")
+class FromItsProgramFolder(Installed):
+    """The file that `postern setup` writes beside the program is all that the assistant has."""
+
+    def test_the_assistant_finds_everything_in_the_file(self):
+        folder = self.home / "program"
+        # The program looks for its files where its own one lies.
+        shutil.copytree(PROGRAM, folder, ignore=shutil.ignore_patterns("dictionaries"))
+        (folder / "isp").mkdir(exist_ok=True)
+        self.a.command("setup", "thunderbird", "--write", "--to", folder / "isp" / "localhost.xml")
+        self.start(self.home / "profile", folder / "thunderbird")
+        steps = self.thunderbird.setUp("Somebody", ADDRESS, self.a.password)
+        self.assertEqual(steps, ["AutoConfig", "ConfigFound", "Password", "AddedSuccess"])
+        self.has_the_account()
+        self.sends_and_receives()
+
+
+@needs("thunderbird")
+class ReadyProfile(Installed):
+    """The profile that `postern setup` writes has the account; its person only types the password."""
+
+    def test_the_account_is_there_at_the_first_start(self):
+        profile = self.home / "profile"
+        self.a.command("setup", "thunderbird", "--write", "--to", profile)
+        # The question for the password would stand before everything else, and nobody sees it.
+        quiet = {f"mail.server.server1.{name}": False for name in ("login_at_startup", "check_new_mail")}
+        self.start(profile, **quiet)
+        self.thunderbird.remember(self.a.password)
+        self.has_the_account()
+        self.sends_and_receives()
 
 
 @needs("thunderbird")

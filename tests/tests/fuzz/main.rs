@@ -45,7 +45,10 @@ parsers! {
     packs: "pack", "keypacks/src/pack.rs", keypacks::pack::fuzz;
     pads: "pad", "keypacks/src/pad.rs", keypacks::pad::fuzz;
     rotations: "rotation", "keypacks/src/rotation.rs", keypacks::rotation::fuzz;
+    procured_packs: "procure", "keypacks/src/procure.rs", keypacks::procure::fuzz;
+    roots: "root", "keypacks/src/reroot.rs", keypacks::reroot::fuzz;
     logs: "log", "mailbox/src/log/record.rs", mailbox::log::fuzz;
+    events: "event", "mailbox/src/devices.rs", mailbox::devices::fuzz;
     receipts: "receipt", "mailbox/src/parcel.rs", mailbox::parcel::fuzz;
     requests: "request", "mailbox/src/request.rs", mailbox::request::fuzz;
     message_ids: "message-id", "mailbox/src/holder/mod.rs", mailbox::holder::fuzz;
@@ -57,6 +60,7 @@ parsers! {
     imap_patterns: "imap-list", "smtp-bridge/src/imap/list.rs", smtp_bridge::imap::fuzz_list;
     imap_summaries: "imap-summary", "smtp-bridge/src/imap/summary.rs", smtp_bridge::imap::fuzz_summary;
     imap_parts: "imap-mime", "smtp-bridge/src/imap/mime.rs", smtp_bridge::imap::fuzz_mime;
+    mails_with_deposits: "carried", "smtp-bridge/src/message/carried.rs", smtp_bridge::message::carried::fuzz;
     messages: "message", "smtp-bridge/src/message/mod.rs", smtp_bridge::message::fuzz;
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
     letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;

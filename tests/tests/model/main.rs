@@ -3,8 +3,13 @@
 //! each test. What is held: no key and nonce seals two plaintexts, everything is executed and debited once, nobody is locked
 //! out, no alarm is raised without a cause. Each rule of the protocol is left out once, to see that it is missed.
 
+mod reroot;
 mod sequence;
 
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use reroot::Reroots;
 use sequence::{Rule, Sequence};
 use stateright::{Checker, HasDiscoveries, Model};
 
@@ -19,8 +24,23 @@ const PLAIN: Sequence = Sequence {
     links_before: 0,
 };
 
+/// A pack that is activated.
+const ACTIVATED: Reroots = Reroots {
+    without: None,
+    changes: 1,
+    links: 4,
+    crashes: 2,
+    clone: false,
+    activated: false,
+};
+
 /// Looks through all states that so many steps lead to.
-fn holds(model: Sequence, depth: usize) {
+fn holds<M>(model: M, depth: usize)
+where
+    M: Model + Debug + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
     let bounds = format!("{model:?}");
     let checker = model.checker().target_max_depth(depth).threads(2).spawn_bfs().join();
     let (states, depth) = (checker.unique_state_count(), checker.max_depth());
@@ -115,4 +135,95 @@ fn every_rule_is_needed() {
         println!("{rule:?}");
         breaks(Sequence { without, ..model }, property);
     }
+}
+
+#[test]
+fn a_new_root_is_had_by_both_ends_whoever_dies_on_the_way() {
+    holds(ACTIVATED, usize::MAX);
+}
+
+#[test]
+fn a_second_new_root_is_had_by_both_ends() {
+    holds(
+        Reroots {
+            changes: 2,
+            ..ACTIVATED
+        },
+        22,
+    );
+}
+
+#[test]
+fn a_copy_of_an_activated_pack_takes_nothing_over_and_freezes_it() {
+    holds(
+        Reroots {
+            links: 3,
+            crashes: 1,
+            clone: true,
+            activated: true,
+            ..ACTIVATED
+        },
+        14,
+    );
+}
+
+#[test]
+fn a_copy_from_before_an_activation_is_served_nothing_after_it() {
+    holds(
+        Reroots {
+            links: 2,
+            crashes: 1,
+            clone: true,
+            ..ACTIVATED
+        },
+        15,
+    );
+}
+
+#[test]
+fn every_rule_of_new_roots_is_needed() {
+    let cloned = Reroots {
+        links: 2,
+        crashes: 0,
+        clone: true,
+        ..ACTIVATED
+    };
+    for (rule, model, property) in [
+        (reroot::Rule::OldLinksKept, ACTIVATED, "both ends come to one root"),
+        (reroot::Rule::DurableRequest, ACTIVATED, "both ends come to one root"),
+        (
+            reroot::Rule::OldLinksEnd,
+            cloned.clone(),
+            "a root that was left is never used again",
+        ),
+        (
+            reroot::Rule::OneQuestion,
+            ACTIVATED,
+            "under a root that was replaced nothing is served but its change",
+        ),
+        (
+            reroot::Rule::CodeWanted,
+            cloned.clone(),
+            "no copy takes an activated pack over",
+        ),
+    ] {
+        let without = Some(rule);
+        println!("{rule:?}");
+        let found = HasDiscoveries::AllOf([property].into());
+        let checker = Reroots { without, ..model }
+            .checker()
+            .finish_when(found)
+            .target_max_depth(22)
+            .threads(2);
+        let checker = checker.spawn_bfs().join();
+        assert!(checker.discovery(property).is_some(), "{without:?} is not missed");
+    }
+    // What is lost without this one is a way, not a promise.
+    let without = Some(reroot::Rule::AnswerKept);
+    let checker = Reroots { without, ..ACTIVATED }.checker().threads(2).spawn_bfs().join();
+    assert!(
+        checker
+            .discovery("a lost answer is had again under the old keys")
+            .is_none()
+    );
 }

@@ -119,6 +119,7 @@ fn bridge_program(ip: [u8; 4]) -> Program {
         Box::pin(async move {
             let user = Address::parse(&format!("{USER}@localhost")).map_err(|_| "no address")?;
             let config = BridgeConfig {
+                entry: None,
                 dir: person_dir(),
                 passphrase: passphrase(),
                 user: USER.to_owned(),
@@ -378,6 +379,7 @@ async fn provide(relay: &mut Machine, person: &mut Machine) -> Result<String, St
         operator: false,
         rotate: String::new(),
         pad: None,
+        half: None,
     };
     let issued = ask(relay, &relay_dir(), &order).await?;
     let pack: IssuedPack = serde_json::from_value(issued).map_err(|error| error.to_string())?;
