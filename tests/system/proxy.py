@@ -37,9 +37,9 @@ class Connection:
 
 
 class Proxy(ThreadedServer):
-    """Listens on a free port and passes on to `target` ("127.0.0.1:PORT"), in a thread of its own."""
+    """Listens on a free port, or one that is given, and passes on to `target` ("127.0.0.1:PORT"), in a thread of its own."""
 
-    def __init__(self, target, record=True):
+    def __init__(self, target, record=True, host="127.0.0.1", port=0):
         self.connections = []
         self.record = record
         self.delay = 0.0
@@ -47,7 +47,7 @@ class Proxy(ThreadedServer):
         self._flips, self._swallowed = [], set()
         self._limits = {}
         self._gate_open = True
-        super().__init__()
+        super().__init__(host, port)
 
     @property
     def open_connections(self):
