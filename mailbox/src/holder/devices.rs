@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use keypacks::reroot;
+
 use super::rows::{PROCUREMENTS, UNCONFIRMED, UnconfirmedRow};
 use super::stage::HolderStage;
 use crate::StoreError;
@@ -67,7 +69,7 @@ impl HolderStage {
     }
 
     /// Keeps what came of an order that this store knows. A relay that tells of others fills nothing with them, and what was
-    /// made is not taken back by its word.
+    /// made is neither taken back by its word nor replaced.
     pub(super) fn note_procured(&mut self, write: &Write<'_>, event: &Event) -> Result<(), StoreError> {
         let (order, row) = match event {
             Event::Procured {
@@ -81,9 +83,12 @@ impl HolderStage {
             Event::NotProcured { order } => (order, Procurement::Returned),
             _ => return Ok(()),
         };
-        match (PROCUREMENTS.get(write, *order)?, &row) {
-            (None, _) | (Some(Procurement::Made { .. }), Procurement::Returned) => Ok(()),
-            (Some(_), _) => PROCUREMENTS.put(write, *order, &row),
+        if matches!(&row, Procurement::Made { ciphertext, .. } if ciphertext.len() > reroot::CIPHERTEXT) {
+            return Ok(());
+        }
+        match PROCUREMENTS.get(write, *order)? {
+            None | Some(Procurement::Made { .. }) => Ok(()),
+            Some(Procurement::Ordered | Procurement::Returned) => PROCUREMENTS.put(write, *order, &row),
         }
     }
 

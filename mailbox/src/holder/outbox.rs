@@ -166,6 +166,7 @@ impl HolderStage {
                 && (highest >= self.books.state.next_seq || self.books.queued().any(|(_, row)| is_taken(row)));
         let mut perhaps = Vec::new();
         if is_overtaken {
+            self.begin_book_anew(write)?;
             self.books.shared_below = self.books.state.next_seq;
             SHARED_BELOW.put(write, Single, &self.books.shared_below)?;
             for (number, row) in self.books.held() {
@@ -489,6 +490,10 @@ fn is_reroot(row: &Row) -> bool {
 fn outcome(operation: &Operation, answer: &Answer) -> Result<(u64, Option<OutboxState>), StoreError> {
     let is_mail = matches!(operation, Operation::Submit { .. });
     match answer {
+        // Else an order would wait for ever for what came of it.
+        Answer::Done { .. } | Answer::Moved { .. } if matches!(operation, Operation::Endow { .. }) => {
+            Err(StoreError::Invalid)
+        }
         Answer::Done { seq, .. }
         | Answer::Rerooted { seq, .. }
         | Answer::Moved { seq, .. }

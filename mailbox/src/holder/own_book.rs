@@ -39,14 +39,26 @@ impl HolderStage {
                 };
                 *sum = sum.saturating_add(*value);
             }),
-            (Operation::Endow { value, .. }, Answer::Endowed { .. }) => {
+            // An answer that repeats an earlier one says that the chain ends where it did before.
+            (Operation::Endow { value, .. }, Answer::Endowed { end, .. }) if *end < self.books.state.link.keys => {
                 self.note(write, |book| book.given = book.given.saturating_add(*value))
             }
-            _ if next == Some(OutboxState::Unknown) => self.note_unknown(write, price),
+            _ if next == Some(OutboxState::Unknown) => {
+                if matches!(operation, Operation::Renew { .. }) {
+                    self.begin_book_anew(write)?;
+                }
+                self.note_unknown(write, price)
+            }
             // From the first answer on the book is there, so that it shows whether it is whole.
             _ if OWN_BOOK.get(write, Single)?.is_none() => self.note(write, |_| {}),
             _ => Ok(()),
         }
+    }
+
+    /// What happened up to now may not all be noted: another copy of this store had answers, or nobody will tell what was drawn.
+    pub(super) fn begin_book_anew(&mut self, write: &Write<'_>) -> Result<(), StoreError> {
+        let from = self.books.state.next_seq;
+        self.note(write, |book| book.from = book.from.max(from))
     }
 
     /// Notes that mail expected to cost `agreed` µtok was debited.

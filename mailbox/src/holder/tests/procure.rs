@@ -35,6 +35,16 @@ fn what_was_made_is_not_taken_back_and_what_nobody_ordered_is_not_kept() {
         };
         assert_eq!(store.procurement(&known), Ok(Some(kept.clone())));
         tell(Event::NotProcured { order: known }).await;
-        assert_eq!(store.procurement(&known), Ok(Some(kept)));
+        let again = Event::Procured {
+            order: known,
+            ciphertext: vec![5; 9],
+            confirm: [6; 16],
+        };
+        tell(again).await;
+        assert_eq!(
+            store.procurement(&known),
+            Ok(Some(kept)),
+            "neither taken back nor replaced"
+        );
     });
 }
