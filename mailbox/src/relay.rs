@@ -34,8 +34,8 @@ use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, MixTally,
-    Outcome, PadHit, ParcelHit, Pooled, Procured, Procurement, ProcurementId, QueueRow, RelayStore, Rotated, Standing,
-    StatementRow, TagHit, Totals, Upkeep, Verified,
+    Outcome, PadHit, ParcelHit, Pooled, Procure, Procured, Procurement, ProcurementId, QueueRow, RelayStore, Rotated,
+    Standing, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Credit, Refusal};
 
@@ -517,6 +517,10 @@ impl RelayStore for RelayFiles {
 
     fn procurements(&self) -> Result<Vec<Procurement>, StoreError> {
         self.read_procurements()
+    }
+
+    fn order_before(&self, account: Account, kem: &[u8], dh: [u8; 32]) -> Result<Option<Procure>, StoreError> {
+        self.read_order(account.0, kem, dh)
     }
 
     async fn procured(&self, id: ProcurementId, outcome: Procured, day: u32) -> Result<(), StoreError> {

@@ -770,6 +770,10 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Orders of packs at further relays that are not answered, in no order that says when they came.
     fn procurements(&self) -> Result<Vec<Procurement>, StoreError>;
 
+    /// The order with this X-Wing public key, of this account or its other devices, if it is under way, or if its pack was
+    /// made in the last weeks: ordered again, it is told again and costs nothing.
+    fn order_before(&self, account: Account, kem: &[u8], dh: [u8; 32]) -> Result<Option<Procure>, StoreError>;
+
     /// Ends such an order and tells the holder, in one commit. Told again, it changes nothing.
     fn procured(
         &self,

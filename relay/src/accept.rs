@@ -67,7 +67,7 @@ pub(crate) async fn change<S: RelayStore>(relay: &Relay<S>, account: Under, chan
             value: *value,
         }),
         Operation::Expire { day } => Ok(Effect::Expire { day: *day }),
-        Operation::Procure { .. } => ordered(relay, account.0, &change.operation).map(Effect::Procure),
+        Operation::Procure { .. } => return order(relay, account, change).await,
         Operation::Endow { .. } => endow(relay, &change.operation).map(Effect::Endow),
         Operation::Device { identifier, root, keys } => Ok(Effect::Device {
             identifier: Identifier(*identifier),
@@ -84,8 +84,15 @@ pub(crate) async fn change<S: RelayStore>(relay: &Relay<S>, account: Under, chan
         }
         Operation::Submit { .. } => Err(Refusal::Malformed),
     };
-    let is_order = matches!(effect, Ok(Effect::Procure(_)));
-    let answer = execute(relay, account, change, effect.unwrap_or_else(Effect::Refuse)).await;
+    execute(relay, account, change, effect.unwrap_or_else(Effect::Refuse)).await
+}
+
+/// Takes an order of a pack, one after the other: what a peer's pack still holds is promised once.
+async fn order<S: RelayStore>(relay: &Relay<S>, account: Under, change: Change) -> Answer {
+    let _ordering = relay.peers.ordering().await;
+    let effect = ordered(relay, account.0, &change.operation).map_or_else(Effect::Refuse, Effect::Procure);
+    let is_order = matches!(effect, Effect::Procure(_));
+    let answer = execute(relay, account, change, effect).await;
     if is_order {
         relay.peers.ordered();
     }
@@ -108,13 +115,11 @@ fn ordered<S: RelayStore>(relay: &Relay<S>, account: Account, operation: &Operat
     if kem.len() != reroot::KEM_PUBLIC {
         return Err(Refusal::Malformed);
     }
-    let under_way = relay.store.procurements().map_err(|_| Refusal::Busy)?;
-    let is_it = |known: &Procure| {
-        known.kem == *kem && (known.keys, known.value) == (*keys, *value) && known.price <= *debit_max
-    };
-    if let Some(known) = under_way.into_iter().find(|known| is_it(&known.what)) {
+    let before = relay.store.order_before(account, kem, *dh).map_err(|_| Refusal::Busy)?;
+    let is_it = |known: &Procure| (known.keys, known.value) == (*keys, *value) && known.price <= *debit_max;
+    if let Some(known) = before.filter(is_it) {
         // Asked for again: it is taken and paid, whatever is offered or left by now.
-        return Ok(known.what);
+        return Ok(known);
     }
     let offers = relay.peers.offers(relay.config.procure.as_ref());
     let price = offers.price(domain, *keys, *value).ok_or(Refusal::Offer)?;

@@ -70,6 +70,8 @@ pub async fn every_case<B: Backend>(fresh: impl Fn() -> B) {
         devices::what_devices_are_told_is_bounded,
         moves::what_is_drawn_on_credit_is_owed_until_it_is_settled,
         procure::a_pack_is_ordered_once_and_told_once,
+        procure::a_pack_that_was_made_is_told_to_whichever_device_asks,
+        procure::an_account_that_waits_for_packs_is_not_given_away,
         procure::a_pack_that_is_not_made_is_paid_back,
         procure::orders_are_bounded_and_covered,
         procure::an_account_is_made_once_for_an_order,

@@ -351,7 +351,7 @@ impl RelayStage {
                     Err(refusal) => Answer::Refused { seq, refusal },
                 }));
             }
-            Action::Procure(what) => match self.procure(write, order, what)? {
+            Action::Procure(what) => match self.procure(write, order, row, what)? {
                 Ok(debited) => {
                     return Ok(Verdict::Kept(Answer::Done {
                         seq,

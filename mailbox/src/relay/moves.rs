@@ -184,7 +184,9 @@ impl RelayStage {
             return Ok(is_own.then(Moved::default).ok_or(Refusal::VoucherUnknown));
         }
         let house = self.house(write, giver)?;
-        if row.deposits > 0 || self.open_aliases(house) > 0 || self.is_shared(write, giver)? {
+        // What comes of an order comes back to this account.
+        let is_occupied = row.deposits > 0 || self.open_aliases(house) > 0 || self.has_orders(write, house)?;
+        if is_occupied || self.is_shared(write, giver)? {
             return Ok(Err(Refusal::Occupied));
         }
         let moved = Moved {

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The relay that buys knows whose order it is and not which pack came of it; the one that makes it knows the pack and whose
-//! relay bought it. An order is kept no longer than it is under way. What came of it is kept there by a name of the order, so
-//! that a buyer which lost the answer, or the number that it asked under, gets the same pack again.
+//! relay bought it. What came of an order is kept at both by a name of the order, for some weeks: whoever lost the answer, or
+//! the number that it asked under, gets the same pack again and pays nothing. That it was not made is told once; asked for
+//! again, it is ordered again.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -18,15 +19,17 @@ use keypacks::kdf;
 use keypacks::rotation::Policy;
 use ledger::{AccountKey, Transfer};
 
-use super::RelayFiles;
 use super::books::{balance, carry};
 use super::changes::Execution;
 use super::moves::{Moved, SPLITS_PER_DAY, Split};
 use super::parcels::after_a_write;
-use super::rows::{ACCOUNTS, AccountRow, ENDOWED, EndowedRow, PEERS, PROCURED, PROCURING, ProcuringRow};
+use super::rows::{
+    ACCOUNTS, AccountRow, ENDED, ENDOWED, EndedRow, EndowedRow, PEERS, PROCURED, PROCURING, ProcuringRow,
+};
 use super::stage::RelayStage;
+use super::{RelayFiles, Shared};
 use crate::StoreError;
-use crate::devices::Event;
+use crate::devices::{EVENTS, EVENTS_WAITING_MAX, Event};
 use crate::entropy::random;
 use crate::index::{Source, Write};
 use crate::relay_store::{Endowment, Procure, Procured, Procurement, ProcurementId};
@@ -34,37 +37,57 @@ use crate::request::{Answer, Refusal};
 
 /// Most orders that are under way at one time, and of one account.
 pub const PROCURING_MAX: usize = 1_024;
-const PROCURING_EACH_MAX: usize = 16;
+const PROCURING_EACH_MAX: u64 = 16;
 /// Most packs that an account which sends for a domain, as another relay does, makes in a day.
 pub const ENDOWED_PER_DAY: u32 = 1_024;
 /// Days that an order is known again when it comes under another number.
 pub const ENDOWED_DAYS: u32 = 30;
 
 impl RelayStage {
-    /// Takes an order. Every refusal comes before the first write. Returns what was debited: nothing, if it is known.
+    /// Takes an order. Every refusal comes before the first write. Returns what was debited: nothing, if it is known. `row`:
+    /// that of the account, which the caller keeps.
     pub(super) fn procure(
         &mut self,
         write: &Write<'_>,
         order: &Execution,
+        row: &mut AccountRow,
         what: &Procure,
     ) -> Result<Result<u64, Refusal>, StoreError> {
-        let (mut all, mut own, mut is_known) = (0, 0, false);
-        PROCURING.scan(write, (0, u64::MAX), |_, row| {
+        let house = self.house(write, order.account)?;
+        let (mut all, mut own, mut known) = (0usize, 0u64, None);
+        PROCURING.scan(write, (0, u64::MAX), |id, row| {
             all += 1;
-            if row.account == order.account {
+            if row.house == house {
                 own += 1;
-                is_known |= row.kem == what.kem;
+                if row.kem == what.kem {
+                    known = Some((id, row));
+                }
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        if is_known {
-            // The holder lost the answer and asks under another number.
+        if let Some((id, under_way)) = known {
+            // The holder lost the answer and asks under another number, or at another device: who asked last is told.
+            let account = order.account;
+            PROCURING.put(write, id, &ProcuringRow { account, ..under_way })?;
+            return Ok(Ok(0));
+        }
+        let waiting = self.waiting(write, order.account, EVENTS)?;
+        if waiting.saturating_add(own) >= EVENTS_WAITING_MAX {
+            return Ok(Err(Refusal::Limit));
+        }
+        let before = ENDED.get(write, self.shared.ended_name(&what.kem))?;
+        if let Some(ended) = before.filter(|ended| ended.house == house) {
+            let event = Event::Procured {
+                order: kdf::hash(&[&what.kem]),
+                ciphertext: ended.ciphertext,
+                confirm: ended.confirm,
+            };
+            self.tell((write, order.day), (order.account, row), &[order.account], &[event])?;
             return Ok(Ok(0));
         }
         if all >= PROCURING_MAX || own >= PROCURING_EACH_MAX {
             return Ok(Err(Refusal::Limit));
         }
-        let house = self.house(write, order.account)?;
         let value = balance(write, AccountKey::Holder(house))?.available();
         if what.price > value {
             return Ok(Err(Refusal::Value {
@@ -86,7 +109,7 @@ impl RelayStage {
         carry(&mut self.books(write, house), transfer)?;
         sums.ordered = ordered;
         PROCURED.put(write, house, &sums)?;
-        let row = ProcuringRow {
+        let under_way = ProcuringRow {
             account: order.account,
             house,
             peer: what.peer.clone(),
@@ -97,7 +120,7 @@ impl RelayStage {
             price: what.price,
             day: order.day,
         };
-        PROCURING.put(write, id, &row)?;
+        PROCURING.put(write, id, &under_way)?;
         Ok(Ok(what.price))
     }
 
@@ -132,6 +155,21 @@ impl RelayStage {
         let heir = self.heir(write, order.account)?;
         let mut row = ACCOUNTS.get(write, heir)?.ok_or(StoreError::Corrupt)?;
         self.tell((write, day), (heir, &mut row), &[heir], &[event])?;
+        if let Procured::Made { ciphertext, confirm } = outcome {
+            let ended = EndedRow {
+                house,
+                peer: order.peer.clone(),
+                keys: order.keys,
+                value: order.value,
+                price: order.price,
+                day,
+                ciphertext: ciphertext.clone(),
+                confirm: *confirm,
+            };
+            ENDED
+                .put(write, self.shared.ended_name(&order.kem), &ended)
+                .map_err(after_a_write)?;
+        }
         PROCURED.put(write, house, &sums)?;
         PROCURING.remove(write, id)?;
         if matches!(outcome, Procured::Returned) {
@@ -142,6 +180,19 @@ impl RelayStage {
             self.put_account(write, house, &row)?;
         }
         Ok(())
+    }
+
+    /// Whether orders of an account are under way, whose packs or values come back to it.
+    pub(super) fn has_orders(&self, write: &Write<'_>, house: u64) -> Result<bool, StoreError> {
+        let mut found = false;
+        PROCURING.scan(write, (0, u64::MAX), |_, row| {
+            found |= row.house == house;
+            Ok(match found {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        Ok(found)
     }
 
     /// What an account was answered to the same order under another number.
@@ -218,6 +269,16 @@ impl RelayStage {
     fn forget_endowed(&mut self, write: &Write<'_>, names: &[[u8; 32]]) -> Result<(), StoreError> {
         names.iter().try_for_each(|name| ENDOWED.remove(write, *name))
     }
+
+    fn forget_ended(&mut self, write: &Write<'_>, names: &[[u8; 32]]) -> Result<(), StoreError> {
+        names.iter().try_for_each(|name| ENDED.remove(write, *name))
+    }
+}
+
+impl Shared {
+    fn ended_name(&self, kem: &[u8]) -> [u8; 32] {
+        self.base.vault.name("procured", kem)
+    }
 }
 
 impl RelayFiles {
@@ -241,6 +302,33 @@ impl RelayFiles {
         Ok(orders)
     }
 
+    pub(super) fn read_order(&self, account: u64, kem: &[u8], dh: [u8; 32]) -> Result<Option<Procure>, StoreError> {
+        let read = self.shared.base.view()?;
+        let house = self.house_of(account);
+        let procure = |peer, keys, value, price| Procure {
+            peer,
+            kem: kem.to_vec(),
+            dh,
+            keys,
+            value,
+            price,
+        };
+        let mut found = None;
+        PROCURING.scan(&read, (0, u64::MAX), |_, row| {
+            if row.house == house && row.kem == kem && row.dh == dh {
+                found = Some(procure(row.peer, row.keys, row.value, row.price));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if found.is_none() {
+            let ended = ENDED.get(&read, self.shared.ended_name(kem))?;
+            found = ended
+                .filter(|row| row.house == house)
+                .map(|row| procure(row.peer, row.keys, row.value, row.price));
+        }
+        Ok(found)
+    }
+
     pub(super) async fn end_procurement(
         &self,
         id: ProcurementId,
@@ -254,17 +342,29 @@ impl RelayFiles {
 
     /// Ends what is kept of orders that were answered long ago.
     pub(super) async fn age_endowed(&self, day: u32) -> Result<(), StoreError> {
-        let mut aged = Vec::new();
-        ENDOWED.scan(&self.shared.base.snapshot()?, ([0; 32], [255; 32]), |name, row| {
-            if day.saturating_sub(row.day) > ENDOWED_DAYS {
-                aged.push(name);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        for some in aged.chunks(SLICE) {
+        let is_aged = |of: u32| day.saturating_sub(of) > ENDOWED_DAYS;
+        let (mut endowed, mut ended) = (Vec::new(), Vec::new());
+        {
+            let read = self.shared.base.snapshot()?;
+            ENDOWED.scan(&read, ([0; 32], [255; 32]), |name, row| {
+                endowed.extend(is_aged(row.day).then_some(name));
+                Ok(ControlFlow::Continue(()))
+            })?;
+            ENDED.scan(&read, ([0; 32], [255; 32]), |name, row| {
+                ended.extend(is_aged(row.day).then_some(name));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        for some in endowed.chunks(SLICE) {
             let some = some.to_vec();
             self.committer
                 .run(move |stage, write| stage.forget_endowed(write, &some))
+                .await?;
+        }
+        for some in ended.chunks(SLICE) {
+            let some = some.to_vec();
+            self.committer
+                .run(move |stage, write| stage.forget_ended(write, &some))
                 .await?;
         }
         Ok(())

@@ -81,6 +81,8 @@ pub(super) const PROCURING: Table<u64, ProcuringRow> = Table::new(120);
 pub(super) const PROCURED: Table<u64, ProcuredRow> = Table::new(121);
 /// Accounts that were made for others' holders, by the name of the order.
 pub(super) const ENDOWED: Table<[u8; 32], EndowedRow> = Table::new(122);
+/// Orders of packs at further relays whose pack was made, by [`EndedRow`]'s name.
+pub(super) const ENDED: Table<[u8; 32], EndedRow> = Table::new(124);
 /// Accounts that send for a domain, or did.
 pub(super) const PEERS: Table<u64, ()> = Table::new(123);
 /// All rows of one account in a table under `(account, n)`.
@@ -170,6 +172,21 @@ pub(super) struct ProcuredRow {
 pub(super) struct EndowedRow {
     pub(super) giver: u64,
     /// UTC day.
+    pub(super) day: u32,
+    pub(super) ciphertext: Vec<u8>,
+    pub(super) confirm: [u8; CONFIRM],
+}
+
+/// What came of an order, under a keyed name of its X-Wing public key.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct EndedRow {
+    pub(super) house: u64,
+    pub(super) peer: String,
+    pub(super) keys: u64,
+    /// µtok.
+    pub(super) value: u64,
+    pub(super) price: u64,
+    /// UTC day on which it was told.
     pub(super) day: u32,
     pub(super) ciphertext: Vec<u8>,
     pub(super) confirm: [u8; CONFIRM],

@@ -89,6 +89,81 @@ pub(super) async fn a_pack_is_ordered_once_and_told_once(store: &impl RelayStore
     assert_eq!(store.totals().expect("readable").onward, PRICE);
 }
 
+pub(super) async fn a_pack_that_was_made_is_told_to_whichever_device_asks(store: &impl RelayStore) {
+    let first = Holder::issue(store, 200, 1_000).await;
+    let (_, second) = first.join(store, 1, 7, 60).await;
+    let told = async |holder: &Holder| {
+        let mut waiting = holder.inbox(store, 0).await;
+        waiting.retain(|(_, _, body, _)| {
+            let events = decode_events(body).expect("as written");
+            events.iter().any(|event| matches!(event, Event::Procured { .. }))
+        });
+        waiting.len()
+    };
+    assert_eq!(done(&procure(store, &first, 2, 1).await), Some((PRICE, 680)));
+    assert_eq!(
+        done(&procure(store, &second, 1, 1).await),
+        Some((0, 680)),
+        "one order of both"
+    );
+    assert!(
+        store
+            .order_before(first.account, &[1; 4], [1; 32])
+            .is_ok_and(|known| known.is_some())
+    );
+    store.procured(only(store), made(), DAY).await.expect("told");
+    assert_eq!((told(&first).await, told(&second).await), (0, 1), "who asked last");
+    // It is known for some weeks after.
+    let before = store.order_before(first.account, &[1; 4], [1; 32]).expect("readable");
+    assert!(before.is_some_and(|known| (&*known.peer, known.keys, known.price) == ("far", 30, PRICE)));
+    assert_eq!(done(&procure(store, &first, 3, 1).await), Some((0, 680)));
+    assert_eq!((told(&first).await, told(&second).await), (1, 1));
+    assert!(store.procurements().expect("readable").is_empty());
+    // To another account it is nothing.
+    let stranger = Holder::issue(store, 100, 1_000).await;
+    assert!(
+        store
+            .order_before(stranger.account, &[1; 4], [1; 32])
+            .is_ok_and(|known| known.is_none())
+    );
+    assert_eq!(done(&procure(store, &stranger, 1, 1).await), Some((PRICE, 680)));
+    assert!(store.audit().expect("readable").findings.is_empty());
+    // Not for ever.
+    let now = u64::from(DAY + crate::relay::ENDOWED_DAYS + 1) * 86_400;
+    store.upkeep(now, 90).await.expect("kept up");
+    assert!(
+        store
+            .order_before(first.account, &[1; 4], [1; 32])
+            .is_ok_and(|known| known.is_none())
+    );
+}
+
+pub(super) async fn an_account_that_waits_for_packs_is_not_given_away(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 100, 1_000).await;
+    procure(store, &holder, 1, 1).await;
+    let release = async |seq, voucher| {
+        let effect = Effect::Release { voucher };
+        holder.execute(store, &change(seq, 0), effect).await.expect("executed")
+    };
+    let early = release(2, [1; 32]).await;
+    assert_eq!(refused(&early), Some(Refusal::Occupied));
+    store
+        .procured(only(store), Procured::Returned, DAY)
+        .await
+        .expect("told");
+    // What was told is collected first.
+    let told = holder.inbox(store, 0).await;
+    let [(index, _, _, digest)] = &told[..] else {
+        panic!("one event")
+    };
+    store
+        .confirm(holder.account, vec![(*index, *digest)])
+        .await
+        .expect("confirmed");
+    let late = release(3, [2; 32]).await;
+    assert!(matches!(late, Answer::Moved { value: 1_000, .. }));
+}
+
 pub(super) async fn a_pack_that_is_not_made_is_paid_back(store: &impl RelayStore) {
     let holder = Holder::issue(store, 100, 1_000).await;
     procure(store, &holder, 1, 1).await;
