@@ -18,7 +18,7 @@ mod settle;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ struct Peer {
     /// Price of the dearest message that value was missing for, in µtok, until more was granted; 0: of none.
     short: Arc<AtomicU64>,
     left: Arc<renew::Left>,
+    /// UTC day on which it said that it makes no more packs that day.
+    full_on: Arc<AtomicU32>,
 }
 
 /// The peers that could be opened, by name.
@@ -68,6 +70,8 @@ pub(crate) struct Peers(
     Mutex<Option<Instant>>,
     /// Counts orders of packs.
     watch::Sender<u64>,
+    /// Held while an order is judged and taken: what is left of a peer's pack is given to one of them.
+    tokio::sync::Mutex<()>,
 );
 
 /// What an operator sees of a peer.
@@ -191,6 +195,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             short: Arc::default(),
             taking: Arc::default(),
             left: Arc::default(),
+            full_on: Arc::default(),
         };
         let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.insert(name.clone(), peer.clone());

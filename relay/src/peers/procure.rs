@@ -10,12 +10,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keypacks::chain::LINK_KEYS_MIN;
+use keypacks::reroot;
 use mailbox::holder_store::{OutboxRow, OutboxState};
+use mailbox::relay::ENDOWED_DAYS;
 use mailbox::relay_store::{Procured, Procurement, ProcurementId};
-use mailbox::request::{Answer, Offers, Operation};
+use mailbox::request::{Answer, Offers, Operation, Refusal};
 use mailbox::{HolderStore, RelayStore, StoreError};
 use smtp_bridge::net::stopped;
 use tokio::sync::watch;
@@ -66,6 +69,9 @@ impl Peers {
         let Some((name, peer)) = known.find(|(_, peer)| peer.store.facts().relay_domain == domain) else {
             return Ok(None);
         };
+        if peer.full_on.load(Ordering::Relaxed) == relay.host.day() {
+            return Ok(None);
+        }
         let outbox = peer.store.outbox()?;
         // Their value is reserved there, their keys are not.
         let queued_keys = outbox
@@ -95,7 +101,7 @@ impl Peers {
         if !has_value {
             // As for mail: what is lent is drawn for it.
             let wanted = value.saturating_add(kept);
-            peer.short.fetch_max(wanted, std::sync::atomic::Ordering::Relaxed);
+            peer.short.fetch_max(wanted, Ordering::Relaxed);
             peer.handle.refresh();
         }
         let kept = settings.keep_keys.max(LINK_KEYS_MIN);
@@ -120,6 +126,11 @@ impl Peers {
         Ok(count)
     }
 
+    /// Waits until no other order is being judged.
+    pub(crate) async fn ordering(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.3.lock().await
+    }
+
     /// Looks for new orders.
     pub(crate) fn ordered(&self) {
         self.2.send_modify(|count| *count += 1);
@@ -132,6 +143,11 @@ fn covers(there: u64, others: u64, kept: u64, wanted: u64) -> bool {
         .into_iter()
         .try_fold(there, u64::checked_sub)
         .is_some()
+}
+
+/// Whether a peer that carried out an order taken here on day `of` may not know it any more.
+fn may_be_forgotten(of: u32, today: u32) -> bool {
+    today.saturating_sub(of) + 2 > ENDOWED_DAYS
 }
 
 /// Ends an order that the peer carried out. Other answers wait for their rows to say what they lead to.
@@ -149,6 +165,12 @@ pub(super) async fn settle<S: RelayStore>(
     else {
         return Ok(());
     };
+    if ciphertext.len() != reroot::CIPHERTEXT {
+        tracing::error!("a peer answered an order of a pack with what is none: what was paid for it is credited again");
+        relay.store.procured(id, Procured::Returned, relay.host.day()).await?;
+        relay.metrics.returned.count();
+        return Ok(());
+    }
     let made = Procured::Made {
         ciphertext: ciphertext.clone(),
         confirm: *confirm,
@@ -210,9 +232,19 @@ async fn look<S: RelayStore>(
                 let _ = peer.store.cancel(row.row).await?;
             }
             OutboxState::Queued | OutboxState::Held(_) => drop(under_way.insert(id)),
-            // The peer knows by the order itself whether it was carried out: it is asked again under another number.
-            OutboxState::Unknown => drop(peer.store.cancel(row.row).await?),
-            OutboxState::Refused(_) => {
+            // The peer knows by the order itself whether it was carried out: it is asked again under another number. Not once
+            // it may have forgotten, since it would be paid twice: that is for the operators to settle.
+            OutboxState::Unknown | OutboxState::Refused(Refusal::Conflict) => {
+                let order = orders.iter().find(|order| order.id == id);
+                match order.is_some_and(|order| may_be_forgotten(order.day, relay.host.day())) {
+                    true => drop(under_way.insert(id)),
+                    false => drop(peer.store.cancel(row.row).await?),
+                }
+            }
+            OutboxState::Refused(refusal) => {
+                if refusal == Refusal::Limit {
+                    peer.full_on.store(relay.host.day(), Ordering::Relaxed);
+                }
                 tracing::warn!(
                     peer = name,
                     "a peer did not make a pack: what was paid for it is credited again"
@@ -263,6 +295,13 @@ mod tests {
         assert!(!covers(399, 44, 256, 100), "one key less than is kept");
         assert!(!covers(u64::MAX, u64::MAX, 1, 0));
         assert!(!covers(10, 0, u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn a_peer_is_not_asked_again_once_it_may_have_forgotten() {
+        assert!(!may_be_forgotten(100, 100 + ENDOWED_DAYS - 2));
+        assert!(may_be_forgotten(100, 100 + ENDOWED_DAYS - 1));
+        assert!(!may_be_forgotten(100, 99), "a clock that was put back");
     }
 
     #[test]

@@ -47,17 +47,21 @@ impl<S: HolderStore> Bridge<S> {
             let _spending = self.spending.lock().await;
             match (self.ordered(&operation)?, self.procurement(&name)?) {
                 (Some(row), _) => Some(row),
-                (None, Some(_)) => None,
-                (None, None) => {
+                (None, Some(Procurement::Made { .. } | Procurement::Returned)) => None,
+                // One that was given, and has no row: the relay is asked again, which knows it, or lost it with its debit.
+                (None, known) => {
                     let reserved = self.store.reserved().map_err(|error| error.to_string())?;
                     let left = self.store.value().balance.saturating_sub(reserved);
-                    if order.debit_max > left {
-                        return Ok(refused(format!(
-                            "{left} µtok are left, and {} are wanted",
-                            order.debit_max
-                        )));
+                    match order.debit_max > left {
+                        true if known.is_some() => None,
+                        true => {
+                            return Ok(refused(format!(
+                                "{left} µtok are left, and {} are wanted",
+                                order.debit_max
+                            )));
+                        }
+                        false => Some(self.queue(operation, "pack at another relay").await?),
                     }
-                    Some(self.queue(operation, "pack at another relay").await?)
                 }
             }
         };

@@ -488,7 +488,7 @@ pub(crate) fn refusal_reason(refusal: Refusal) -> String {
         }
         Refusal::Limit => "this pack has made as many others as it may in one day: try again tomorrow".into(),
         Refusal::Occupied => {
-            "the pack has open aliases, mail that waits, or other devices: close, collect and drop those first".into()
+            "the pack has open aliases, mail that waits, packs that are ordered, or other devices: close, collect, await and drop those first".into()
         }
         Refusal::DeviceLimit => format!("the account has {DEVICES_MAX} devices, and may have no more"),
         Refusal::DeviceUnknown => "the account has no other device of that number".into(),
