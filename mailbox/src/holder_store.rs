@@ -6,8 +6,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use keypacks::chain::{BoxStep, LinkChain, LinkStep};
-use keypacks::deposit::Dek;
-use keypacks::parcel::{MAIL_AHEAD_MAX, PARCEL_LOOK_AHEAD};
 use keypacks::procure::CONFIRM;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag, pack::Identifier};
@@ -16,12 +14,18 @@ use zeroize::Zeroizing;
 
 use crate::StoreError;
 use crate::pad::PadFile;
-use crate::parcel::{Asked, Receipt};
-use crate::request::{Answer, Change, Refusal};
+use crate::parcel::Receipt;
+use crate::request::Answer;
 
+mod deposits;
 mod entries;
 mod folders;
+mod outbox;
+mod parcels;
+mod roots;
+mod value;
 
+pub use deposits::{OpenedDeposit, PendingDeposit, STORED_MAX, SUMMARY_BYTES_MAX, WrapPlace};
 pub use entries::{Entries, Iter};
 pub(crate) use folders::below;
 pub use folders::{
@@ -29,6 +33,10 @@ pub use folders::{
     FolderId, Folders, KEYWORD_BYTES_MAX, KEYWORDS_MAX, SUBSCRIBED_MAX, Snapshot, SpecialUse, StoreFlags, allowed_name,
     canonical,
 };
+pub use outbox::{OutboxOrder, OutboxRow, OutboxState, SENT_NAMES_MAX, SENT_REPORTS_MAX, SentNames, SentReports, Told};
+pub use parcels::{KeptParcel, ParcelOrder, ParcelUse, Purpose, SealError};
+pub use roots::{RerootError, Rooting};
+pub use value::{OwnBook, ValueMirror};
 
 /// Where the link sequence stands (`docs/PROTOCOL.md` section 8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -52,109 +60,6 @@ impl keypacks::link::PersistedIndex for Reserved {
     fn persisted_index(&self) -> u64 {
         self.index
     }
-}
-
-/// A message to be kept in the outbox.
-pub struct OutboxOrder {
-    /// The padded payload, exactly one class long.
-    pub body: Vec<u8>,
-    /// Size class, in units of 1,000 bytes.
-    pub kilobytes: u32,
-    /// Length of the payload inside the body.
-    pub length: u32,
-    /// Number of recipients.
-    pub recipients: u16,
-    /// Price list that the price was reckoned by.
-    pub prices: u32,
-    /// Price, in µtok: reserved from the mirrored balance until answered.
-    pub price: u64,
-    /// What `postern outbox` shows: the subject, for instance.
-    pub label: String,
-    /// By which names the message is known, here and outside.
-    pub sent: SentNames,
-    /// What the mail program calls it and its recipients in reports.
-    pub reports: SentReports,
-    /// UTC second.
-    pub now: u64,
-}
-
-/// The Message-IDs of one submitted message, without angle brackets: threads hold by knowing both.
-#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SentNames {
-    /// Address of the alias that it is sent under.
-    pub alias: String,
-    /// What the mail program named it; none if it did not.
-    pub own: Option<String>,
-    /// What the relay names it.
-    pub outside: String,
-}
-
-/// What a mail program wants to find again in the reports on one message (ENVID and ORCPT of RFC 3461). It stays here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SentReports {
-    /// Its name for the message.
-    pub envelope_id: Option<String>,
-    /// Recipients, each with what it was before, as `type;address`.
-    pub originals: Vec<(String, String)>,
-}
-
-impl SentReports {
-    /// Whether there is nothing to find again.
-    pub fn is_empty(&self) -> bool {
-        self.envelope_id.is_none() && self.originals.is_empty()
-    }
-}
-
-/// Among how many messages, the last ones, [`SentReports`] are kept.
-pub const SENT_REPORTS_MAX: u64 = 1_000;
-
-/// Most messages whose [`SentNames`] are kept; the oldest go first.
-pub const SENT_NAMES_MAX: u64 = 100_000;
-
-/// Where an outbox row stands. Legal moves: see [`HolderStore::answered`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub enum OutboxState {
-    /// Durable, to be sent or sent again.
-    Queued,
-    /// Refused for want of value or for its price, and goes again under a new number when value comes; or because its number
-    /// was another's, and goes again at the next look.
-    Held(Refusal),
-    /// Refused for good.
-    Refused(Refusal),
-    /// The relay no longer keeps its answer: it may or may not have been carried out.
-    Unknown,
-}
-
-/// A row of the outbox.
-#[derive(Clone)]
-pub struct OutboxRow {
-    /// Its row number, stable over renumbering of the change.
-    pub row: u64,
-    /// The change as it is sent, number included.
-    pub change: Change,
-    /// Where it stands.
-    pub state: OutboxState,
-    /// Its body was asked for before, by this process or one before it: the relay may have it.
-    pub may_have_left: bool,
-    /// It was taken in before another copy of this store went on from there: that one may have sent it under another number.
-    pub is_shared: bool,
-    /// Price reserved, in µtok.
-    pub price: u64,
-    /// What `postern outbox` shows.
-    pub label: String,
-    /// UTC second at which it was taken in.
-    pub taken: u64,
-}
-
-/// What a link's first cell told of the numbers of changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
-    /// Highest change number that the relay has an answer of.
-    pub highest: u64,
-    /// Generation of the relay's store.
-    pub generation: u64,
-    /// Keys were used that this store knew nothing of: another copy of it, or of its pack, is ahead.
-    pub is_behind: bool,
 }
 
 /// Whose a message is among the holder's aliases.
@@ -199,222 +104,6 @@ impl HolderAlias {
     }
 }
 
-/// What the holder last heard of its value.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct ValueMirror {
-    /// µtok left at the relay.
-    pub balance: u64,
-    /// Link keys left.
-    pub keys: u64,
-    /// All credits, in µtok.
-    pub credits: u64,
-    /// All debits, in µtok.
-    pub debits: u64,
-    /// UTC second of the news; 0 is never.
-    pub at: u64,
-}
-
-/// What the holder itself has noted of what it paid, from the relay's answers to single changes: to be held against the
-/// sums that the relay tells.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct OwnBook {
-    /// The first change number of which all is noted: 1, the book is whole.
-    pub from: u64,
-    /// Submissions and parcels of mail that were accepted.
-    pub messages: u64,
-    /// What they were debited, in µtok, as each answer told.
-    pub debited: u64,
-    /// What they were expected to cost, in µtok, when each was sent.
-    pub agreed: u64,
-    /// What the dearest one was debited beyond that, in µtok.
-    pub beyond: u64,
-    /// µtok that were drawn on credit.
-    pub drawn: u64,
-    /// µtok that were put into other packs or vouchers.
-    pub given: u64,
-    /// µtok that came out of vouchers.
-    pub received: u64,
-    /// µtok that changes may have cost of which no answer will come any more.
-    pub unknown: u64,
-}
-
-/// A collected deposit whose key is kept and whose body is not yet stored.
-pub struct PendingDeposit {
-    /// Post index.
-    pub index: u64,
-    /// SHA-256 of the wrap, shown when it is confirmed.
-    pub wrap_digest: [u8; 32],
-    /// Key of the body.
-    pub dek: Dek,
-    /// SHA-256 of the sealed body.
-    pub body_digest: [u8; 32],
-    /// Length of the payload.
-    pub length: u32,
-    /// Size class, in units of 1,000 bytes.
-    pub kilobytes: u32,
-    /// Alias number.
-    pub alias: u32,
-}
-
-impl PendingDeposit {
-    /// A second copy, its key included.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        Self {
-            dek: Dek::new(self.dek.secret().duplicate()),
-            ..*self
-        }
-    }
-}
-
-/// What an index of the parcel chain is used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ParcelUse {
-    /// A parcel with a message.
-    Mail,
-    /// A parcel that asks the relay for something.
-    Control,
-    /// One login at the relay's collecting port, and no parcel.
-    Login,
-}
-
-impl ParcelUse {
-    /// How many indices beyond the highest that was answered may be in use, its own included.
-    pub fn ahead_max(self) -> u64 {
-        match self {
-            Self::Mail => MAIL_AHEAD_MAX,
-            Self::Control => PARCEL_LOOK_AHEAD - 1,
-            Self::Login => PARCEL_LOOK_AHEAD,
-        }
-    }
-}
-
-/// What was made with a parcel index, to be kept until its receipt comes.
-pub struct ParcelOrder {
-    /// The index: that of [`HolderStore::parcel_step`].
-    pub index: u64,
-    /// The parcel, exactly one class long; of a login what it is shown as.
-    pub parcel: Vec<u8>,
-    /// What it is.
-    pub purpose: Purpose,
-    /// What lists of parcels show: the subject, for instance.
-    pub label: String,
-    /// UTC second.
-    pub now: u64,
-}
-
-/// [`ParcelUse`] with what is kept of it.
-pub enum Purpose {
-    /// A message.
-    Mail {
-        /// Number of recipients.
-        recipients: u16,
-        /// Most that it may cost, in µtok: reserved from the mirrored balance.
-        price: u64,
-        /// By which names the message is known, here and outside.
-        sent: SentNames,
-    },
-    /// What is asked for: noted here when it is carried out.
-    Control(Asked),
-    /// A login.
-    Login,
-}
-
-impl Purpose {
-    /// Which it is.
-    pub fn kind(&self) -> ParcelUse {
-        match self {
-            Self::Mail { .. } => ParcelUse::Mail,
-            Self::Control(_) => ParcelUse::Control,
-            Self::Login => ParcelUse::Login,
-        }
-    }
-}
-
-/// What a wrap is to this store that came by itself.
-pub enum WrapPlace {
-    /// Its index is still to be collected.
-    New(BoxStep),
-    /// It is collected, and its body is not here yet.
-    Pending(PendingDeposit),
-    /// It was opened before; the relay may not know.
-    Stored {
-        /// UID in INBOX, if it was mail.
-        uid: Option<u32>,
-    },
-    /// Another wrap came under its index before: the relay was restored from an old copy, or is not honest.
-    Contradicted,
-    /// It is of another pack, or was confirmed long ago.
-    Unknown,
-}
-
-/// A parcel without a receipt.
-#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct KeptParcel {
-    /// Its index.
-    pub index: u64,
-    /// What it is.
-    pub kind: ParcelUse,
-    /// Its class, in units of 16,000 bytes; 0 of a login.
-    pub class: u32,
-    /// Number of recipients.
-    pub recipients: u16,
-    /// Price reserved, in µtok.
-    pub price: u64,
-    /// What is shown of it.
-    pub label: String,
-    /// UTC second at which it was sealed.
-    pub sealed: u64,
-    /// `N` of the parcel, which its receipt names.
-    pub prefix: [u8; 16],
-}
-
-/// Why no parcel can be sealed now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SealError {
-    /// The store was made before there were parcels: their chain was not kept.
-    #[error("this folder was made by an older version and has no keys for parcels: they need a pack initialised anew")]
-    NoKeys,
-    /// As many parcels as the relay looks ahead have no receipt.
-    #[error(
-        "too many parcels and logins have no receipt yet: send those of 'postern seal --list' again as they are, and collect their receipts over a link or with 'postern login' and 'postern open'"
-    )]
-    WindowFull,
-    /// What is sealed now could be under keys that the relay has replaced.
-    #[error("the pack is getting new keys: seal it when 'postern status' says that it has them")]
-    Rerooting,
-}
-
-/// Which root a pack's chains are of.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub struct Rooting {
-    /// How many it was given after its issue: from the first on it has a recovery code.
-    pub number: u64,
-    /// Another one is being asked for.
-    pub is_pending: bool,
-}
-
-/// Why no new root can be asked for now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum RerootError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A pad has no root.
-    #[error("this pack has a pad, and a pad cannot be given new keys: get a new pack")]
-    Pad,
-    /// One is being asked for already.
-    #[error("the pack is getting new keys already: wait until 'postern status' says that it has them")]
-    Pending,
-    /// Parcels are under way whose keys would end.
-    #[error("parcels are under way: wait for their receipts, since their keys would end with the pack's")]
-    Parcels,
-    /// Mail under the root before the present one is still to be collected.
-    #[error("mail from before the last new keys is still to be collected: try again in a minute")]
-    Collecting,
-}
-
 /// Most packs at further relays that are ordered and not taken in.
 pub const PROCUREMENTS_MAX: usize = 256;
 
@@ -433,24 +122,6 @@ pub enum Procurement {
     /// It was not made: what was debited came back.
     Returned,
 }
-
-/// A deposit whose body was opened.
-pub struct OpenedDeposit {
-    /// Post index.
-    pub index: u64,
-    /// The message.
-    pub message: Vec<u8>,
-    /// What [`HolderStore::summaries`] gives back.
-    pub summary: Vec<u8>,
-    /// UTC second at which it was opened.
-    pub now: u64,
-}
-
-/// Most deposits that are stored in one operation.
-pub const STORED_MAX: usize = 256;
-
-/// Longest summary of a message that is kept, in bytes.
-pub const SUMMARY_BYTES_MAX: usize = 16 << 10;
 
 /// What the pack says of itself and of its relay.
 #[derive(Clone)]
