@@ -11,7 +11,6 @@ use std::sync::Arc;
 use keypacks::chain::{BoxStep, LinkStep};
 use keypacks::pad::Half;
 use keypacks::parcel::PREFIX;
-use keypacks::procure::CONFIRM;
 use keypacks::rotation::Policy;
 use keypacks::{Secret, Tag, deposit::Dek, pack::Identifier};
 use ledger::{Onward, PriceList};
@@ -19,7 +18,15 @@ use ledger::{Onward, PriceList};
 use crate::StoreError;
 use crate::backup::Copied;
 use crate::pad::PadFile;
-use crate::request::{Answer, Change, Collected, Credit, Profile, Wishes};
+use crate::request::{Answer, Change, Collected, Credit};
+
+mod books;
+mod procure;
+mod spool;
+
+pub use books::{Audit, StatementRow, Totals, Upkeep, Verified};
+pub use procure::{Endowment, Procure, Procured, Procurement, ProcurementId};
+pub use spool::{Delivery, DeliveryId, MixTally, Outcome, Pooled, QueueRow, Spooled};
 
 /// Row number of an account; never leaves the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -170,26 +177,6 @@ impl keypacks::link::PersistedIndex for Burned {
     }
 }
 
-/// A submission's effect, fixed in full before the commit.
-pub struct Spooled {
-    /// Reverse-path.
-    pub reverse_path: String,
-    /// Forward-paths, one delivery each.
-    pub recipients: Vec<String>,
-    /// The rebuilt message, byte for byte as it will leave.
-    pub message: Vec<u8>,
-    /// Price by the list in force, in µtok, all legs together.
-    pub price: u64,
-    /// The part of it that is due behind this relay.
-    pub onward: u64,
-    /// How many relays passed it on before this one.
-    pub hops: u8,
-    /// How its deliveries wait in the pool; `None`: they are due at once.
-    pub mix: Option<Profile>,
-    /// Which reports are wanted on each recipient, in their order; of those behind the end nothing was said.
-    pub wishes: Vec<Wishes>,
-}
-
 /// What a change does besides being recorded, decided by the relay before the commit.
 pub enum Effect {
     /// Debit and spool a message.
@@ -270,69 +257,6 @@ pub enum Effect {
     Refuse(crate::request::Refusal),
 }
 
-/// A pack at a further relay that a holder has paid for.
-#[derive(Clone)]
-pub struct Procure {
-    /// Name of the peer at which this relay buys it.
-    pub peer: String,
-    /// The holder's X-Wing public key.
-    pub kem: Vec<u8>,
-    /// Its X25519 public key.
-    pub dh: [u8; 32],
-    /// Link keys of the pack.
-    pub keys: u64,
-    /// Its value, in µtok.
-    pub value: u64,
-    /// What is debited, in µtok.
-    pub price: u64,
-}
-
-/// Random name of such an order; says nothing about who gave it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProcurementId(pub u64);
-
-/// An order that is not answered.
-#[derive(Clone)]
-pub struct Procurement {
-    /// Its name.
-    pub id: ProcurementId,
-    /// What was ordered.
-    pub what: Procure,
-    /// UTC day on which it was.
-    pub day: u32,
-}
-
-/// How an order ended.
-pub enum Procured {
-    /// The further relay made the pack.
-    Made {
-        /// What tells its holder the root.
-        ciphertext: Vec<u8>,
-        /// What shows that the root is that relay's.
-        confirm: [u8; CONFIRM],
-    },
-    /// It did not: the holder gets back what was debited.
-    Returned,
-}
-
-/// An account to be made for somebody unknown.
-pub struct Endowment {
-    /// SHA-256 of the operation as encoded: asked for again under another number, it is the same account.
-    pub order: [u8; 32],
-    /// Identifier of the account.
-    pub identifier: Identifier,
-    /// Root of its chains.
-    pub root: Secret<32>,
-    /// What tells the root to its holder.
-    pub ciphertext: Vec<u8>,
-    /// What shows that it is this relay's.
-    pub confirm: [u8; CONFIRM],
-    /// Its link keys.
-    pub keys: u64,
-    /// Its value, in µtok.
-    pub value: u64,
-}
-
 /// An alias as the MX sees it.
 #[derive(Clone, Copy)]
 pub struct Alias {
@@ -358,195 +282,6 @@ pub struct DepositOrder {
     pub kilobytes: u32,
     /// UTC day, which retention counts from.
     pub day: u32,
-}
-
-/// Random name of a delivery in the spool; says nothing about the message.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DeliveryId(pub u64);
-
-/// A delivery whose time has come.
-pub struct Delivery {
-    /// Its name.
-    pub id: DeliveryId,
-    /// Sending account, for the report of a failure.
-    pub account: Account,
-    /// Reverse-path.
-    pub reverse_path: String,
-    /// The one recipient of this delivery.
-    pub recipient: String,
-    /// The message.
-    pub message: Vec<u8>,
-    /// Tries so far.
-    pub attempts: u32,
-    /// When it was accepted, in coarse UTC seconds; of one that was mixed, when it left the pool.
-    pub accepted: u64,
-    /// Its sender was told of the delay.
-    pub is_delay_told: bool,
-    /// How many relays passed it on before this one.
-    pub hops: u8,
-    /// How it was mixed, if it was.
-    pub mix: Option<Profile>,
-    /// Which reports on it are wanted.
-    pub wishes: Wishes,
-}
-
-/// A delivery in the pool.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Pooled {
-    /// Its name.
-    pub id: DeliveryId,
-    /// How it waits.
-    pub profile: Profile,
-    /// When it was accepted, in coarse UTC seconds.
-    pub accepted: u64,
-}
-
-/// What left the pool, summed up: nothing of it is about any one delivery.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct MixTally {
-    /// Deliveries that left.
-    pub left: u64,
-    /// Of them those that were to wait longer, as [`Profile::Paranoid`].
-    pub paranoid: u64,
-    /// Of them those that had waited as long as any may.
-    pub held: u64,
-    /// Thousandths of bits, the sum over all that left of the entropy of what each was mixed with.
-    pub millibits: u64,
-}
-
-impl MixTally {
-    /// Adds what left besides.
-    pub fn add(&mut self, other: &Self) {
-        self.left = self.left.saturating_add(other.left);
-        self.paranoid = self.paranoid.saturating_add(other.paranoid);
-        self.held = self.held.saturating_add(other.held);
-        self.millibits = self.millibits.saturating_add(other.millibits);
-    }
-}
-
-/// How a try ended.
-pub enum Outcome {
-    /// The next host has it.
-    Delivered,
-    /// The next host has it, and the sender is told so.
-    Receipted {
-        /// The sealed report.
-        report: DepositOrder,
-    },
-    /// Try again at this UTC second.
-    Retry {
-        /// UTC second of the next try.
-        at: u64,
-    },
-    /// Try again at this UTC second; the sender is told that it takes long.
-    Delayed {
-        /// UTC second of the next try.
-        at: u64,
-        /// The sealed report.
-        report: Option<DepositOrder>,
-    },
-    /// Given up, with the report for the sender.
-    Failed {
-        /// The sealed report.
-        report: Option<DepositOrder>,
-    },
-}
-
-/// One row of the operator's view of the queue, without identifiers.
-#[derive(Clone)]
-pub struct QueueRow {
-    /// Random name.
-    pub id: DeliveryId,
-    /// Tries so far.
-    pub attempts: u32,
-    /// UTC second of the next try.
-    pub due: u64,
-    /// When it was accepted, in coarse UTC seconds.
-    pub accepted: u64,
-    /// Size class, in units of 1,000 bytes.
-    pub kilobytes: u32,
-    /// It is in the pool, and due at no time.
-    pub is_pooled: bool,
-}
-
-/// Sums over the whole relay, all in µtok where they are amounts.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Totals {
-    /// Packs issued.
-    pub accounts: u64,
-    /// Sum of all credits of holders.
-    pub credits: u64,
-    /// Sum of all debits of holders.
-    pub debits: u64,
-    /// Sum of all balances of holders.
-    pub balances: u64,
-    /// Revenue earned.
-    pub revenue: u64,
-    /// Paid by holders for the legs of their mail behind this relay.
-    pub onward: u64,
-    /// Drawn on credit by holders, and not settled.
-    pub owed: u64,
-    /// Deliveries waiting in the spool.
-    pub queued: u64,
-    /// Deposits waiting to be collected.
-    pub deposits: u64,
-    /// Open aliases.
-    pub aliases: u64,
-}
-
-/// What `verify` read, and found.
-#[derive(Default)]
-pub struct Verified {
-    /// Sums and contradictions, those of the audit first.
-    pub audit: Audit,
-    /// Rows that opened.
-    pub rows: u64,
-    /// Bodies that rows name.
-    pub bodies: u64,
-    /// Key slots that were compared with their account.
-    pub slots: u64,
-    /// Records of the log that opened, their bodies as they were written.
-    pub records: u64,
-    /// Bytes of those records.
-    pub bytes: u64,
-}
-
-impl Verified {
-    /// Adds a contradiction, in words without identifiers.
-    pub(crate) fn finding(&mut self, words: &str) {
-        self.audit.findings.push(words.to_owned());
-    }
-}
-
-/// What `audit` found; each line is one contradiction, in words without identifiers.
-#[derive(Default)]
-pub struct Audit {
-    /// Sums recomputed from the postings.
-    pub totals: Totals,
-    /// Contradictions; empty is a clean audit.
-    pub findings: Vec<String>,
-}
-
-/// One posting of a holder's statement.
-#[derive(Clone, serde::Serialize)]
-pub struct StatementRow {
-    /// UTC day.
-    pub day: u32,
-    /// What it was for.
-    pub kind: String,
-    /// µtok credited.
-    pub credit: u64,
-    /// µtok debited.
-    pub debit: u64,
-}
-
-/// What upkeep did.
-#[derive(Default, Debug, PartialEq, Eq)]
-pub struct Upkeep {
-    /// Deposits that outlived retention.
-    pub expired: u64,
-    /// Spool rows whose key was wrapped again under the new epoch.
-    pub rewrapped: u64,
 }
 
 /// The relay's durable state.
