@@ -34,6 +34,7 @@ mod shelf;
 mod stage;
 mod text;
 mod threads;
+mod value;
 
 #[cfg(test)]
 mod tests;
