@@ -4,18 +4,22 @@
 //! postcard encoding, with nothing behind it; the body is present where the header says so and is always exactly
 //! one size class long. The order of every enum and of every field is part of the protocol: append, never move.
 
-use ledger::{Leg, Onward, PriceList, Services};
+use ledger::{PriceList, Services};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 mod envelope;
 mod mixing;
+mod onward;
+mod refusal;
 
 pub use self::envelope::{
     Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Wishes, payload, payload_head,
     split_payload,
 };
 pub use self::mixing::{Measured, Mixing, Offer, Profile};
+pub use self::onward::OnwardPrices;
+pub use self::refusal::Refusal;
 
 /// Version of the request encoding, first byte of every header.
 pub const REQUEST_VERSION: u8 = 1;
@@ -428,68 +432,6 @@ impl Credit {
     }
 }
 
-/// [`Onward`] as it is told: one answer, in one cell.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OnwardPrices {
-    /// Version of the price list that it belongs to.
-    pub version: u32,
-    /// Of every domain that is not named.
-    pub elsewhere: Leg,
-    /// Domains in lower case and in their order, and the leg of each.
-    pub domains: Vec<(String, Leg)>,
-}
-
-impl OnwardPrices {
-    /// As many of the domains, in their order, as one answer has room for: those beyond cost what `elsewhere` does.
-    pub fn of(onward: &Onward) -> Self {
-        Self::with_first(onward, |_| false)
-    }
-
-    /// The same with some of the domains before all others where there is no room for all.
-    pub fn with_first(onward: &Onward, is_first: impl Fn(&str) -> bool) -> Self {
-        // Version byte, variant, list version, the leg of elsewhere, the list's length: at most 5 + 5 + 21 + 3 bytes.
-        let mut room = HEADER_BYTES_MAX - 64;
-        let mut domains = Vec::new();
-        let (first, others): (Vec<_>, Vec<_>) = onward.domains.iter().partition(|(domain, _)| is_first(domain));
-        for (domain, leg) in first.into_iter().chain(others) {
-            // Two amounts of at most 10 bytes, a number of relays, the text's length.
-            let length = domain.len() + 24;
-            if length > room {
-                break;
-            }
-            room -= length;
-            domains.push((domain.clone(), *leg));
-        }
-        domains.sort_by(|(one, _), (other, _)| one.cmp(other));
-        OnwardPrices {
-            version: onward.version,
-            elsewhere: onward.elsewhere,
-            domains,
-        }
-    }
-}
-
-/// Whether a relay may name this: what stands behind the '@' of an address that mail can go to, in lower case.
-fn is_domain(text: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
-    (1..=253).contains(&text.len()) && text.bytes().all(is_letter)
-}
-
-/// What is no domain is passed over: no recipient has it.
-impl From<OnwardPrices> for Onward {
-    fn from(told: OnwardPrices) -> Self {
-        Onward {
-            version: told.version,
-            elsewhere: told.elsewhere,
-            domains: told
-                .domains
-                .into_iter()
-                .filter(|(domain, _)| is_domain(domain))
-                .collect(),
-        }
-    }
-}
-
 /// A device of an account, as the others see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Device {
@@ -518,84 +460,6 @@ pub enum Collected {
         /// Post index.
         index: u64,
     },
-}
-
-/// Why a request is not carried out. Recipients are named by position only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refusal {
-    /// The value does not cover the price.
-    Value {
-        /// µtok missing.
-        shortfall: u64,
-    },
-    /// The price is above the holder's maximum, or its price list is not the one in force.
-    Price {
-        /// Price by the list in force, in µtok.
-        price: u64,
-        /// Version of the list in force.
-        prices: u32,
-    },
-    /// The number is at or below the floor of kept answers: never executed again, outcome unknown.
-    Stale,
-    /// The number is in use by another request.
-    Conflict,
-    /// Too many changes are unacknowledged.
-    Unacknowledged,
-    /// The sender is no open alias of this account.
-    Sender,
-    /// The relay has no way to this recipient's domain.
-    Route {
-        /// Position of the recipient in the envelope.
-        recipient: u16,
-    },
-    /// The recipient is no address.
-    Recipient {
-        /// Position of the recipient in the envelope.
-        recipient: u16,
-    },
-    /// The message cannot be rebuilt from the allow list.
-    Message,
-    /// The request's numbers contradict its body or its bounds.
-    Malformed,
-    /// The alias is taken or reserved.
-    AliasTaken,
-    /// The account has no alias of that name.
-    AliasUnknown,
-    /// The account has as many aliases as it may have.
-    AliasLimit,
-    /// There is no such deposit, or it has been deleted.
-    NoDeposit,
-    /// The relay is short of room for now: the same number may be sent again later.
-    Busy,
-    /// The pack's last link keys are reached, which serve balance, top-up, collection and confirmation only.
-    Keys,
-    /// What is left of the pad does not hold it.
-    Pad,
-    /// The pack is frozen, since a copy of it was in use: the same number may be sent again once it has a new root.
-    Frozen,
-    /// The recovery code was not proved, and the pack has one.
-    Recovery,
-    /// The account has made as many packs today as it may, or too much waits for one of its devices.
-    Limit,
-    /// The account has open aliases, mail that waits, or other devices.
-    Occupied,
-    /// There is no such voucher, or another account took it.
-    VoucherUnknown,
-    /// The account has ended.
-    Ended,
-    /// The account has as many devices as it may have.
-    DeviceLimit,
-    /// The account has no other device of that number.
-    DeviceUnknown,
-    /// More than the account may owe.
-    Credit {
-        /// µtok that it may still draw.
-        left: u64,
-    },
-    /// The relay does not mix mail as it was asked to: nothing was sent.
-    Mix,
-    /// No such pack is procured, or not now.
-    Offer,
 }
 
 /// Bytes from outside are not a message of this protocol. One variant on purpose: the peer is told nothing.
@@ -628,61 +492,5 @@ pub fn fuzz(bytes: &[u8]) {
     if let Ok((envelope, message)) = split_payload(bytes) {
         let again = payload(&envelope, message);
         assert!(split_payload(&again).is_ok_and(|(read, rest)| read == envelope && rest == message));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_a_relay_knows_of_the_legs_behind_it_fits_one_cell() {
-        let leg = Leg {
-            message: u64::MAX,
-            kilobyte: u64::MAX,
-            relays: u8::MAX,
-        };
-        for length in [1, 60, 253] {
-            let domains = (0..2_000).map(|number| (format!("{number:0>length$}"), leg)).collect();
-            let onward = Onward {
-                version: u32::MAX,
-                elsewhere: leg,
-                domains,
-            };
-            let told = OnwardPrices::of(&onward);
-            let header = encode(&Answer::Onward(told.clone()));
-            assert!(header.len() <= HEADER_BYTES_MAX && told.domains.len() >= 58, "{length}");
-            let read = decode::<Answer>(&header);
-            assert!(read.is_ok_and(|read| read == Answer::Onward(told.clone())));
-            assert!(
-                Onward::from(told)
-                    .domains
-                    .iter()
-                    .all(|(domain, leg)| onward.leg_to(domain) == *leg)
-            );
-        }
-    }
-
-    #[test]
-    fn the_legs_behind_a_relay_are_told_in_these_octets() {
-        let told = OnwardPrices {
-            version: 3,
-            elsewhere: Leg {
-                message: 300,
-                kilobyte: 2,
-                relays: 2,
-            },
-            domains: vec![
-                ("b.test".to_owned(), Leg::default()),
-                ("<b>".to_owned(), Leg::default()),
-            ],
-        };
-        let bytes = encode(&Answer::Onward(told.clone()));
-        assert_eq!(bytes, b"\x01\x0c\x03\xac\x02\x02\x02\x02\x06b.test\0\0\0\x03<b>\0\0\0");
-        assert_eq!(encode(&Request::Onward), [1, 9]);
-        assert!(
-            Onward::from(told).domains.keys().eq(["b.test"]),
-            "what is no domain is passed over"
-        );
     }
 }
