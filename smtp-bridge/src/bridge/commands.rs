@@ -1,12 +1,12 @@
 //! What a user may ask of a running bridge, through its control socket.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keypacks::deposit::WRAP;
-use ledger::{Leg, Onward, Services};
+use ledger::Services;
 use mailbox::HolderStore;
-use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
+use mailbox::holder_store::{OutboxRow, OutboxState};
 use mailbox::parcel::AliasChange;
 use mailbox::request::{Operation, Proof, Refusal};
 use serde::{Deserialize, Serialize};
@@ -15,14 +15,19 @@ use zeroize::Zeroizing;
 
 use super::Bridge;
 use super::opening::{Opening, go_far, index_of};
-use super::page::warning_of_link;
 use super::procuring::Order;
 use super::sealing::{Letter, Sealing, refuse_second_alias, seal_control, take_login};
 use crate::control::Commands;
-use crate::figures::{date, grouped};
-use crate::holder::{LinkState, refusal_reason};
+use crate::holder::LinkState;
 use crate::message::{Address, base64};
-use crate::names;
+
+mod aliases;
+mod status;
+mod words;
+
+use self::aliases::label_of;
+pub(super) use self::words::{link_state, row_words};
+use self::words::{refused, row};
 
 /// A command on the control socket.
 #[derive(Serialize, Deserialize)]
@@ -218,8 +223,6 @@ pub enum Command {
     Stop,
 }
 
-/// So many days before the pack ends it is warned of.
-const ENDING_DAYS: u32 = 7;
 /// Longest wait for the relay's answer to a change of aliases.
 pub(super) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(45);
 
@@ -362,45 +365,6 @@ impl<S: HolderStore> Bridge<S> {
         self.store.outbox().map_err(|error| error.to_string())
     }
 
-    fn status(&self) -> Result<Value, String> {
-        let value = self.store.value();
-        let rows = self.rows()?;
-        let waiting = rows
-            .iter()
-            .filter(|row| matches!(row.change.operation, Operation::Submit { .. }))
-            .count();
-        Ok(json!({
-            "identifier": self.store.facts().identifier.to_text(),
-            "relay": self.store.facts().relay_domain,
-            "balance": value.balance,
-            "credits": value.credits,
-            "debits": value.debits,
-            "reserved": self.store.reserved().map_err(|error| error.to_string())?,
-            "keys": value.keys,
-            "root": self.store.rooting().number,
-            "rerooting": self.store.rooting().is_pending,
-            "frozen": self.holder.is_frozen(),
-            "rotation": self.store.facts().rotation.to_string(),
-            "expires": self.ends_on(),
-            "ended": self.has_ended(),
-            "heard": value.at,
-            "prices": self.store.prices(),
-            "onward": onward_figures(&self.store.onward()),
-            "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
-            "outbox": waiting,
-            "mix": self.hygiene.mix.name(),
-            "pad": self.pad_figures(),
-            "linked": self.holder.state() == LinkState::Linked,
-            "state": link_state(self.holder.state()),
-            "warnings": self.warnings(),
-            "disk": self.caveat,
-            "entry": self.entry.as_ref().map(|entry| {
-                let position = entry.link_position();
-                json!({ "relay": entry.facts().relay_domain, "keys": position.keys.saturating_sub(position.base) })
-            }),
-        }))
-    }
-
     /// Looks for the relay's position, and waits a while for the link.
     async fn resume(&self) -> Result<Value, String> {
         if self.holder.state() == LinkState::Linked {
@@ -467,64 +431,6 @@ impl<S: HolderStore> Bridge<S> {
         Ok(json!({ "outcome": opened.outcome, "message": message }))
     }
 
-    fn settings(&self) -> Result<Value, String> {
-        let aliases = self.store.aliases().map_err(|error| error.to_string())?;
-        let alias = aliases.into_iter().find(|alias| alias.open).map(|alias| alias.address);
-        Ok(json!({
-            "user": self.user,
-            "password": *self.password,
-            "smtp": self.ports.smtp,
-            "imap": self.ports.imap,
-            "page": self.ports.page,
-            "alias": alias,
-        }))
-    }
-
-    /// What is the matter, in sentences.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        let value = self.store.value();
-        let matters = self.matters();
-        let told = self.diary.lock().unwrap_or_else(PoisonError::into_inner).told;
-        let mut warnings = Vec::new();
-        warnings.extend(warning_of_link(self.holder.state()).map(str::to_owned));
-        if self.holder.is_frozen() {
-            warnings.push(
-                "The pack is frozen, since a copy of it was in use: give it new keys with 'postern rekey' and its recovery code."
-                    .to_owned(),
-            );
-        }
-        match self.ends_on().map(|day| (day, day.saturating_sub(self.host.day()))) {
-            Some((_, 0)) => warnings.push(
-                "The pack has ended: it sends nothing any more and its aliases are closed; mail that waits at the relay is still collected."
-                    .to_owned(),
-            ),
-            Some((day, ..=ENDING_DAYS)) => warnings.push(format!(
-                "The pack ends on {} with all that is left in it: 'postern keypack expire --never' takes that back.",
-                date(day)
-            )),
-            _ => {}
-        }
-        if matters.low_balance {
-            warnings.push(format!(
-                "Only {} µtok are left: top the pack up in time.",
-                grouped(value.balance)
-            ));
-        }
-        if matters.few_keys {
-            warnings.push(format!(
-                "Only {} keys are left: get a new pack in time.",
-                grouped(value.keys)
-            ));
-        }
-        if told.unreachable {
-            warnings.push("The relay has not been reached for long.".to_owned());
-        }
-        if told.retention {
-            warnings.push("Mail that waits at the relay is about to be dropped there.".to_owned());
-        }
-        warnings
-    }
-
     /// The UTC second that so many days lead to.
     fn after(&self, days: Option<u64>) -> Option<u64> {
         days.map(|days| {
@@ -533,63 +439,6 @@ impl<S: HolderStore> Bridge<S> {
                 .unix_seconds()
                 .saturating_add(days.saturating_mul(86_400))
         })
-    }
-
-    async fn alias_new(
-        &self,
-        local: Option<String>,
-        label: Option<String>,
-        days: Option<u64>,
-    ) -> Result<Value, String> {
-        let label = label_of(label)?;
-        let local = local
-            .map(|local| local.to_ascii_lowercase())
-            .unwrap_or_else(|| names::random(&self.host));
-        if !names::is_alias_local(&local) {
-            return Err("an alias is 1 to 64 of the letters a-z, digits, '.', '-' and '_', and begins and ends with a letter or digit".to_owned());
-        }
-        let address = format!("{local}@{}", self.store.facts().relay_domain);
-        self.change(Operation::AliasOpen { local }).await?;
-        let expires = self.after(days);
-        if label.is_some() || expires.is_some() {
-            let noted = |alias: &mut HolderAlias| (alias.label, alias.expires) = (label, expires);
-            self.alter(&address, noted).await?;
-        }
-        Ok(json!({ "address": address }))
-    }
-
-    async fn alias_close(&self, address: &str) -> Result<Value, String> {
-        let alias = self.alias(address)?;
-        let (local, _) = alias.address.split_once('@').ok_or("the alias has no local part")?;
-        self.change(Operation::AliasClose {
-            local: local.to_owned(),
-        })
-        .await?;
-        Ok(json!({ "closed": alias.address }))
-    }
-
-    async fn alias_name(&self, address: &str, display_name: Option<String>) -> Result<Value, String> {
-        let name = display_name.filter(|name| !name.is_empty());
-        self.alter(address, |alias| alias.display_name = name).await
-    }
-
-    /// Changes what is only noted here about an alias.
-    async fn alter(&self, address: &str, change: impl FnOnce(&mut HolderAlias)) -> Result<Value, String> {
-        let mut alias = self.alias(address)?;
-        change(&mut alias);
-        self.store
-            .put_alias(alias.clone())
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(json!(alias))
-    }
-
-    fn alias(&self, address: &str) -> Result<HolderAlias, String> {
-        let aliases = self.store.aliases().map_err(|error| error.to_string())?;
-        let found = aliases
-            .into_iter()
-            .find(|alias| alias.address.eq_ignore_ascii_case(address));
-        found.ok_or_else(|| "this is not one of your aliases: see 'postern alias list'".to_owned())
     }
 
     /// Has the relay give the pack a new root, and waits a while for it.
@@ -676,116 +525,4 @@ pub(crate) fn to_base64(bytes: &[u8]) -> String {
 /// What [`base64`] wrote.
 pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
     mail_parser::decoders::base64::base64_decode(text.as_bytes())
-}
-
-fn refused(refusal: Refusal) -> String {
-    match refusal {
-        Refusal::AliasTaken => "this alias is taken".to_owned(),
-        Refusal::AliasUnknown => "the relay does not know this alias".to_owned(),
-        Refusal::Recovery => "this is not the pack's recovery code: nothing was changed".to_owned(),
-        Refusal::Frozen => refusal_reason(refusal),
-        Refusal::Keys => "the pack's keys are used up: it needs one to go on with".to_owned(),
-        Refusal::AliasLimit => "this pack has as many aliases as it may have".to_owned(),
-        other => format!("the relay refused: {}", refusal_reason(other)),
-    }
-}
-
-/// Longest label, in characters.
-const LABEL_MAX: usize = 100;
-
-fn label_of(label: Option<String>) -> Result<Option<String>, String> {
-    match label.filter(|label| !label.is_empty()) {
-        Some(label) if label.chars().count() > LABEL_MAX || label.chars().any(char::is_control) => Err(format!(
-            "a label has at most {LABEL_MAX} characters, and no control characters"
-        )),
-        label => Ok(label),
-    }
-}
-
-/// What mail costs behind the relay, by domain of the recipient.
-fn onward_figures(onward: &Onward) -> Value {
-    let leg = |leg: &Leg| json!({ "message": leg.message, "kilobyte": leg.kilobyte, "relays": leg.relays });
-    let domains = onward.domains.iter().map(|(domain, by)| (domain.clone(), leg(by)));
-    json!({ "elsewhere": leg(&onward.elsewhere), "domains": domains.collect::<serde_json::Map<_, _>>() })
-}
-
-/// The link's state in words.
-pub(super) fn link_state(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Waiting => "waiting to try again",
-        LinkState::Connecting => "connecting",
-        LinkState::Linked => "linked",
-        LinkState::KeysUsedUp => "link keys used up: get a new pack",
-        LinkState::PadUsedUp => "the pad is used up: get a new pack",
-        LinkState::Replaced => "the pack has other keys now, and they are not here",
-        LinkState::RolledBack => "the relay was restored from an old copy: ask its operator",
-    }
-}
-
-/// How a row of the outbox reads.
-pub(super) struct RowWords {
-    /// One word for programs.
-    name: &'static str,
-    /// The state as a person reads it.
-    pub(super) state: &'static str,
-    /// Why it is so, and what comes of it.
-    pub(super) reason: String,
-}
-
-/// A row's state in words.
-pub(super) fn row_words(row: &OutboxRow) -> RowWords {
-    let (name, state, reason) = match row.state {
-        OutboxState::Queued => ("queued", "waiting to be sent", String::new()),
-        OutboxState::Held(refusal) => {
-            let reason = match refusal {
-                Refusal::Value { shortfall } => format!("{shortfall} µtok are missing; it goes after a top-up"),
-                Refusal::Price { price, .. } => format!("the price is now {price} µtok; it goes at that price"),
-                other => refusal_reason(other),
-            };
-            ("held", "held back", reason)
-        }
-        OutboxState::Refused(refusal) => ("refused", "refused for good", refusal_reason(refusal)),
-        OutboxState::Unknown => (
-            "unknown",
-            "perhaps sent",
-            "the relay no longer knows whether it was sent".to_owned(),
-        ),
-    };
-    RowWords { name, state, reason }
-}
-
-fn row(row: &OutboxRow, now: u64) -> Value {
-    let words = row_words(row);
-    let (kind, kilobytes, bytes, recipients) = match &row.change.operation {
-        Operation::Submit {
-            kilobytes,
-            length,
-            recipients,
-            ..
-        } => ("mail", Some(*kilobytes), Some(*length), Some(*recipients)),
-        Operation::AliasOpen { .. } | Operation::AliasClose { .. } => ("alias", None, None, None),
-        Operation::Reroot { .. } => ("keys", None, None, None),
-        Operation::Split { .. }
-        | Operation::Release { .. }
-        | Operation::Redeem { .. }
-        | Operation::Expire { .. }
-        | Operation::Renew { .. }
-        | Operation::Procure { .. }
-        | Operation::Endow { .. } => ("pack", None, None, None),
-        Operation::Device { .. } | Operation::Drop { .. } | Operation::Tell { .. } => ("device", None, None, None),
-    };
-    json!({
-        "row": row.row,
-        "kind": kind,
-        "state": words.name,
-        "words": words.state,
-        "reason": words.reason,
-        "label": row.label,
-        "price": row.price,
-        "taken": row.taken,
-        "age": now.saturating_sub(row.taken),
-        "kilobytes": kilobytes,
-        "bytes": bytes,
-        "recipients": recipients,
-    })
 }
