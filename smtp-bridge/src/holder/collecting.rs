@@ -10,27 +10,32 @@
 //! one. Nothing is kept here that the store has not: a link that is cut, or a store that refuses, leaves deposits
 //! pending or unconfirmed, and the next collecting begins with those.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::pin;
 
 use keypacks::chain::BoxStep;
-use keypacks::{deposit, kdf};
+use keypacks::deposit;
 use mailbox::devices::{EVENTS, Event, decode_events};
-use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, ParcelUse, PendingDeposit, STORED_MAX};
-use mailbox::parcel::{self, Outcome, RECEIPTS, Receipt};
+use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
+use mailbox::parcel::{self, RECEIPTS, Receipt};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::HolderConfig;
-use super::courier::{Ended, compose, refusal_reason, unexpected};
+use super::courier::{Ended, compose, unexpected};
 use super::requests::{Incoming, Line, Requests};
 use crate::imap;
 use crate::link::LinkError;
-use crate::message::{self, Notice};
+use crate::message::Notice;
 use crate::net::{Host, Promise};
+
+mod notices;
+mod opened;
+
+pub(crate) use self::notices::{notices_of, notices_of_devices};
+pub(crate) use self::opened::{named_as_here, open};
 
 /// Most bodies that are asked for at one time: enough for the line to be busy while a commit is under way.
 const FETCHES_MAX: usize = 64;
@@ -553,127 +558,6 @@ impl Batch {
 fn index_of(entry: &Collected) -> u64 {
     let (Collected::Wrap { index, .. } | Collected::Expired { index }) = entry;
     *index
-}
-
-/// What the user is told of parcels that were not carried out.
-pub(crate) fn notices_of<S: HolderStore>(
-    store: &S,
-    receipts: &[Receipt],
-    compose: &dyn Fn(&Notice<'_>) -> Vec<u8>,
-) -> Vec<Vec<u8>> {
-    let parcels = store.parcels();
-    let notice = |receipt: &Receipt| {
-        let parcel = parcels.iter().find(|parcel| parcel.index == receipt.index)?;
-        let reason = match receipt.outcome {
-            _ if !receipt.is_of(&parcel.prefix) => {
-                "another parcel had come under its key, as this folder was put back from a copy: seal it again".into()
-            }
-            Outcome::Accepted { .. } | Outcome::Done { .. } => return None,
-            // What is confirmed is confirmed again by the next one.
-            _ if parcel.kind == ParcelUse::Login => return None,
-            Outcome::Burned if parcel.kind == ParcelUse::Control => return None,
-            Outcome::Refused(Refusal::Stale) => {
-                let subject = &parcel.label;
-                return Some(compose(&Notice::Unknown { subject }));
-            }
-            Outcome::Refused(Refusal::AliasTaken) => "this alias is taken".into(),
-            Outcome::Refused(Refusal::AliasUnknown) => "the relay does not know this alias".into(),
-            Outcome::Refused(Refusal::AliasLimit) => "this pack has as many aliases as it may have".into(),
-            Outcome::Refused(Refusal::Value { shortfall }) => {
-                format!("{shortfall} µtok are missing: seal it again after a top-up")
-            }
-            Outcome::Refused(Refusal::Price { price, .. }) => {
-                format!("its price is {price} µtok, which is more than it was sealed for: seal it again")
-            }
-            Outcome::Refused(refusal) => refusal_reason(refusal),
-            Outcome::Burned => "its parcel did not come in time, and will not be taken any more: seal it again".into(),
-        };
-        let notice = Notice::Refused {
-            subject: &parcel.label,
-            reason: &reason,
-        };
-        Some(compose(&notice))
-    };
-    receipts.iter().filter_map(notice).collect()
-}
-
-/// What the user is told of the account's other devices, and of packs that were ordered. Their aliases speak for themselves.
-pub(crate) fn notices_of_devices(events: &[Event], compose: &dyn Fn(&Notice<'_>) -> Vec<u8>) -> Vec<Vec<u8>> {
-    let notice = |event: &Event| match event {
-        Event::Alias { .. } => None,
-        Event::Joined { device, by } => Some(Notice::DeviceJoined {
-            device: *device,
-            by: *by,
-        }),
-        Event::Dropped { device, by } => Some(Notice::DeviceDropped {
-            device: *device,
-            by: *by,
-        }),
-        Event::Frozen { device } => Some(Notice::DeviceFrozen { device: *device }),
-        Event::Procured { .. } => Some(Notice::Procured),
-        Event::NotProcured { .. } => Some(Notice::NotProcured),
-    };
-    events
-        .iter()
-        .filter_map(notice)
-        .map(|notice| compose(&notice))
-        .collect()
-}
-
-/// A report on what was sent from here, with the names that the mail program gave the message and its recipients.
-fn named_in_report<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let Some(about) = message::reported_message(&message) else {
-        return Ok(message);
-    };
-    let Some(asked) = store.sent_reports(alias, &about)? else {
-        return Ok(message);
-    };
-    let original = |address: &str| {
-        let mut originals = asked.originals.iter();
-        let found = originals.find(|(recipient, _)| recipient.eq_ignore_ascii_case(address));
-        found.map(|(_, original)| original.clone())
-    };
-    let named = message::name_originals(&message, asked.envelope_id.as_deref(), &original);
-    Ok(named.unwrap_or(message))
-}
-
-/// An answer to what was sent from here names it as the relay called it; the mail program knows it by another name.
-///
-/// Only where it came for the alias that was sent under: whoever writes to one alias and names mail from another must
-/// not see in the answer that both are one person's.
-pub(crate) fn named_as_here<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
-    let message = named_in_report(store, alias, message)?;
-    // Nothing else is looked up: what the relay calls a message ends in its domain.
-    let ending = format!("@{}", store.facts().relay_domain);
-    let failed = Cell::new(None);
-    let name_here = |id: &str| {
-        id.ends_with(&ending).then_some(())?;
-        store.message_id_here(alias, id).unwrap_or_else(|error| {
-            failed.set(Some(error));
-            None
-        })
-    };
-    let renamed = message::rename_message_ids(&message, &name_here);
-    match failed.take() {
-        Some(error) => Err(error),
-        None => Ok(renamed.unwrap_or(message)),
-    }
-}
-
-/// Checks and opens a body; `None` where it is not what the wrap promised. Of mail the message, of anything else all.
-pub(crate) fn open(pending: &PendingDeposit, body: Vec<u8>) -> Option<Vec<u8>> {
-    if kdf::hash(&[&body]) != pending.body_digest {
-        return None;
-    }
-    let mut payload = Zeroizing::new(deposit::open_body(&pending.dek, body, pending.length).ok()?);
-    if [RECEIPTS, EVENTS].contains(&pending.alias) {
-        return Some(std::mem::take(&mut *payload));
-    }
-    let (_, message) = request::split_payload(&payload).ok()?;
-    // The message is the payload's tail: moved to the front instead of copied.
-    let start = payload.len() - message.len();
-    payload.drain(..start);
-    Some(std::mem::take(&mut *payload))
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use keypacks::Secret;
 use keypacks::cell::Kind;
 use keypacks::deposit::{BodySealer, Dek, WrapFields};
+use keypacks::{Secret, kdf};
 use mailbox::disk::{MemoryDisk, RESERVE_BYTES};
 use mailbox::holder::HolderFiles;
 use mailbox::request::Envelope;
