@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-#[path = "../examples/vectors.rs"]
+#[path = "../examples/vectors/main.rs"]
 #[allow(dead_code, reason = "its main writes the files, which this test only reads")]
 mod vectors;
 
