@@ -18,6 +18,11 @@ struct Field<'a> {
 }
 
 impl Header<'_> {
+    /// Whether it has no field at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
     /// The text of every field of this name.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = Result<String, Refusal>> {
         self.fields
@@ -108,6 +113,74 @@ fn is_mailbox_separator(line: &[u8]) -> bool {
     line.starts_with(b"From ") || line.starts_with(b">From ")
 }
 
+/// Fields of a header that a mail program writes, beside the families below.
+const WRITTEN: &[&str] = &[
+    "Apparently-To",
+    "Autocrypt",
+    "Bcc",
+    "Cc",
+    "Date",
+    "Delivered-To",
+    "From",
+    "In-Reply-To",
+    "MIME-Version",
+    "Message-ID",
+    "Organization",
+    "Received",
+    "References",
+    "Reply-To",
+    "Return-Path",
+    "Sender",
+    "Subject",
+    "Thread-Index",
+    "Thread-Topic",
+    "To",
+    "User-Agent",
+];
+
+/// How the names of families of fields begin.
+const FAMILIES: &[&str] = &["ARC-", "Content-", "DKIM-", "List-", "Resent-", "X-"];
+
+/// Whether a text that stands behind no header begins with one: behind an empty line, a byte order mark or a blank, where no parser
+/// looks for it. Taken for text, all that a mail program wrote in it would leave, Bcc too.
+///
+/// A text that begins with `Error: disk full` does not: of the fields that stand together, one has to be known.
+pub fn begins_with_header(text: &[u8]) -> bool {
+    let text = &text[..text.len().min(super::limits::HEADER_BYTES_MAX)];
+    // In whatever charset a blank is written, it is outside ASCII or none of its signs.
+    let is_blank = |octet: u8| !octet.is_ascii_graphic();
+    let mut is_first = true;
+    for line in text.split(|&octet| octet == b'\n') {
+        let blanks = line.iter().take_while(|&&octet| is_blank(octet)).count();
+        let bare = &line[blanks..];
+        if bare.is_empty() {
+            match is_first {
+                true => continue,
+                false => return false,
+            }
+        }
+        if is_first && is_mailbox_separator(bare) {
+            continue;
+        }
+        match name_of(bare) {
+            Some((name, _)) if is_written(name) => return true,
+            Some(_) => {}
+            None if !is_first && continues(line) => {}
+            None => return false,
+        }
+        is_first = false;
+    }
+    false
+}
+
+fn is_written(name: &str) -> bool {
+    let begins = |start: &&str| {
+        name.get(..start.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(start))
+    };
+    WRITTEN.iter().any(|known| known.eq_ignore_ascii_case(name)) || FAMILIES.iter().any(begins)
+}
+
 /// The unfolded value of the first field of this name in a message, or none when it is absent or unreadable.
 pub fn header_value(raw: &[u8], name: &str) -> Option<String> {
     let (header, _) = split(raw, super::limits::HEADER_BYTES_MAX, Headless::Refuse).ok()?;
@@ -196,6 +269,36 @@ mod tests {
     fn a_text_without_header_is_all_body() {
         assert_eq!(fields(b"hello\nworld\n"), Ok((0, &b"hello\nworld\n"[..])));
         assert_eq!(fields(&[b'x'; 5_000]).map(|found| found.0), Ok(0));
+    }
+
+    #[test]
+    fn a_header_is_known_though_it_does_not_begin_the_message() {
+        for text in [
+            "\r\nFrom: a@b\r\nBcc: c@d\r\n",
+            "\u{feff}Subject: x\n",
+            " \t\n \u{a0}to : a@b\n",
+            ">From a@b Mon Jan 1\nFrom: a@b\n",
+            "Priority: 1\n folded\nUSER-AGENT: x\n",
+            "X-Mailer: x",
+            "Content-Type: text/plain\n\nx",
+        ] {
+            assert!(begins_with_header(text.as_bytes()), "{text:?}");
+        }
+        assert!(begins_with_header(b"\xa0\xa0From: a@b"), "a blank of Latin-1");
+        for text in [
+            "",
+            "\n\n",
+            "hello\nFrom: a@b\n",
+            "Error: disk full\n\nFrom: a@b\n",
+            "Error: disk full\non /dev/sda\nSubject: x\n",
+            "> From: a@b\n",
+            "Toast: x\n",
+            "From here on: x\n",
+            "Dear all, To: x\n",
+        ] {
+            assert!(!begins_with_header(text.as_bytes()), "{text:?}");
+        }
+        assert!(!begins_with_header(&b"\n".repeat(1_000_000)));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use address::{Address, AddressError};
 pub use dsn::{Action, Recipient, Report, dsn};
 pub use emit::redate;
 pub(crate) use encode::base64;
-pub use header::{LoopCounter, header_value, received_count};
+pub use header::{LoopCounter, begins_with_header, header_value, received_count};
 pub use media::{Media, media};
 pub use mixing::Mix;
 pub use notice::{Notice, notice};
@@ -98,6 +98,9 @@ pub fn rebuild(raw: &[u8], policy: &Policy<'_>) -> Result<Rebuilt, Refusal> {
         return Err(Refusal::Nul);
     }
     let (header, body) = header::split(raw, limits::HEADER_BYTES_MAX, Headless::AllBody)?;
+    if policy.stage == Stage::Bridge && header.is_empty() && begins_with_header(body) {
+        return Err(Refusal::LateHeader);
+    }
     let pass = policy.pass(&header)?;
     // What the exit takes has been asked for in the envelope.
     let mix = match policy.stage {

@@ -28,6 +28,11 @@ pub enum Refusal {
     /// A header line that is no field, or a field that must be single and is not.
     #[error("the header is malformed: a line is not a field, or a field stands twice")]
     Header,
+    /// No header, and one behind where it has to begin.
+    #[error(
+        "the header does not begin in the first line: an empty line, a blank or a byte order mark stands before it"
+    )]
+    LateHeader,
     /// Header bytes or fields beyond the bound.
     #[error("the header is too large")]
     HeaderTooLarge,
@@ -138,6 +143,7 @@ impl Refusal {
             Refusal::Charset => "5.6.5",
             Refusal::Nul
             | Refusal::Header
+            | Refusal::LateHeader
             | Refusal::Pass
             | Refusal::Mix
             | Refusal::TooManyParts

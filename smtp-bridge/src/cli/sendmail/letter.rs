@@ -5,6 +5,7 @@ use std::ops::Range;
 use mail_parser::{Address, Message, MessageParser};
 
 use super::options::Options;
+use crate::message::begins_with_header;
 
 /// What goes to the bridge.
 pub(in crate::cli) struct Letter {
@@ -18,7 +19,7 @@ pub(in crate::cli) struct Letter {
 pub(in crate::cli) fn prepare(raw: &[u8], options: &Options, own: &str) -> Letter {
     let raw = if options.dots_are_text { raw } else { until_dot(raw) };
     let raw = without_mailbox_line(raw);
-    let (fields, body) = split_header(raw);
+    let (fields, rest) = split_header(raw);
     let header = &raw[..fields.last().map_or(0, |field| field.end)];
     let parsed = MessageParser::new().parse_headers(header);
     let parsed = parsed.as_ref();
@@ -43,7 +44,9 @@ pub(in crate::cli) fn prepare(raw: &[u8], options: &Options, own: &str) -> Lette
     }
 
     let mut octets = Vec::with_capacity(raw.len() + raw.len() / 16 + 256);
-    if !fields.iter().any(|field| is_named(&raw[field.clone()], "From")) {
+    let is_late = fields.is_empty() && matches!(rest, Rest::Body(body) if begins_with_header(body));
+    // Behind a field of ours the bridge could not tell the text from a header that begins too late.
+    if !is_late && !fields.iter().any(|field| is_named(&raw[field.clone()], "From")) {
         octets.extend_from_slice(format!("From: {sender}\r\n").as_bytes());
     }
     for field in &fields {
@@ -54,8 +57,13 @@ pub(in crate::cli) fn prepare(raw: &[u8], options: &Options, own: &str) -> Lette
             None => append_lines(field, &mut octets),
         }
     }
-    octets.extend_from_slice(b"\r\n");
-    append_lines(body, &mut octets);
+    match rest {
+        Rest::Body(body) => {
+            octets.extend_from_slice(b"\r\n");
+            append_lines(body, &mut octets);
+        }
+        Rest::BrokenHeader(lines) => append_lines(lines, &mut octets),
+    }
     Letter {
         sender,
         recipients,
@@ -98,30 +106,41 @@ fn without_mailbox_line(raw: &[u8]) -> &[u8] {
     }
 }
 
-/// The fields of the header with their continuations, and what follows the empty line. A text that begins with no field
-/// has no header.
-fn split_header(raw: &[u8]) -> (Vec<Range<usize>>, &[u8]) {
+/// What follows the fields of a header.
+#[derive(Clone, Copy)]
+enum Rest<'a> {
+    /// What stands behind the empty line, or all where there is no header.
+    Body(&'a [u8]),
+    /// A line that is no field and what follows it. It goes to the bridge as it stands, which refuses it: taken for text, the rest of
+    /// the header would leave, Bcc too.
+    BrokenHeader(&'a [u8]),
+}
+
+/// The fields of the header with their continuations, and what follows them. A text that begins with no field has no header.
+fn split_header(raw: &[u8]) -> (Vec<Range<usize>>, Rest<'_>) {
     let mut fields: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
     for line in raw.split_inclusive(|byte| *byte == b'\n') {
         let end = at + line.len();
         if matches!(line, b"\n" | b"\r\n") {
-            return (fields, &raw[end..]);
+            return (fields, Rest::Body(&raw[end..]));
         }
         match fields.last_mut() {
             Some(last) if line.starts_with(b" ") || line.starts_with(b"\t") => last.end = end,
             _ if is_field(line) => fields.push(at..end),
-            _ => return (fields, &raw[at..]),
+            Some(_) => return (fields, Rest::BrokenHeader(&raw[at..])),
+            None => return (fields, Rest::Body(&raw[at..])),
         }
         at = end;
     }
-    (fields, &[])
+    (fields, Rest::Body(&[]))
 }
 
 /// RFC 5322 section 2.2: a name of printable octets, then a colon.
 fn is_field(line: &[u8]) -> bool {
     let colon = line.iter().position(|byte| *byte == b':');
-    colon.is_some_and(|colon| colon > 0 && line[..colon].trim_ascii_end().iter().all(u8::is_ascii_graphic))
+    let name = colon.map(|colon| line[..colon].trim_ascii_end());
+    name.is_some_and(|name| !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
 }
 
 fn is_named(field: &[u8], name: &str) -> bool {
@@ -172,6 +191,8 @@ pub fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::limits::MESSAGE_BYTES_MAX;
+    use crate::message::{Address, Html, Policy, Refusal, Sender, Stage, Traces, rebuild};
 
     const OWN: &str = "me@localhost";
 
@@ -245,6 +266,58 @@ mod tests {
             prepared("From a@b Sat Nov 21 00:00:00 2026\nSubject: x\n\ny", "").2,
             "From: me@localhost\r\nSubject: x\r\n\r\ny\r\n"
         );
+    }
+
+    /// Whether the bridge takes what is made of it, and if so what leaves.
+    fn left(raw: &str, words: &str) -> Result<String, Refusal> {
+        let (_, _, octets) = prepared(raw, words);
+        let policy = Policy {
+            stage: Stage::Bridge,
+            sender: Sender {
+                address: Address::parse("one@relay.test").unwrap(),
+                display_name: None,
+            },
+            local_address: Some(Address::parse(OWN).unwrap()),
+            message_id_outside: &|_| None,
+            html: Html::Drop,
+            traces: &Traces::NONE,
+            largest: MESSAGE_BYTES_MAX,
+        };
+        rebuild(octets.as_bytes(), &policy).map(|letter| String::from_utf8(letter.message).unwrap())
+    }
+
+    #[test]
+    fn no_header_leaves_as_text() {
+        let broken = "To: a@out.test,\nb@out.test\nBcc: c@out.test\nSubject: s\n\ntext\n";
+        assert_eq!(left(broken, "-t"), Err(Refusal::Header));
+        let header = "From: Alice <one@relay.test>\nBcc: c@out.test\nDate: x\n\ntext\n";
+        for before in [
+            "\n",
+            "\n\r\n",
+            "\u{feff}",
+            " ",
+            "\t",
+            ">From a@b Mon Jan 1\n",
+            "\n\u{feff}",
+        ] {
+            let raw = format!("{before}{header}");
+            assert_eq!(left(&raw, "a@out.test"), Err(Refusal::LateHeader), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_without_a_header_leaves() {
+        for text in [
+            "text\n",
+            "\ntext\n",
+            "\nError: disk full\n",
+            "hello, From: me\n",
+            "\u{feff}text\n",
+        ] {
+            let left = left(text, "a@out.test").expect("it leaves");
+            let body = left.split_once("\r\n\r\n").unwrap().1;
+            assert_eq!(body.trim(), text.trim_start_matches('\u{feff}').trim(), "{left}");
+        }
     }
 
     proptest::proptest! {

@@ -82,6 +82,21 @@ fn a_header_that_cannot_be_read_is_refused() {
 }
 
 #[test]
+fn a_header_behind_no_header_is_refused_by_the_bridge() {
+    let header = "From: Alice Liddell <a@localhost>\r\nBcc: c@example.org\r\n\r\ntext\r\n";
+    for before in ["\r\n", "\u{feff}", " ", "\r\n \r\n"] {
+        assert_eq!(
+            refusal(format!("{before}{header}")),
+            Some(Refusal::LateHeader),
+            "{before:?}"
+        );
+    }
+    assert_eq!(refusal(format!("Subject: forwarded\r\n\r\n{header}")), None);
+    assert_eq!(body("\r\nError: disk full\r\n"), "Error: disk full\r\n");
+    assert_eq!(body("just text\r\nTo: b\r\n"), "just text\r\nTo: b\r\n");
+}
+
+#[test]
 fn types_that_carry_an_identity_are_refused() {
     for (part, expected) in [
         ("Content-Type: application/pgp-signature\r\n\r\n", Refusal::Identity),
