@@ -18,6 +18,7 @@ mod charset;
 mod dsn;
 mod emit;
 mod encode;
+mod entity;
 mod envelope;
 mod header;
 mod html;
