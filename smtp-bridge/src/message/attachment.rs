@@ -104,6 +104,16 @@ pub(super) fn check_name(name: Option<&str>, pass: Pass) -> Result<(), Refusal> 
     }
 }
 
+/// Whether a file is a signature beside what it signs, by its type or its name.
+pub(super) fn is_signature(media_type: &str, name: Option<&str>) -> bool {
+    let extension = name
+        .and_then(|name| name.rsplit_once('.'))
+        .map(|(_, extension)| extension);
+    let mut known = SIGNATURE_EXTENSIONS.iter().chain(&["asc", "sig"]);
+    media_type.ends_with("-signature")
+        || extension.is_some_and(|extension| known.any(|known| known.eq_ignore_ascii_case(extension)))
+}
+
 /// The type that an attachment leaves with.
 pub(super) fn media_type(claimed: &str, name: Option<&str>) -> String {
     let extension = name

@@ -31,6 +31,11 @@ impl Header<'_> {
             .map(|field| unfold(&self.raw[field.value.clone()]))
     }
 
+    /// The text of every field.
+    pub(super) fn values(&self) -> impl Iterator<Item = Result<String, Refusal>> {
+        self.fields.iter().map(|field| unfold(&self.raw[field.value.clone()]))
+    }
+
     /// The text of the only field of this name: two of them can be read in two ways.
     pub(super) fn one(&self, name: &str) -> Result<Option<String>, Refusal> {
         let mut fields = self.all(name);

@@ -37,6 +37,7 @@ mod text;
 mod thread;
 mod traces;
 mod unknown;
+mod within;
 mod words;
 
 #[cfg(test)]

@@ -38,6 +38,13 @@ impl Structured {
         Self { value, params }
     }
 
+    /// The value of each parameter, whatever it is called.
+    pub(super) fn params(&self) -> impl Iterator<Item = Result<String, Refusal>> {
+        let is_first = |at: usize| !self.params[..at].iter().any(|param| param.name == self.params[at].name);
+        let names = (0..self.params.len()).filter(move |at| is_first(*at));
+        names.filter_map(|at| self.param(&self.params[at].name).transpose())
+    }
+
     /// The value of a parameter, in whichever way it is encoded.
     pub(super) fn param(&self, name: &str) -> Result<Option<String>, Refusal> {
         let of_name = || self.params.iter().filter(|param| param.name == name);

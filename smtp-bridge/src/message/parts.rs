@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::attachment::{check_name, check_type, file_name, media_type};
+use super::attachment::{check_name, check_type, file_name, is_signature, media_type};
 use super::entity::{ContentType, TransferEncoding, split};
 use super::header::{self, Header, Headless};
 use super::limits::{DEPTH_MAX, PART_COUNT_MAX, PART_HEADER_BYTES_MAX};
@@ -14,7 +14,7 @@ use super::signed::Signed;
 use super::text::{Flowed, Text};
 use super::traces::Traces;
 use super::unknown::Unknown;
-use super::{Warning, charset, html};
+use super::{Warning, charset, html, within};
 
 /// Pictures that are shown inside HTML. Others can hold scripts and links of their own.
 const SHOWN_TYPES: &[&str] = &["image/bmp", "image/gif", "image/jpeg", "image/png", "image/webp"];
@@ -63,8 +63,14 @@ impl<'a> Content<'a> {
             return Err(Refusal::Charset);
         }
         inside.check(policy, pass)?;
-        if !pass.traces && policy.traces.are_in(&String::from_utf8_lossy(&signed.part)) {
-            return Err(Refusal::Trace(Place::Signed));
+        if !pass.traces && !policy.traces.is_empty() {
+            let is_bare = policy.traces.are_in(&String::from_utf8_lossy(&signed.part));
+            if is_bare || within::are_in_entity(policy.traces, &signed.part, 1)? {
+                return Err(Refusal::Trace(Place::Signed));
+            }
+            if signed.is_signature_with(policy.traces) {
+                return Err(Refusal::Trace(Place::Signature));
+            }
         }
         inside.warn(Warning::SignaturePassed);
         Ok(Self {
@@ -176,6 +182,11 @@ impl<'a> Content<'a> {
             if file.name.as_deref().is_some_and(|name| traces.are_in(name)) {
                 return Err(Refusal::Trace(Place::FileName(number)));
             }
+            if let Some(octets) = file.signature()?
+                && traces.are_in_octets(&octets)
+            {
+                return Err(Refusal::Trace(Place::File(number)));
+            }
             if file.media_type.starts_with("text/") && traces.are_in(&String::from_utf8_lossy(&file.bytes()?)) {
                 return Err(Refusal::Trace(Place::File(number)));
             }
@@ -276,6 +287,16 @@ impl Attachment<'_> {
     /// Whether its type or its name says that a key, a signature or an armour may be in it.
     fn may_hold_openpgp(&self) -> bool {
         openpgp::may_be_in(&self.media_type, self.name.as_deref())
+    }
+
+    /// The octets of a signature, if its type or its name says that it is one.
+    fn signature(&self) -> Result<Option<Vec<u8>>, Refusal> {
+        if !is_signature(&self.media_type, self.name.as_deref()) {
+            return Ok(None);
+        }
+        let bytes = self.bytes()?;
+        let armoured = std::str::from_utf8(&bytes).ok().and_then(openpgp::detached_signature);
+        Ok(Some(armoured.unwrap_or_else(|| bytes.into_owned())))
     }
 
     /// Upper bound of the number of bytes.

@@ -99,8 +99,10 @@ pub enum Place {
     FileName(usize),
     /// An attached text; which file, from 1.
     File(usize),
-    /// What is signed, as it stands.
+    /// What is signed: a field, or a text of any alternative.
     Signed,
+    /// The signature itself.
+    Signature,
 }
 
 impl fmt::Display for Place {
@@ -114,6 +116,7 @@ impl fmt::Display for Place {
             Place::FileName(number) => write!(formatter, "the name of file {number}"),
             Place::File(number) => write!(formatter, "file {number}"),
             Place::Signed => formatter.write_str("the signed part"),
+            Place::Signature => formatter.write_str("the signature, as in its certificate"),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::limits::{LINE_BYTES_MAX, PART_HEADER_BYTES_MAX};
 use super::openpgp;
 use super::params::Structured;
 use super::refusal::Refusal;
+use super::traces::Traces;
 
 /// Digests that are told with a signature.
 const DIGESTS: &[&str] = &[
@@ -60,6 +61,12 @@ impl Signed {
                 .copied(),
             signature: Signature::read(signature)?,
         })
+    }
+
+    /// Whether a trace stands in the signature, as in the certificate that comes with one of S/MIME.
+    pub(super) fn is_signature_with(&self, traces: &Traces) -> bool {
+        let (Signature::OpenPgp(octets) | Signature::Smime(octets)) = &self.signature;
+        traces.are_in_octets(octets)
     }
 
     /// Writes the rest of the header and the body.

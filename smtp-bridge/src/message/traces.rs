@@ -14,6 +14,9 @@ pub struct Traces {
     names: Vec<Vec<String>>,
 }
 
+/// Shortest name, in bytes, that is looked for among octets: a shorter one stands there by chance.
+const NAME_AMONG_MIN: usize = 4;
+
 /// Where in a text a trace stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line {
@@ -63,6 +66,40 @@ impl Traces {
     pub(super) fn are_in_html(&self, document: &str) -> bool {
         let words = html::to_text(document, document.len() * 4);
         self.are_in(document) || words.is_some_and(|words| self.are_in(&words))
+    }
+
+    /// Whether a trace stands among octets that are no text, such as those of a certificate: in UTF-8, in Latin-1, or in UTF-16
+    /// as far as Latin-1 goes. Lengths and tags stand directly beside it there: letters around it do not make it another name.
+    pub(super) fn are_in_octets(&self, octets: &[u8]) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let latin = |octets: &mut dyn Iterator<Item = u8>| octets.map(char::from).collect::<String>();
+        let is_in = |text: String| self.are_in(&text) || self.are_among(&visible(&text));
+        is_in(String::from_utf8_lossy(octets).into_owned())
+            || is_in(latin(&mut octets.iter().copied()))
+            || is_in(latin(&mut octets.iter().copied().filter(|octet| *octet != 0)))
+    }
+
+    /// Looks for traces with whatever around them.
+    fn are_among(&self, text: &str) -> bool {
+        let has_address = |(local, domain): &(String, String)| {
+            memchr::memmem::find_iter(text.as_bytes(), &format!("@{domain}")).any(|at| {
+                let before = text[..at].char_indices().rev();
+                let start = before.take_while(|(_, character)| is_local(*character)).last();
+                let written = &text[start.map_or(at, |(start, _)| start)..at];
+                written.ends_with(local) || written.contains(&format!("{local}+"))
+            })
+        };
+        let has_name = |name: &Vec<String>| {
+            let is_long = name.iter().map(String::len).sum::<usize>() >= NAME_AMONG_MIN;
+            let first = name.first().filter(|_| is_long);
+            first.is_some_and(|first| {
+                memchr::memmem::find_iter(text.as_bytes(), first)
+                    .any(|at| follow(&text[at + first.len()..], &name[1..]).is_some())
+            })
+        };
+        self.addresses.iter().any(has_address) || self.names.iter().any(has_name)
     }
 
     /// The line of the first trace in a text.
@@ -176,6 +213,16 @@ fn visible(text: &str) -> String {
     }
 }
 
+/// What follows these words at the beginning of a text, each with something before it that is no part of a word.
+fn follow<'a>(text: &'a str, words: &[String]) -> Option<&'a str> {
+    words.iter().try_fold(text, |text, word| {
+        let rest = text.trim_start_matches(|character: char| !character.is_alphanumeric());
+        (rest.len() < text.len())
+            .then(|| rest.strip_prefix(word.as_str()))
+            .flatten()
+    })
+}
+
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|character: char| !character.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -266,6 +313,35 @@ mod tests {
         }
         assert!(Traces::new(&["", " ", "@", "--"]).names.is_empty());
         assert!(!Traces::NONE.are_in("me@work.example"));
+    }
+
+    #[test]
+    fn a_trace_is_found_among_octets_whatever_stands_beside_it() {
+        let certificate = |name: &[u8]| [b"\x30\x82\x01\x00\x06\x03\x55\x04\x03\x0c\x41", name, b"1\x1e0\x1c"].concat();
+        for octets in [
+            b"me@work.example".to_vec(),
+            b"Me+x@Work.example".to_vec(),
+            b"Alice Liddell".to_vec(),
+            b"alice\0\0liddell".to_vec(),
+            b"\xfc.name@m\xfcller.example".to_vec(),
+            "\u{fc}.name@m\u{fc}ller.example".into(),
+            "Alice Liddell".encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        ] {
+            assert!(traces().are_in_octets(&certificate(&octets)), "{octets:?}");
+            assert!(!Traces::NONE.are_in_octets(&certificate(&octets)));
+        }
+        for octets in [
+            &b"we@work.example"[..],
+            b"me@work.",
+            b"AliceLiddell",
+            b"Alice Lidde",
+            b"",
+        ] {
+            assert!(!traces().are_in_octets(&certificate(octets)), "{octets:?}");
+        }
+        assert!(!Traces::new(&["Al"]).are_in_octets(b"\x01XalX\x02"), "by chance");
+        assert!(!traces().are_in_octets(&b"alice \0".repeat(100_000)));
+        assert!(!traces().are_in_octets(&b"x@work.example".repeat(100_000)));
     }
 
     #[test]
