@@ -86,6 +86,8 @@ pub enum Warning {
     OpenPgpInText,
     /// A signature was let through, as was asked for: it names its signer.
     SignaturePassed,
+    /// Text of which nobody said in which charset it is written left octet for octet.
+    UnknownCharset,
 }
 
 /// Builds the message that leaves from the one that the client wrote.

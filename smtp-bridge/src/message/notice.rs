@@ -134,6 +134,7 @@ impl Notice<'_> {
             Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
             Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
             Notice::Warned(Warning::SignaturePassed) => "A signature was sent, and names its signer".into(),
+            Notice::Warned(Warning::UnknownCharset) => "Your text was sent without a charset".into(),
             Notice::Refused { subject, .. } => format!("Not sent: {subject}"),
         }
     }
@@ -225,6 +226,11 @@ fn warned(warning: Warning) -> &'static str {
             "A message left with a signature, as its X-Postern-Pass field asked for. A\nsignature names the key that made it, and by \
              it whoever owns that key: everybody\nwho reads the message can tie your alias to that owner, now and later. What is\nsigned left \
              as your mail program wrote it, with all that it shows.\n\nThis is told once a day at most.\n"
+        }
+        Warning::UnknownCharset => {
+            "A message that you sent does not say in which character set its text is\nwritten, and it is not UTF-8. Its octets left as \
+             they were, with control\ncharacters and blanks: they can show the program and the system that wrote\nthem, and the recipient's \
+             program guesses what they mean. Have your program\nsend UTF-8.\n\nThis is told once a day at most.\n"
         }
     }
 }

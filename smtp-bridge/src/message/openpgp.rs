@@ -105,6 +105,11 @@ pub(super) fn has_armour(text: &str) -> bool {
     text.contains(BEGIN)
 }
 
+/// The same of octets whose charset nobody knows.
+pub(super) fn has_armour_in(octets: &[u8]) -> bool {
+    memchr::memmem::find(octets, BEGIN.as_bytes()).is_some()
+}
+
 /// The text without the armour headers that name program, version and comments. None when there are none.
 pub(super) fn without_armour_headers(text: &str) -> Option<String> {
     let mut kept = String::with_capacity(text.len());

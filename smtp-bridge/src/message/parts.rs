@@ -85,6 +85,7 @@ impl<'a> Content<'a> {
         if let Some(unknown) = flat.unknown()? {
             return Ok(Self {
                 unknown: Some(unknown),
+                warnings: vec![Warning::UnknownCharset],
                 ..Self::default()
             });
         }

@@ -8,6 +8,15 @@ use super::refusal::{Place, Refusal};
 /// What such text is said to be.
 pub(super) const CHARSET: &str = "unknown-8bit";
 
+/// U+FEFF in UTF-8. It is invisible and shows the client.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Octets that are looked through for traces together, and then up to the end of the line.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Lines over which a name may go at the end of a block.
+const SHARED_LINES: usize = 16;
+
 /// The octets of a text without a named charset that are not UTF-8, line by line.
 pub(super) struct Unknown(Vec<u8>);
 
@@ -19,13 +28,18 @@ impl Unknown {
         )
     }
 
-    /// Takes what is text in lines that SMTP carries. Each line end becomes CRLF; nothing else changes.
+    /// Takes what is text in lines that SMTP carries. Each line end becomes CRLF; a byte order mark at the beginning and empty lines at
+    /// the end go, as they do of other text. Nothing else changes.
     pub(super) fn read(octets: &[u8]) -> Result<Self, Refusal> {
         if octets.contains(&0) {
             return Err(Refusal::Nul);
         }
-        let mut lines = Vec::with_capacity(octets.len() + 2);
         let mut rest = octets;
+        while let Some(after) = rest.strip_prefix(BYTE_ORDER_MARK) {
+            rest = after;
+        }
+        let mut lines = Vec::with_capacity(rest.len() + 2);
+        let mut end_of_text = 0;
         while !rest.is_empty() {
             let end = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
             let (line, after) = rest.split_at(end);
@@ -34,16 +48,19 @@ impl Unknown {
             }
             lines.extend_from_slice(line);
             lines.extend_from_slice(b"\r\n");
+            if !line.is_empty() {
+                end_of_text = lines.len();
+            }
             rest = after
                 .strip_prefix(b"\r\n")
                 .or_else(|| after.get(1..))
                 .unwrap_or_default();
         }
-        let unknown = Self(lines);
+        lines.truncate(end_of_text);
         // What is sealed or signed is ASCII, and to be looked through as text.
-        match openpgp::has_armour(&unknown.as_latin()) {
+        match openpgp::has_armour_in(&lines) {
             true => Err(Refusal::Charset),
-            false => Ok(unknown),
+            false => Ok(Self(lines)),
         }
     }
 
@@ -57,17 +74,55 @@ impl Unknown {
         if pass.traces || policy.traces.is_empty() {
             return Ok(());
         }
-        let found = policy.traces.first_in(&String::from_utf8_lossy(&self.0));
-        let Some(line) = found.or_else(|| policy.traces.first_in(&self.as_latin())) else {
-            return Ok(());
-        };
-        Err(Refusal::Trace(match line.is_quoted {
-            true => Place::Quote(line.number),
-            false => Place::Text(line.number),
-        }))
+        let mut first = 1;
+        for block in self.blocks() {
+            // Either reading of all of it at once would hold several times what the message takes.
+            let utf_8 = policy.traces.first_in(&String::from_utf8_lossy(block.octets));
+            let found = utf_8.or_else(|| policy.traces.first_in(&latin(block.octets)));
+            let Some(line) = found else {
+                first += block.lines;
+                continue;
+            };
+            let number = first + line.number - 1;
+            return Err(Refusal::Trace(match line.is_quoted {
+                true => Place::Quote(number),
+                false => Place::Text(number),
+            }));
+        }
+        Ok(())
     }
 
-    fn as_latin(&self) -> String {
-        self.0.iter().copied().map(char::from).collect()
+    /// The text in blocks of whole lines, each with the first lines of the next one behind it: a name may go over line ends.
+    fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
+        let mut rest = self.0.as_slice();
+        std::iter::from_fn(move || {
+            let length = end_of_line(rest, BLOCK_BYTES);
+            let (own, after) = rest.split_at(length);
+            let shared = (0..SHARED_LINES).fold(0, |end, _| end_of_line(after, end));
+            let octets = &rest[..length + shared];
+            rest = after;
+            (!own.is_empty()).then(|| Block {
+                octets,
+                lines: memchr::memchr_iter(b'\n', own).count(),
+            })
+        })
     }
+}
+
+/// A piece of the text.
+struct Block<'a> {
+    octets: &'a [u8],
+    /// Lines that the next block does not begin with.
+    lines: usize,
+}
+
+/// The end of the line that goes on at `from`.
+fn end_of_line(octets: &[u8], from: usize) -> usize {
+    let rest = octets.get(from..).unwrap_or_default();
+    memchr::memchr(b'\n', rest).map_or(octets.len(), |at| from + at + 1)
+}
+
+/// One character for each octet.
+fn latin(octets: &[u8]) -> String {
+    octets.iter().copied().map(char::from).collect()
 }
