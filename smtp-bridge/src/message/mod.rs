@@ -51,7 +51,7 @@ pub use header::{LoopCounter, begins_with_header, header_value, received_count};
 pub use media::{Media, media};
 pub use mixing::Mix;
 pub use notice::{Notice, notice};
-pub use originals::{name_originals, reported_message};
+pub use originals::{REPORT_BYTES_MAX, name_originals, reported_message};
 pub use policy::{Html, Policy, Sender, Stage};
 pub use refusal::{Place, Refusal};
 pub use thread::rename_message_ids;
