@@ -113,6 +113,17 @@ impl RelayStage {
         Ok(())
     }
 
+    /// Whether every recipient's mailbox takes a deposit that waives no quota.
+    pub(super) fn has_room(&self, write: &Write<'_>, deposit: &Deposit) -> Result<bool, StoreError> {
+        let (recipients, _) = self.devices_of(write, &deposit.order.recipients)?;
+        for (account, alias) in recipients {
+            if self.waiting(write, account.0, alias)? >= self.shared.config.deposits_max {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Each device of each recipient, and how many devices share the body, by house. What is for one device alone is not
     /// shared.
     fn devices_of(

@@ -121,13 +121,16 @@ impl RelayStage {
             return Ok(());
         }
         // First, since it may refuse.
-        if let Ending::Delayed {
-            report: Some(report), ..
-        }
-        | Ending::Failed { report: Some(report) }
-        | Ending::Delivered { receipt: Some(report) } = ending
-        {
-            self.deposit(write, report, Quota::Waived)?;
+        match ending {
+            Ending::Delayed {
+                report: Some(report), ..
+            }
+            | Ending::Failed { report: Some(report) } => self.deposit(write, report, Quota::Waived)?,
+            // As many as somebody asks for: a full mailbox gets none, and the delivery ends all the same.
+            Ending::Delivered { receipt: Some(receipt) } if self.has_room(write, receipt)? => {
+                self.deposit(write, receipt, Quota::Kept)?;
+            }
+            _ => {}
         }
         if let Ending::Retry { at } | Ending::Delayed { at, .. } = ending {
             row.tries = row.tries.next(matches!(ending, Ending::Delayed { .. }));

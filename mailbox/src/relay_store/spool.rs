@@ -91,7 +91,7 @@ impl MixTally {
 pub enum Outcome {
     /// The next host has it.
     Delivered,
-    /// The next host has it, and the sender is told so.
+    /// The next host has it, and the sender is told so, unless its mailbox is full.
     Receipted {
         /// The sealed report.
         report: DepositOrder,
