@@ -519,7 +519,7 @@ fn alias_address<S: RelayStore>(relay: &Relay<S>, local: &str) -> Result<String,
 }
 
 /// `now` rounded down to the operator's bucket: finer time leaves the relay nowhere.
-fn coarse(now: u64, bucket: u64) -> u64 {
+pub(crate) fn coarse(now: u64, bucket: u64) -> u64 {
     now - now % bucket
 }
 

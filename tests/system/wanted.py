@@ -5,6 +5,7 @@ the client's own that leaves with the mail names its user.
 """
 
 import email
+import email.utils
 import smtplib
 
 from clients import Inbox, message, smtp_talk, split_address
@@ -29,6 +30,8 @@ class Wanted(Desk):
             if parsed.get_content_type() != "multipart/report":
                 continue
             self.assertEqual(parsed.get_param("report-type"), "delivery-status")
+            date = email.utils.parsedate_to_datetime(parsed["Date"])
+            self.assertEqual(date.timestamp() % 3_600, 0, "a report's Date is no finer than the operator's bucket")
             status = parsed.get_payload()[1]
             self.assertEqual(status.get_content_type(), "message/delivery-status")
             whole, *each = status.get_payload()

@@ -51,7 +51,7 @@ pub(super) fn report<S: RelayStore>(
         reporting_mta: &relay.config.domain,
         to: &Address::parse(&delivery.reverse_path).ok()?,
         message_id_local: &names::random(&relay.host),
-        date: relay.host.clock.unix_seconds(),
+        date: accept::coarse(relay.host.clock.unix_seconds(), relay.config.date_bucket_s),
         recipients: &[Recipient {
             address: &Address::parse(&delivery.recipient).ok()?,
             action,
