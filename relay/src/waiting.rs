@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mailbox::relay_store::{DeliveryId, QueueRow};
-use smtp_bridge::smtp::Enhanced;
+use smtp_bridge::smtp::{DeliveryResult, Enhanced};
 use tokio::sync::Notify;
 
 /// See the module.
@@ -23,7 +23,17 @@ struct Book {
     shown: BTreeMap<u64, DeliveryId>,
     numbers: HashMap<DeliveryId, u64>,
     last: HashMap<DeliveryId, (Option<u16>, Enhanced)>,
+    verdicts: HashMap<DeliveryId, Verdict>,
     held: HashSet<DeliveryId>,
+}
+
+/// How a delivery ended that is to be told of later.
+#[derive(Clone)]
+pub(crate) struct Verdict {
+    /// What came of its last try.
+    pub(crate) result: DeliveryResult,
+    /// The host that spoke last, where it is one that the world can look up.
+    pub(crate) remote: Option<String>,
 }
 
 /// A delivery in somebody's hands; free again when dropped.
@@ -61,10 +71,21 @@ impl Waiting {
         self.book().last.insert(id, (code, status));
     }
 
+    /// It is not tried again, and told of when it is due next. After a start nobody knows this any more, and it is tried.
+    pub(crate) fn judged(&self, id: DeliveryId, verdict: Verdict) {
+        self.book().verdicts.insert(id, verdict);
+    }
+
+    /// How it ended, if it is not to be tried again.
+    pub(crate) fn verdict(&self, id: DeliveryId) -> Option<Verdict> {
+        self.book().verdicts.get(&id).cloned()
+    }
+
     /// The delivery waits no more.
     pub(crate) fn ended(&self, id: DeliveryId) {
         let mut book = self.book();
         book.last.remove(&id);
+        book.verdicts.remove(&id);
         if let Some(number) = book.numbers.remove(&id) {
             book.shown.remove(&number);
         }
@@ -160,6 +181,21 @@ mod tests {
         assert_eq!(last().as_deref(), Some("4.4.1"));
         waiting.ended(DeliveryId(1));
         assert_eq!(last(), None);
+    }
+
+    #[test]
+    fn a_verdict_is_known_until_the_end() {
+        let waiting = Waiting::default();
+        let is_known = || waiting.verdict(DeliveryId(1)).is_some();
+        assert!(!is_known());
+        let result = DeliveryResult::Permanent {
+            code: Some(550),
+            status: Enhanced::new(5, 1, 1),
+        };
+        waiting.judged(DeliveryId(1), Verdict { result, remote: None });
+        assert!(is_known() && is_known());
+        waiting.ended(DeliveryId(1));
+        assert!(!is_known());
     }
 
     #[test]

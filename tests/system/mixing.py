@@ -1,10 +1,11 @@
 """Mail that asks to be mixed waits in the relay's pool and leaves in rounds, each message once, whatever kills the relay."""
 
 import json
+import smtplib
 import unittest
 import urllib.request
 
-from clients import message, submit
+from clients import message, split_address, submit
 from harness import OUTSIDE, Hazard, World, word
 from peers import Chain
 from processes import wait_until
@@ -64,6 +65,26 @@ class Pool(Hazard):
         self.assertIn("mixes nothing", self.a.command("mix").stdout)
         fast = self.send(self.a, "fast")
         wait_until(lambda: self.came(fast) == 1, 10, "mail behind it")
+
+    def test_a_receipt_of_mixed_mail_is_refused(self):
+        with smtplib.SMTP(*split_address(self.a.smtp), timeout=60) as client:
+            client.login(self.a.user, self.a.password)
+            for how, code in (("mixed", 554), ("fast", 250)):
+                text = message(self.a.alias, OUTSIDE, word(), headers=[f"X-Postern-Mix: {how}"])
+                client.mail(self.a.alias)
+                client.rcpt(OUTSIDE, ["NOTIFY=SUCCESS"])
+                answer = client.data(text)
+                self.assertEqual(answer[0], code, answer)
+                client.rset()
+
+    def test_a_failure_of_mixed_mail_is_told_in_the_end(self):
+        self.sink.misbehave("RCPT", "550 5.1.1 no", recipient=OUTSIDE)
+        self.addCleanup(self.sink.behave)
+        marks = [self.send(holder, "mixed") for _ in range(2) for holder in (self.a, self.b)]
+        for mark, holder in zip(marks, (self.a, self.b) * 2):
+            report = holder.inbox().wait_for(mark, seconds=120)[0]
+            self.assertIn(b"Action: failed\r\nStatus: 5.1.1\r\n", report)
+        self.assertEqual(self.relay.queue(), [])
 
     def test_mixed_mail_leaves_in_rounds_and_fast_mail_at_once(self):
         wait_until(lambda: not self.relay.queue(), 40, "an empty pool")

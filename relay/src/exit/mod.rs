@@ -29,6 +29,7 @@ use self::report::{Cause, report};
 use self::security::{Security, Tls};
 use self::shares::Load;
 use crate::config::{Route, host_of};
+use crate::waiting::Verdict;
 use crate::{FAREWELL_STEP, Relay, peers};
 
 pub(crate) use self::security::Securities;
@@ -231,11 +232,23 @@ impl<S: RelayStore> Exit<S> {
             let bucket = relay.config.date_bucket_s;
             message::redate(&mut delivery.message, delivery.accepted - delivery.accepted % bucket);
         }
-        let tried = self.try_once(id, &delivery).await?;
+        let verdict = relay.waiting.verdict(id);
+        let is_told_now = verdict.is_some();
+        let tried = match verdict {
+            Some(Verdict { result, remote }) => Tried {
+                remote,
+                ..result.into()
+            },
+            None => self.try_once(id, &delivery).await?,
+        };
         if let DeliveryResult::Transient { code, status } = tried.result {
             relay.waiting.deferred(id, code, status);
         }
         let outcome = judge(relay, &delivery, &tried);
+        let outcome = match is_told_now {
+            true => outcome,
+            false => self.put_off(&delivery, &tried, outcome),
+        };
         match outcome {
             Outcome::Delivered | Outcome::Receipted { .. } => relay.metrics.delivered.count(),
             Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
@@ -243,6 +256,25 @@ impl<S: RelayStore> Exit<S> {
         }
         drop(room);
         Some((outcome, tried.place))
+    }
+
+    /// See [`report::put_off`].
+    fn put_off(&self, delivery: &Delivery, tried: &Tried, outcome: Outcome) -> Outcome {
+        let relay = &self.relay;
+        let config = relay.config.mix.unwrap_or_default();
+        let mut random = || u64::from_le_bytes(relay.host.random());
+        let now = relay.host.clock.unix_seconds();
+        report::put_off(outcome, delivery.mix.map(|_| &config), now, &mut random).unwrap_or_else(|at| {
+            let verdict = Verdict {
+                result: tried.result,
+                remote: tried.remote.clone(),
+            };
+            if let DeliveryResult::Permanent { code, status } = tried.result {
+                relay.waiting.deferred(delivery.id, code, status);
+            }
+            relay.waiting.judged(delivery.id, verdict);
+            Outcome::Retry { at }
+        })
     }
 
     /// What is gone meanwhile, or damaged: as long as it is due, it would be looked at without end.

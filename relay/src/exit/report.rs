@@ -1,12 +1,17 @@
 //! What the sender is told of a delivery: a delivery status notification (RFC 3464), sealed for its mailbox.
 
 use mailbox::RelayStore;
-use mailbox::relay_store::{Delivery, DepositOrder};
+use mailbox::relay_store::{Delivery, DepositOrder, Outcome};
 use smtp_bridge::message::{self, Action, Address, Recipient, Report};
 use smtp_bridge::names;
 use smtp_bridge::smtp::{DeliveryResult, Enhanced};
 
+use crate::config::MixConfig;
+use crate::mix::below;
 use crate::{Relay, accept, seal};
+
+/// Most rounds that a report on a mixed delivery waits.
+const ROUNDS_MAX: u64 = 24;
 
 /// Why a delivery is told of.
 pub(super) enum Cause<'c> {
@@ -32,7 +37,9 @@ pub(super) fn report<S: RelayStore>(
         Action::Delayed => wishes.delay(),
         Action::Relayed => wishes.success(),
     };
-    if !is_wanted {
+    // Of what was mixed only an end is told that nobody else tells of: who sees all lines would see the report follow the delivery.
+    let is_told = is_wanted && (delivery.mix.is_none() || action == Action::Failed);
+    if !is_told {
         return None;
     }
     // Of what a peer passed on, the peer is told, who knows the sender.
@@ -63,6 +70,25 @@ pub(super) fn report<S: RelayStore>(
     });
     let sealed = seal::message(&relay.host, "", &dsn)?;
     Some(sealed.into_order(vec![(alias.account, alias.number)], relay.host.day()))
+}
+
+/// What is done with a delivery whose try came to this outcome. The report on a mixed one that failed waits for a random round behind
+/// it: told at once, it would join the failure, which the lines show, to the mailbox that collects the report. `Err`: until then.
+pub(super) fn put_off(
+    outcome: Outcome,
+    mix: Option<&MixConfig>,
+    now: u64,
+    random: &mut dyn FnMut() -> u64,
+) -> Result<Outcome, u64> {
+    match (outcome, mix) {
+        (Outcome::Failed { report: Some(_) }, Some(mix)) => {
+            let rounds = (mix.hold_s / mix.round_s.max(1)).clamp(1, ROUNDS_MAX);
+            // To the second: in a round of the pool nothing else is told.
+            let wait = 1 + below(rounds.saturating_mul(mix.round_s.max(1)), random);
+            Err(now.saturating_add(wait))
+        }
+        (outcome, _) => Ok(outcome),
+    }
 }
 
 /// As the host said them.
@@ -115,6 +141,52 @@ mod tests {
         assert_eq!(at_the_end(Action::Delayed, transient).to_string(), "4.4.1");
         assert_eq!(at_the_end(Action::Failed, transient).to_string(), "5.4.1");
         assert_eq!(at_the_end(Action::Failed, Enhanced::new(5, 1, 1)).to_string(), "5.1.1");
+    }
+
+    #[test]
+    fn the_report_on_a_mixed_failure_waits_for_a_random_round() {
+        let mix = MixConfig {
+            round_s: 300,
+            hold_s: 86_400,
+            ..MixConfig::default()
+        };
+        let failed = || Outcome::Failed {
+            report: Some(DepositOrder {
+                recipients: Vec::new(),
+                body: Vec::new(),
+                dek: keypacks::deposit::Dek::new(keypacks::Secret::new([0; 32])),
+                length: 0,
+                kilobytes: 1,
+                day: 0,
+            }),
+        };
+        let mut state = 0_u64;
+        let mut random = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            state
+        };
+        let mut waits: Vec<u64> = (0..2_000)
+            .map(|_| {
+                put_off(failed(), Some(&mix), 1_000, &mut random)
+                    .err()
+                    .expect("put off")
+                    - 1_000
+            })
+            .collect();
+        waits.sort_unstable();
+        assert!(waits[0] > 0 && waits[0] < 300 && waits[1_999] > 23 * 300 && waits[1_999] <= 24 * 300);
+        assert!((10 * 300..14 * 300).contains(&waits[1_000]), "evenly: {}", waits[1_000]);
+        assert!(
+            put_off(failed(), None, 0, &mut random).is_ok(),
+            "what is fast is told at once"
+        );
+        for outcome in [
+            Outcome::Delivered,
+            Outcome::Retry { at: 7 },
+            Outcome::Failed { report: None },
+        ] {
+            assert!(put_off(outcome, Some(&mix), 0, &mut random).is_ok(), "nothing is told");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::forecast::forecast;
+pub(crate) use self::pool::below;
 use self::pool::{Bounds, Pool};
 use crate::Relay;
 use crate::config::MixConfig;

@@ -59,6 +59,12 @@ const ENDED: Reply = Reply::fixed(
     "the pack has ended, and only collects mail: get a new pack",
 );
 
+const RECEIPT_OF_MIXED: Reply = Reply::fixed(
+    554,
+    Enhanced::new(5, 7, 1),
+    "a receipt would show when mixed mail left: ask for none, or send with 'X-Postern-Mix: fast'",
+);
+
 const PAD_USED_UP: Reply = Reply::fixed(
     552,
     Enhanced::new(5, 2, 2),
@@ -408,7 +414,13 @@ async fn take_in<S: HolderStore>(
         mut options,
         reports,
     } = recipients;
-    options.extend(rebuilt.mix.and_then(Mix::option));
+    let mix = rebuilt.mix.and_then(Mix::option);
+    let asks_receipt =
+        |option: &EnvelopeOption| matches!(option, EnvelopeOption::Notify { wishes, .. } if wishes.success());
+    if mix.is_some() && options.iter().any(asks_receipt) {
+        return RECEIPT_OF_MIXED;
+    }
+    options.extend(mix);
     let count = u16::try_from(recipients.len()).expect("the engine bounds recipients by 100");
     let octets = bridge.host.random();
     let envelope = Envelope {
