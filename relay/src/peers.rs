@@ -61,6 +61,8 @@ struct Peer {
     left: Arc<renew::Left>,
     /// UTC day on which it said that it makes no more packs that day.
     full_on: Arc<AtomicU32>,
+    /// What it wrote to somebody here that was no report, since the start.
+    strays: Arc<AtomicU64>,
 }
 
 /// The peers that could be opened, by name.
@@ -84,6 +86,8 @@ pub(crate) struct Shown {
     waiting: usize,
     /// What the peer's operator still lends, if that is less than was needed.
     credit: Option<u64>,
+    /// What it wrote to somebody here that was no report, and was dropped, since the start.
+    dropped: u64,
 }
 
 /// Nobody at this hop has looked at the message: it stays where it is.
@@ -163,6 +167,7 @@ impl Peers {
                 keys: value.keys,
                 waiting: peer.store.outbox_len(),
                 credit: peer.left.told(),
+                dropped: peer.strays.load(Ordering::Relaxed),
             }
         };
         peers.iter().map(show).collect()
@@ -196,12 +201,18 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             taking: Arc::default(),
             left: Arc::default(),
             full_on: Arc::default(),
+            strays: Arc::default(),
         };
         let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.insert(name.clone(), peer.clone());
         drop(peers);
         links.spawn(link);
-        links.spawn(reports::forward(relay.clone(), store.clone(), stop.subscribe()));
+        links.spawn(reports::forward(
+            relay.clone(),
+            store.clone(),
+            peer.strays.clone(),
+            stop.subscribe(),
+        ));
         links.spawn(renew::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
         links.spawn(procure::keep(
             relay.clone(),

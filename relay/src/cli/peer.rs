@@ -154,7 +154,7 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
         }
         PeerCommand::Compare(args) => compare(&args).await,
         PeerCommand::List(args) => {
-            let columns = ["name", "link", "balance", "keys", "waiting", "credit"];
+            let columns = ["name", "link", "balance", "keys", "waiting", "credit", "dropped"];
             let text = |answer: &_| rows(answer, &columns, "no route goes by a peer");
             ask(&args, &Order::Peers, text).await.map(|_| ())
         }
