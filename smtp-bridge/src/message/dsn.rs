@@ -69,7 +69,7 @@ impl Action {
         match self {
             Action::Failed => "Undelivered: your message was returned",
             Action::Delayed => "Delayed: your message is still waiting",
-            Action::Relayed => "Delivered: your message was handed on",
+            Action::Relayed => "Handed on: your message was taken by the next host",
         }
     }
 

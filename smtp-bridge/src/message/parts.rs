@@ -16,6 +16,9 @@ use super::traces::Traces;
 use super::unknown::Unknown;
 use super::{Warning, charset, html, within};
 
+/// How TNEF begins (MS-OXTNEF section 2.1.3.1), Outlook's own container: it comes with other types as well.
+const TNEF: [u8; 4] = 0x223e_9f78_u32.to_le_bytes();
+
 /// Pictures that are shown inside HTML. Others can hold scripts and links of their own.
 const SHOWN_TYPES: &[&str] = &["image/bmp", "image/gif", "image/jpeg", "image/png", "image/webp"];
 
@@ -276,6 +279,9 @@ impl Attachment<'_> {
             TransferEncoding::Identity if self.encoded.contains(&b'\r') => Cow::Owned(with_line_feeds(self.encoded)),
             encoding => encoding.decode(self.encoded)?,
         };
+        if bytes.starts_with(&TNEF) {
+            return Err(Refusal::MediaType);
+        }
         if self.may_hold_openpgp()
             && let Ok(text) = std::str::from_utf8(&bytes)
             && let Some(kept) = openpgp::without_armour_headers(text)

@@ -1,5 +1,7 @@
 //! Encoded words (RFC 2047): reading every kind, writing one kind.
 
+use std::borrow::Cow;
+
 use mail_parser::decoders::base64::base64_decode;
 
 use super::refusal::Refusal;
@@ -117,9 +119,14 @@ fn decode_q(payload: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Text as it may stand in a header: control characters become spaces, runs of white space one space, none at the ends.
+/// Text as it may stand in a header: control characters become spaces, runs of white space one space, none at the ends. Byte order
+/// marks go, as they are not seen and show the client.
 /// A folded line cannot tell them apart, so they would show how the client folds.
 pub(super) fn collapse(text: &str) -> String {
+    let text = &*match text.contains('\u{feff}') {
+        true => Cow::Owned(text.replace('\u{feff}', "")),
+        false => Cow::Borrowed(text),
+    };
     let mut collapsed = String::with_capacity(text.len());
     for word in text
         .split(|character: char| character == ' ' || character.is_control())
@@ -180,6 +187,12 @@ mod tests {
         }
         assert_eq!(decode("=?x-unknown?Q?a?="), Err(Refusal::Charset));
         assert_eq!(decode("=?utf-8?Q?=FF?="), Err(Refusal::Charset));
+    }
+
+    #[test]
+    fn what_is_not_seen_goes() {
+        assert_eq!(collapse("\u{feff} a\t\u{feff}\r\n b\u{feff}c "), "a bc");
+        assert_eq!(collapse("\u{feff}"), "");
     }
 
     #[test]

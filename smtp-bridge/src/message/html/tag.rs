@@ -50,16 +50,33 @@ pub(super) fn take(markup: &str) -> (Markup<'_>, &str) {
     (found, after)
 }
 
-/// Where the tag whose inside `tag` is closes: the first `>` outside quotes.
+/// Where in a tag a sign stands.
+#[derive(Clone, Copy)]
+enum Within {
+    /// Between attributes, or in the name of one.
+    Names,
+    /// Behind the equals sign: only here a quote opens a value.
+    BeforeValue,
+    /// In a value without quotes: an apostrophe is one of its signs.
+    Value,
+    /// In a value that this quote closes.
+    Quoted(u8),
+}
+
+/// Where the tag whose inside `tag` is closes: the first `>` outside quoted values.
 fn end(tag: &str) -> usize {
-    let mut quote = None;
+    let mut within = Within::Names;
     for (at, byte) in tag.bytes().enumerate() {
-        match (quote, byte) {
-            (None, b'>') => return at,
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            _ => {}
-        }
+        within = match (within, byte) {
+            (Within::Quoted(open), _) if open == byte => Within::Names,
+            (Within::Quoted(_), _) => within,
+            (_, b'>') => return at,
+            (Within::Names, b'=') => Within::BeforeValue,
+            (Within::BeforeValue, b'"' | b'\'') => Within::Quoted(byte),
+            (Within::BeforeValue, _) if !byte.is_ascii_whitespace() => Within::Value,
+            (Within::Value, _) if byte.is_ascii_whitespace() => Within::Names,
+            _ => within,
+        };
     }
     tag.len()
 }
@@ -76,4 +93,25 @@ fn after_hidden<'a>(name: &str, mut rest: &'a str) -> &'a str {
         rest = tag;
     }
     ""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_ends_at_the_first_sign_outside_quoted_values() {
+        for (inside, tag) in [
+            ("p title=it's>text it's", "p title=it's"),
+            ("p title=\"a>b\" x='>'>text", "p title=\"a>b\" x='>'"),
+            ("p title = 'a>b'>text", "p title = 'a>b'"),
+            ("p title=a'b'>c'>text", "p title=a'b'"),
+            ("p it's>text", "p it's"),
+            ("p title=\"a\"'>text'", "p title=\"a\"'"),
+            ("p title=>text", "p title="),
+            ("p title='a>text", "p title='a>text"),
+        ] {
+            assert_eq!(&inside[..end(inside)], tag);
+        }
+    }
 }

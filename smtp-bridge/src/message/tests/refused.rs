@@ -111,6 +111,14 @@ fn types_that_carry_an_identity_are_refused() {
             "Content-Type: message/rfc822\r\n\r\nFrom: a@b\r\n",
             Refusal::AttachedMessage,
         ),
+        (
+            "Content-Type: application/octet-stream; name=winmail.dat\r\nContent-Transfer-Encoding: base64\r\n\r\neJ8+IgAA\r\nAAAA\r\n",
+            Refusal::MediaType,
+        ),
+        (
+            "Content-Type: application/x-odd\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nx=9F>\"=00=00",
+            Refusal::MediaType,
+        ),
         ("Content-Type: message/partial\r\n\r\n", Refusal::AttachedMessage),
         ("Content-Type: message/external-body\r\n\r\n", Refusal::AttachedMessage),
         (
