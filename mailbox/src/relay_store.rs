@@ -284,6 +284,20 @@ pub struct DepositOrder {
     pub day: u32,
 }
 
+impl DepositOrder {
+    /// The same once more, for a store that may refuse it first.
+    pub fn duplicate(&self) -> Self {
+        DepositOrder {
+            recipients: self.recipients.clone(),
+            body: self.body.clone(),
+            dek: self.dek.duplicate(),
+            length: self.length,
+            kilobytes: self.kilobytes,
+            day: self.day,
+        }
+    }
+}
+
 /// The relay's durable state.
 pub trait RelayStore: Clone + Send + Sync + 'static {
     /// Issues a pack: account, chains, first value.

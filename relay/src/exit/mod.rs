@@ -4,6 +4,7 @@
 //! record is tried again with the same bytes: the one duplicate that SMTP cannot avoid.
 
 mod channel;
+mod ending;
 mod exchangers;
 mod queue;
 mod report;
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use self::channel::{Channel, Line, Parcel, Sent, send};
+use self::ending::record;
 use self::exchangers::{LOOP, Shunned, Step, Way};
 use self::queue::{Berth, Queue, WORKERS_MAX};
 use self::report::{Cause, report};
@@ -37,8 +39,6 @@ pub use self::security::SecurityError;
 
 /// Longest sleep when the store cannot say when the next delivery is due.
 const BLIND: Duration = Duration::from_secs(5);
-/// Pause before the store is told again how a delivery ended, when it refused.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a delivery is looked at again that the operator has in hand.
 const HELD: Duration = Duration::from_millis(50);
 /// How long a try may look for an exchanger to begin with: name servers and hosts are of the recipient's choice.
@@ -438,31 +438,6 @@ impl<S: RelayStore> Exit<S> {
     }
 }
 
-/// Records how a try ended, and does not rest before it is: what the next host has is not sent to it again because the
-/// disk is full. A failure that cannot be told for now (its report takes room) is one more try later.
-async fn record<F: Future<Output = Result<(), StoreError>>>(
-    mut outcome: Outcome,
-    now: impl Fn() -> u64,
-    finish: impl Fn(Outcome) -> F,
-) {
-    let mut is_told = false;
-    loop {
-        let again = match outcome {
-            // What the next host has is gone, though nobody can be told so now.
-            Outcome::Delivered | Outcome::Receipted { .. } => Outcome::Delivered,
-            // The next try tells of the delay, if this cannot be told now.
-            Outcome::Retry { at } | Outcome::Delayed { at, .. } => Outcome::Retry { at },
-            Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
-        };
-        let Err(error) = finish(outcome).await else { return };
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again each second");
-        }
-        tokio::time::sleep(TELL_AGAIN).await;
-        outcome = again;
-    }
-}
-
 /// Tells the sender of a delivery that is gone from the spool and came to its end elsewhere.
 pub(crate) async fn tell_of_failure<S: RelayStore>(
     relay: &Relay<S>,
@@ -525,47 +500,4 @@ fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, tried: &Tried) ->
         };
     }
     Outcome::Retry { at }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-
-    use super::*;
-
-    /// What is told to a store that refuses twice.
-    async fn told(outcome: Outcome) -> Vec<String> {
-        let told = RefCell::new(Vec::new());
-        let finish = |outcome| {
-            told.borrow_mut().push(match outcome {
-                Outcome::Delivered => "delivered".to_owned(),
-                Outcome::Receipted { .. } => "receipted".to_owned(),
-                Outcome::Retry { at } => format!("again at {at}"),
-                Outcome::Delayed { at, .. } => format!("delayed to {at}"),
-                Outcome::Failed { .. } => "failed".to_owned(),
-            });
-            let result = if told.borrow().len() > 2 {
-                Ok(())
-            } else {
-                Err(StoreError::Full)
-            };
-            std::future::ready(result)
-        };
-        record(outcome, || 1_000, finish).await;
-        told.into_inner()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_delivered_is_told_to_the_store_until_it_takes_it() {
-        assert_eq!(told(Outcome::Delivered).await, ["delivered"; 3]);
-        assert_eq!(told(Outcome::Retry { at: 7 }).await, ["again at 7"; 3]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_failure_that_cannot_be_told_is_one_more_try_later() {
-        let failed = told(Outcome::Failed { report: None }).await;
-        assert_eq!(failed, ["failed", "again at 1600", "again at 1600"]);
-        let delayed = told(Outcome::Delayed { at: 7, report: None }).await;
-        assert_eq!(delayed, ["delayed to 7", "again at 7", "again at 7"]);
-    }
 }
