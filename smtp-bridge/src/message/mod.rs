@@ -169,6 +169,9 @@ pub fn fuzz(bytes: &[u8]) {
     thread::fuzz(bytes);
     originals::fuzz(bytes);
     openpgp::fuzz(bytes);
+    begins_with_header(bytes);
+    let _ = within::are_in_entity(&traces, bytes, 1);
+    let _ = traces.are_in_octets(bytes);
     for html in [Html::Drop, Html::Keep] {
         fuzz_rebuild(bytes, &policy(Stage::Bridge, html), &exit);
     }
