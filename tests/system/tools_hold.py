@@ -15,6 +15,7 @@ from pathlib import Path
 import figures
 from clients import Talk, split_address
 from needles import Needle, search_files, search_memory
+from network import WINDOW, common, network
 from processes import wait_until
 from proxy import DOWN, UP, Proxy
 from sink import DROP, Sink
@@ -179,3 +180,69 @@ class OnThePath(unittest.TestCase):
         self.assertTrue(talk.ended(2))
         time.sleep(0.05)
         self.assertEqual(self.proxy.open_connections, [])
+
+
+class BetweenNodes(unittest.TestCase):
+    """A network of nodes: what is cut or parted does not arrive, and a recording holds what crossed a line."""
+
+    def setUp(self):
+        self.network = network()
+        self.addCleanup(self.network.close)
+        if not self.network.listens:
+            self.skipTest("there are no network namespaces here")
+        self.a, self.b, self.server = (self.network.add(name) for name in ("a", "b", "server"))
+        with self.server.inside():
+            self.listener = socket.create_server((self.server.address, 7))
+        self.addCleanup(self.listener.close)
+
+    def arrives(self, node, octets=b"hello", seconds=1.5):
+        """Whether a node reaches the server with this."""
+        with node.inside():
+            try:
+                line = socket.create_connection((self.server.address, 7), seconds)
+            except OSError:
+                return False
+        server, _ = self.listener.accept()
+        with line, server:
+            server.settimeout(5)
+            line.sendall(octets)
+            came = b""
+            while len(came) < len(octets):
+                came += server.recv(1 << 16)
+            return came == octets
+
+    def test_nothing_reaches_a_node_that_is_cut_until_it_is_mended(self):
+        self.assertTrue(self.arrives(self.a))
+        self.network.cut(self.server)
+        self.assertFalse(self.arrives(self.a))
+        self.network.mend(self.server)
+        self.assertTrue(self.arrives(self.a, seconds=10))
+
+    def test_two_that_are_parted_are_heard_by_all_others(self):
+        self.network.part(self.a, self.server)
+        self.assertFalse(self.arrives(self.a))
+        self.assertTrue(self.arrives(self.b, seconds=10))
+        self.network.join(self.a, self.server)
+        self.assertTrue(self.arrives(self.a, seconds=10))
+
+    def test_a_thread_is_inside_a_node_only_for_as_long_as_it_says(self):
+        with self.a.inside(), socket.socket() as there:
+            with self.assertRaises(OSError):
+                there.bind((self.b.address, 0))
+            there.bind((self.a.address, 0))
+        with socket.socket() as here, self.assertRaises(OSError):
+            here.bind((self.a.address, 0))
+
+    def test_a_recording_holds_each_octet_once_and_in_order(self):
+        line, sent = self.network.capture(self.server), random.randbytes(60_000)
+        self.assertTrue(self.arrives(self.a, sent))
+        wait_until(lambda: sent in line.streams().values(), 10)
+        self.assertEqual(len(line.stop().streams()), 1)
+
+    def test_a_run_that_two_texts_share_is_found_wherever_it_lies_and_none_that_is_shorter(self):
+        run = random.randbytes(WINDOW)
+        for at in range(2 * WINDOW):
+            text, other = random.randbytes(at) + run + random.randbytes(3), random.randbytes(37) + run
+            self.assertTrue(common(text, other))
+            self.assertTrue(common(other, text))
+        self.assertEqual(common(b"x" * 50 + run[1:] + b"y" * 50, b"z" * 50 + run[1:] + b"v" * 50), [])
