@@ -31,7 +31,8 @@ POINTS = ["segment.write:{}:torn", "segment.sync:{}:before", "segment.sync:{}:af
 class Chain:
     """Relays entry, middle, far; a at entry, b at far; only far has a way to the outside."""
 
-    def __init__(self, value=50_000_000, peers=None, **settings):
+    def __init__(self, value=50_000_000, peers=None, before=lambda relay: None, **settings):
+        """`before` makes what others find at a relay's address instead of it, if anything: who sits on the line."""
         self.value = value
         self.folder, self.sink, self.bridges = Folder(), Sink(), []
         self.relays, self.packs = {}, {}
@@ -39,6 +40,9 @@ class Chain:
             (self.folder.path / name).mkdir()
             relay = Relay(self.folder.path / name, self.sink, domain=f"{name}.test", **settings)
             relay.routes = {f"{name}.test": relay.mx}
+            relay.front = before(relay)
+            if relay.front:
+                relay.settings["link_public"] = relay.front.address
             if name != "far":
                 relay.settings["smarthost"] = None
             self.relays[name] = relay.start()
@@ -122,6 +126,8 @@ class Chain:
             bridge.kill()
         for relay in self.relays.values():
             relay.kill()
+            if relay.front:
+                relay.front.stop()
         self.sink.stop()
         self.folder.remove()
 

@@ -52,6 +52,7 @@ ORDER = [
     "peers",
     "entry",
     "knowledge",
+    "hostile",
     "mixing",
     "procure",
     "operators",
