@@ -95,6 +95,11 @@ pub enum Command {
         /// The peer's name here.
         name: String,
     },
+    /// Looks for where a peer stands with the pack held there, which somebody else has used.
+    PeerResume {
+        /// The peer's name here.
+        name: String,
+    },
     /// The card of this relay.
     Card,
     /// Packs ordered at other relays that are not made yet, without identifiers.
@@ -303,6 +308,15 @@ impl<S: RelayStore> Commands for Operator<S> {
                     Ok(Some(None)) | Err(_) => {
                         Err("the peer cannot be asked now: try again when 'posternd peer list' says linked".to_owned())
                     }
+                }
+            }
+            Command::PeerResume { name } => {
+                let resumed = tokio::time::timeout(PEER_WAIT_MAX, self.relay.peers.resume(&name)).await;
+                match resumed {
+                    Ok(None) => Err("no route goes by a peer of that name".to_owned()),
+                    Ok(Some(false)) => Err("the link stands: there is nothing to look for".to_owned()),
+                    Ok(Some(true)) => Ok(json!({ "linked": true })),
+                    Err(_) => Ok(json!({ "linked": false })),
                 }
             }
             Command::Card => {

@@ -149,6 +149,19 @@ impl Peers {
             .collect()
     }
 
+    /// Looks for where a peer stands with the pack held there, and waits for the link. `None`: there is no such peer;
+    /// `Some(false)`: the link stands.
+    pub(crate) async fn resume(&self, name: &str) -> Option<bool> {
+        let peer = self.of(name)?;
+        let mut changes = peer.handle.changes();
+        if *changes.borrow_and_update() == LinkState::Linked {
+            return Some(false);
+        }
+        peer.handle.resume();
+        changes.wait_for(|state| *state == LinkState::Linked).await.ok()?;
+        Some(true)
+    }
+
     /// What there is to see of each, in the order of their names.
     pub(crate) fn show(&self) -> Vec<Shown> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);

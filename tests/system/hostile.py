@@ -5,6 +5,7 @@ links again. A relay is put back from a copy, and one spends a pack that it sold
 """
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from clients import message, split_address, submit
 from figures import CELL
-from harness import OUTSIDE, Hazard, by_extent, word
+from harness import OUTSIDE, Bridge, Hazard, by_extent, word
 from peers import EACH, Chain
 from processes import wait_until
 from proxy import DOWN, UP, Connection, Proxy
@@ -234,6 +235,41 @@ class PutBack(Hostile):
 
 
 class Greedy(Hostile):
+    def test_a_relay_that_spends_a_pack_that_it_sold_is_found_by_its_book(self):
+        far, middle = self.w.far, self.w.middle
+        pack, passphrase = self.w.folder.path / "spare.pack", self.w.folder.path / "peer.passphrase"
+        words = ["--value", 1_000_000, "--passphrase-file", passphrase, "--for", "spare.test"]
+        far.command("peer", "invite", "--out", pack, *words)
+        self.addCleanup(self.forget_spare)
+        theft = Bridge(self.w.folder.path, "thief", far.link)
+        theft.passphrase = passphrase
+        stolen = pack.with_name("stolen.pack")
+        shutil.copy(pack, stolen)
+        theft.init(stolen)
+        theft.start()
+        self.addCleanup(theft.kill)
+        submit(theft, [OUTSIDE], message("me@localhost", OUTSIDE, self.token))
+        wait_until(lambda: self.w.sink.with_word(self.token), 60, "the message of the thief")
+        theft.settled()
+        theft.stop()
+        middle.command("peer", "accept", pack, "--name", "spare", "--passphrase-file", passphrase)
+        middle.stop()
+        middle.routes["spare.test"] = "peer:spare"
+        middle.start()
+        silent = "the relay stayed silent"
+        wait_until(lambda: silent in middle.process.log.read_text(), 60, "silence to a key that the thief has used")
+        wait_until(lambda: self.w.linked("middle") == 2, 60, "the links of the other packs")
+        done = middle.command("peer", "resume", "spare")
+        self.assertIn("the link stands again", done.stdout)
+        done = middle.command("peer", "compare", "spare", "--json", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("the books differ", done.stderr)
+        report = json.loads(done.stdout)
+        mail = report["rows"][0]
+        self.assertEqual((mail["own"], mail["peer"], mail["verdict"]), (0, EACH, "differs"))
+        # The control is the pack that nobody else used.
+        self.assertEqual(middle.command("peer", "compare", "far", check=False).returncode, 0)
+
     def test_prices_that_are_raised_behind_an_agreement_are_not_paid_before_they_are_told(self):
         self.send()
         self.outside()
@@ -255,6 +291,12 @@ class Greedy(Hostile):
         told = lambda: self.w.a.status()["onward"]["elsewhere"]["message"] == 60_000
         wait_until(told, 60, "the sender who is told of the new prices")
         self.w.audit()
+
+    def forget_spare(self):
+        self.w.middle.stop()
+        self.w.middle.routes.pop("spare.test", None)
+        self.w.middle.start()
+        wait_until(self.linked, 120, "links between the relays")
 
     def lower(self):
         self.w.far.stop()

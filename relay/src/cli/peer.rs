@@ -31,7 +31,9 @@ pub(super) enum PeerCommand {
     /// Post that a peer has paid so much of what its pack here owes, or set it off.
     Paid(PaidArgs),
     /// Hold what this relay noted of what it paid at a peer against the peer's book; exit status 1 if they differ.
-    Compare(CompareArgs),
+    Compare(NameArgs),
+    /// Look for where a peer stands with the pack held there, if it stays silent because somebody else has used the pack.
+    Resume(NameArgs),
     /// Show the packs held at other relays: link, value, keys and credit left, messages under way.
     List(BesideArgs),
 }
@@ -114,7 +116,7 @@ pub(super) struct PaidArgs {
 }
 
 #[derive(Args)]
-pub(super) struct CompareArgs {
+pub(super) struct NameArgs {
     #[command(flatten)]
     beside: BesideArgs,
     /// The peer's name, as routes call it.
@@ -153,6 +155,14 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
             ask(&args.beside, &order, text).await.map(|_| ())
         }
         PeerCommand::Compare(args) => compare(&args).await,
+        PeerCommand::Resume(args) => {
+            let order = Order::PeerResume { name: args.name };
+            let text = |answer: &Value| match answer["linked"].as_bool() {
+                Some(true) => "the link stands again; see the log for whether a copy of the pack is in use".to_owned(),
+                _ => "not found yet: it is looked for until the link stands, see 'posternd peer list'".to_owned(),
+            };
+            ask(&args.beside, &order, text).await.map(|_| ())
+        }
         PeerCommand::List(args) => {
             let columns = ["name", "link", "balance", "keys", "waiting", "credit", "dropped"];
             let text = |answer: &_| rows(answer, &columns, "no route goes by a peer");
@@ -232,7 +242,7 @@ fn accept(args: &AcceptArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn compare(args: &CompareArgs) -> Result<(), Failure> {
+async fn compare(args: &NameArgs) -> Result<(), Failure> {
     let order = Order::PeerCompare {
         name: args.name.clone(),
     };
