@@ -164,6 +164,17 @@ class Knowledge(Hazard):
         there = self.w.lines["far"].received(self.w.entry.node)[CELL : CELL + 100]
         self.assertNotEqual(common(self.w.lines["entry"].sent(), b"x" + there), [])
 
+    def test_two_relays_that_compare_find_the_same_octets_and_so_who_it_was(self):
+        """No cannot, but what THREATS says that they can: one layer is equal at both ends of the line between them."""
+        self.exchange()
+        entry, far = self.w.entry.node.address, self.w.far.node.address
+        pair = {entry, far}
+        between = lambda line: {ends: octets for ends, octets in line.links().items() if {ends[0][0], ends[1][0]} == pair}
+        both = lambda: [between(self.w.lines[name]) for name in ("entry", "far")]
+        wait_until(lambda: len({frozenset(line.items()) for line in both()}) == 1, 20, "the same at both ends")
+        # Of these the one that carries the user's link is known at either end: the entry has the address, the far one the mail.
+        self.assertGreater(max(map(len, both()[0].values())), 10 * CELL)
+
     def exchange(self):
         """One message out and one in, and then silence."""
         user, back = self.w.far_end, f"back{self.token}"

@@ -92,6 +92,9 @@ class Namespaces:
             self._add_space("switch")
             _ip("-n", self._space("switch"), "link", "add", "name", "switch", "type", "bridge")
             _ip("-n", self._space("switch"), "link", "set", "dev", "switch", "up")
+            # Whether this kernel has such lines shows before anybody counts on them.
+            _ip("-n", self._space("switch"), "link", "add", "name", "trial", "type", "veth", "peer", "name", "other")
+            _ip("-n", self._space("switch"), "link", "delete", "dev", "trial")
         except OSError:
             self.close()
             raise
