@@ -271,6 +271,8 @@ class Sending(People):
             (64, ["-t"], "Subject: nobody\n\nx"),
             (65, ["-f", self.a.alias, OUTSIDE], "From: somebody@else.test\nSubject: x\n\nx"),
             (77, [OUTSIDE], "From: somebody@else.test\nSubject: x\n\nx"),
+            (65, ["-t"], f"To: {OUTSIDE},\nb@out.test\nBcc: c@out.test\nSubject: x\n\nx"),
+            (65, [OUTSIDE], "\nFrom: Me <me@home.test>\nBcc: c@out.test\n\nx"),
             (67, ["not an address@@x"], "Subject: x\n\nx"),
             (77, ["-f", "somebody@else.test", OUTSIDE], "Subject: x\n\nx"),
         ]
