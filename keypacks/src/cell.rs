@@ -39,6 +39,8 @@ pub enum Kind {
     Rotate = 8,
     /// The relay's last cell under a key. Data: the link index of the next, a `u64`.
     Rotated = 9,
+    /// The relay's first cell of a tick: it sends no cover from here on, as nothing more is paid. No data.
+    Uncovered = 10,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             7 => Kind::Pad,
             8 => Kind::Rotate,
             9 => Kind::Rotated,
+            10 => Kind::Uncovered,
             _ => return Err(Refused),
         })
     }
@@ -256,7 +259,7 @@ mod tests {
             plain
         };
         assert!(parse(&plain(DATA_MAX, 1, 1)).is_ok());
-        for (length, kind, flags) in [(DATA_MAX + 1, 1, 1), (0, 0, 1), (0, 10, 1), (0, 255, 1), (0, 1, 2)] {
+        for (length, kind, flags) in [(DATA_MAX + 1, 1, 1), (0, 0, 1), (0, 11, 1), (0, 255, 1), (0, 1, 2)] {
             assert!(parse(&plain(length, kind, flags)).is_err(), "{length} {kind} {flags}");
         }
     }

@@ -37,6 +37,8 @@ pub enum Kind {
     Procured,
     /// What was paid for such a pack that could not be made: from [`AccountKey::Onward`] to the holder.
     Returned,
+    /// Cover on a link, for a period ahead: from a holder to [`AccountKey::Revenue`].
+    Cover,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             Kind::Settled => "settled",
             Kind::Procured => "procured",
             Kind::Returned => "returned",
+            Kind::Cover => "cover",
         }
     }
 
@@ -62,7 +65,7 @@ impl Kind {
     fn flows(self, debit: AccountKey, credit: AccountKey) -> bool {
         match self {
             Kind::TopUp => matches!((debit, credit), (AccountKey::Issue, AccountKey::Holder(_))),
-            Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed => {
+            Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed | Kind::Cover => {
                 matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Revenue))
             }
             Kind::Given => matches!((debit, credit), (AccountKey::Holder(_), AccountKey::Transit)),

@@ -67,7 +67,8 @@ fn kind() -> impl Strategy<Value = Kind> {
         Just(Kind::Credit),
         Just(Kind::Settled),
         Just(Kind::Procured),
-        Just(Kind::Returned)
+        Just(Kind::Returned),
+        Just(Kind::Cover)
     ]
 }
 
@@ -156,7 +157,7 @@ proptest! {
                                 Kind::Settled => settles,
                                 Kind::Given => gives,
                                 Kind::Received => receives,
-                                Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed => pays,
+                                Kind::Message | Kind::Key | Kind::Inbound | Kind::Lapsed | Kind::Cover => pays,
                             };
                             prop_assert!(!flows);
                         }

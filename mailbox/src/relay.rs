@@ -249,6 +249,12 @@ impl RelayStore for RelayFiles {
             .await
     }
 
+    async fn charge_cover(&self, account: Account, amount: u64, day: u32) -> Result<bool, StoreError> {
+        self.committer
+            .run(move |stage, write| stage.charge_cover(write, account.0, amount, day))
+            .await
+    }
+
     fn standing(&self, account: Account) -> Standing {
         self.shared
             .live()

@@ -349,6 +349,15 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         day: u32,
     ) -> impl Future<Output = Result<Option<Rotated>, StoreError>> + Send;
 
+    /// Debits a period of cover whole, and says whether it did: not where the value does not cover it, and not of an
+    /// account that is frozen or of a device that was dropped.
+    fn charge_cover(
+        &self,
+        account: Account,
+        amount: u64,
+        day: u32,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Where an account stands, from memory.
     fn standing(&self, account: Account) -> Standing;
 

@@ -8,11 +8,13 @@ use ledger::{PriceList, Services};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
+mod cover;
 mod envelope;
 mod mixing;
 mod onward;
 mod refusal;
 
+pub use self::cover::{COVER_CELL_MS_MAX, COVER_CELLS_MAX, COVER_EVERY_MS, CoverOffer, Rate};
 pub use self::envelope::{
     Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Wishes, payload, payload_head,
     split_payload,
@@ -103,6 +105,15 @@ pub enum Request {
     Mixing,
     /// Which packs at further relays may be procured through this one. Stores nothing.
     Offers,
+    /// What cover costs. Stores nothing.
+    CoverOffer,
+    /// From the answer on, both ends send at this rate, for at most so much a cell.
+    Cover {
+        /// Cells of each tick.
+        rate: Rate,
+        /// Most µtok for each cell.
+        price_max: u64,
+    },
 }
 
 /// A change of state, numbered, retried under any later link by the same number.
@@ -388,6 +399,10 @@ pub enum Answer {
         /// What shows that holder that the root is this relay's.
         confirm: [u8; keypacks::procure::CONFIRM],
     },
+    /// To [`Request::CoverOffer`]; `None`: there is none.
+    CoverOffer(Option<CoverOffer>),
+    /// To [`Request::Cover`]: the first period is paid for, and the next cells are those of the first tick.
+    Covered,
 }
 
 /// Packs that a relay procures at further ones: each size at each of them.

@@ -11,7 +11,9 @@ mod defaults;
 mod problems;
 mod sections;
 
-pub use sections::{CollectConfig, Delivery, MixConfig, PeerConfig, PriceConfig, ProcureConfig, SizeConfig, TlsPolicy};
+pub use sections::{
+    CollectConfig, CoverConfig, Delivery, MixConfig, PeerConfig, PriceConfig, ProcureConfig, SizeConfig, TlsPolicy,
+};
 
 /// Least `memory_mib`: large messages have thirteen sixteenths of it.
 pub(crate) const MEMORY_MIB_MIN: u32 = 160;
@@ -108,6 +110,9 @@ pub struct RelayConfig {
     /// The pool in which mail waits that asks to be mixed. Without it such mail is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mix: Option<MixConfig>,
+    /// Cover on the links of holders who pay for it. Without it there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cover: Option<CoverConfig>,
     /// What things cost.
     #[serde(default)]
     pub prices: PriceConfig,
@@ -194,6 +199,7 @@ impl RelayConfig {
             date_bucket_s: defaults::date_bucket_s(),
             memory_mib: defaults::memory_mib(),
             mix: None,
+            cover: None,
             prices: PriceConfig::default(),
             keep_used_keys: false,
         }

@@ -48,7 +48,7 @@ pub use parcels::fuzz as fuzz_carriage;
 
 use budget::Budget;
 use config::RelayConfig;
-use link::{Flights, Links};
+use link::{Covers, Flights, Links};
 use metrics::Metrics;
 use waiting::Waiting;
 
@@ -60,6 +60,7 @@ pub(crate) struct Relay<S> {
     secret: RelaySecret,
     budget: Budget,
     links: Links,
+    covers: Covers,
     flights: Flights,
     metrics: Metrics,
     waiting: Waiting,
@@ -187,6 +188,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
     let relay = Arc::new(Relay {
         budget: Budget::new(config.memory_mib),
         links: Links::new(config.tick()),
+        covers: Covers::new(config.cover.as_ref()),
         config,
         host,
         store,

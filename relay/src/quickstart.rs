@@ -280,6 +280,7 @@ impl Plan {
                 socks: None,
                 notices: Default::default(),
                 mix: Default::default(),
+                cover: None,
                 html: Default::default(),
                 real_addresses: Vec::new(),
             },

@@ -31,6 +31,7 @@ pub async fn every_case<B: Backend>(fresh: impl Fn() -> B) {
         value::a_statement_sums_up_by_day_and_kind,
         value::a_tag_is_live_until_it_is_burned,
         value::a_rotation_burns_and_debits_and_leaves_the_token,
+        value::cover_is_debited_whole_or_not_at_all,
         value::tokens_tell_a_second_holder,
         value::a_change_is_carried_out_once,
         value::a_number_is_refused_when_stale_or_taken,

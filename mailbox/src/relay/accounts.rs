@@ -215,6 +215,34 @@ impl RelayStage {
         }))
     }
 
+    /// Debits a period of cover, whole or not at all.
+    pub(super) fn charge_cover(
+        &mut self,
+        write: &Write<'_>,
+        account: u64,
+        amount: u64,
+        day: u32,
+    ) -> Result<bool, StoreError> {
+        if self.is_dropped(write, account)? || self.is_frozen(write, account)? {
+            return Ok(false);
+        }
+        let house = self.house(write, account)?;
+        if balance(write, AccountKey::Holder(house))?.available() < amount {
+            return Ok(false);
+        }
+        if amount > 0 {
+            let shared = Arc::clone(&self.shared);
+            charge(
+                &mut self.books(write, house),
+                &*shared.base.entropy,
+                (house, amount),
+                Kind::Cover,
+                day,
+            )?;
+        }
+        Ok(true)
+    }
+
     /// Burns the indices up to one and debits its price. The last key costs whatever is left: keys and value end together.
     fn spend_key(
         &mut self,

@@ -78,4 +78,6 @@ pub enum Refusal {
     Mix,
     /// No such pack is procured, or not now.
     Offer,
+    /// The relay sends no cover, not at that rate, or not on such a link.
+    Cover,
 }

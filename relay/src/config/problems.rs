@@ -56,10 +56,23 @@ impl RelayConfig {
         ]
         .into_iter()
         .chain(self.problems_of_collect())
-        .chain([self.problem_of_mix()])
+        .chain([self.problem_of_mix(), self.problem_of_cover()])
         .flatten()
         .chain(self.problems_of_routes())
         .collect()
+    }
+
+    fn problem_of_cover(&self) -> Option<Problem> {
+        let cover = self.cover.as_ref()?;
+        let words = if cover.per_second_max == 0 || cover.links_max == 0 {
+            "per_second_max and links_max must be at least 1; leave the table out for no cover"
+        } else if !(1..=86_400).contains(&cover.period_s) {
+            "period_s must be 1 to 86400"
+        } else {
+            return None;
+        };
+        let words = words.to_owned();
+        Some(Problem { key: "cover", words })
     }
 
     fn problem_of_mix(&self) -> Option<Problem> {

@@ -152,6 +152,31 @@ impl Default for MixConfig {
     }
 }
 
+/// Cover: as many cells each way at every tick, whether there is mail or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoverConfig {
+    /// For each cell of both directions, in µtok.
+    pub price: u64,
+    /// Most cells of a second in one direction of one link.
+    pub per_second_max: u32,
+    /// Most links that are covered at one time.
+    pub links_max: usize,
+    /// Seconds that are paid for together, ahead.
+    pub period_s: u32,
+}
+
+impl Default for CoverConfig {
+    fn default() -> Self {
+        CoverConfig {
+            price: 1,
+            per_second_max: 8,
+            links_max: 256,
+            period_s: 600,
+        }
+    }
+}
+
 /// The price list, in µtok.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

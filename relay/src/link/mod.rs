@@ -3,6 +3,7 @@
 //! [`serve`] accepts and bounds connections, [`handshake`] turns one into an authenticated link or into silence,
 //! [`session`] answers requests on it, [`register`] knows which links there are and when each is told of mail.
 
+mod cover;
 mod handshake;
 mod next_keys;
 mod pad;
@@ -10,6 +11,7 @@ mod register;
 mod session;
 mod through;
 
+pub(crate) use cover::Covers;
 pub(crate) use handshake::Flights;
 pub(crate) use register::Links;
 pub(crate) use through::CARRIED_MAX;

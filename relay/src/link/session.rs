@@ -13,8 +13,9 @@ use keypacks::pad::{Direction, End, PadError};
 use mailbox::RelayStore;
 use mailbox::relay_store::Account;
 use mailbox::request::{
-    self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, OnwardPrices, Operation, Refusal, Request,
+    self, Answer, BODY_HEADER_BYTES_MAX, COLLECT_MAX, Change, OnwardPrices, Operation, Rate, Refusal, Request,
 };
+use smtp_bridge::link::cover::Covering;
 use smtp_bridge::link::erasing;
 use smtp_bridge::link::rotation::Answering;
 use smtp_bridge::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing};
@@ -27,7 +28,7 @@ use zeroize::Zeroizing;
 use super::handshake::{Confirmed, Leased};
 use super::next_keys::NextKeys;
 use super::register::Line;
-use super::{over, through};
+use super::{cover, over, through};
 use crate::budget::Room;
 use crate::{Relay, accept, mix};
 
@@ -195,6 +196,8 @@ impl<S: RelayStore> Session<'_, S> {
             Request::Devices => store.devices(self.account).unwrap_or(BUSY),
             Request::Mixing => mix::told(self.relay).map_or(BUSY, Answer::Mixing),
             Request::Offers => Answer::Offers(self.relay.peers.offers(self.relay.config.procure.as_ref())),
+            Request::CoverOffer => Answer::CoverOffer(cover::offer(self.relay)),
+            Request::Cover { rate, price_max } => return self.cover(stream, rate, price_max).await,
             Request::Credit => store.credit(self.account).map_or(BUSY, Answer::Credit),
             Request::Statement { from } => store.services(self.account, from).unwrap_or(BUSY),
             Request::Collect { from, most } => {
@@ -354,6 +357,41 @@ impl<S: RelayStore> Session<'_, S> {
             return Ok(());
         };
         through::carry(self.relay, (&mut self.reader, &mut self.writer), reached, stream).await
+    }
+
+    /// Covers the link from the answer on, if it may be.
+    async fn cover(&mut self, stream: u32, rate: Rate, price_max: u64) -> Result<(), LinkError> {
+        let granted = match self.is_turning || self.leased.is_some() {
+            // What rotates counts cells, and a pad is too dear for it.
+            true => Err(Refusal::Cover),
+            false => cover::begin(self.relay, self.account, rate, price_max).await,
+        };
+        let answer = match &granted {
+            Ok(_) => Answer::Covered,
+            Err(refusal) => Answer::Refused {
+                seq: 0,
+                refusal: *refusal,
+            },
+        };
+        let header = Zeroizing::new(request::encode(&answer));
+        let message = Outgoing {
+            kind: Kind::Answer,
+            stream,
+            header: &header,
+            body: &[],
+        };
+        self.writer.send(&message).await?;
+        let Ok(toll) = granted else { return Ok(()) };
+        let covering = Covering::begin();
+        let pump = self.writer.cover(rate, Arc::clone(&covering), Some(toll));
+        let intake = self.reader.cover(rate, covering, false);
+        // Asked for twice on one link.
+        let (Some(pump), Some(intake)) = (pump, intake) else {
+            return Err(LinkError::Broken);
+        };
+        self.relay.host.task(pump);
+        self.relay.host.task(intake);
+        Ok(())
     }
 
     /// Leases more of the pad to this link.

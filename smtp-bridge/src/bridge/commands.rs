@@ -173,6 +173,8 @@ pub enum Command {
     Devices,
     /// What the relay's pool offers.
     Mixing,
+    /// How the cover of the link stands, and what the relay asks for it.
+    Cover,
     /// Ends another device of the account.
     DropDevice {
         /// Its number.
@@ -325,6 +327,7 @@ impl<S: HolderStore> Bridge<S> {
             } => self.device((&identifier, &root), keys, resumed).await,
             Command::Devices => self.devices().await,
             Command::Mixing => self.mixing().await,
+            Command::Cover => self.cover().await,
             Command::DropDevice { device } => self.drop_device(device).await,
             Command::Offers => self.offers().await,
             Command::Procure {

@@ -6,6 +6,7 @@
 
 mod autoconfig;
 pub mod commands;
+mod covering;
 mod diary;
 mod lookout;
 mod moving;
@@ -32,6 +33,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
+use crate::holder::cover::Covered;
 use crate::holder::{self, HolderConfig, HolderHandle};
 use crate::message::{Html, Mix, Traces};
 use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
@@ -141,6 +143,8 @@ struct Bridge<S> {
     recent: crate::imap::Recent,
     hygiene: Hygiene,
     warned: warned::Warned,
+    /// The cover that the user wishes, and how it stands.
+    cover: Option<Covered>,
     /// What is to be said of the disk.
     caveat: Option<String>,
     /// The pack by whose relay this one's is reached.
@@ -195,6 +199,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let files = store.clone();
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
     let mut holder = config.holder;
+    let cover = holder.cover.clone();
     let entry = match &config.entry {
         Some(entry) => {
             let opened = || open(&host, &entry.dir, &entry.passphrase, false);
@@ -207,6 +212,8 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
                 socks: holder.socks.take(),
                 ..holder.clone()
             };
+            // The outer link is the one that is seen.
+            holder.cover = None;
             holder.through = Some(Arc::new(holder::Entry::new(host.clone(), store.clone(), by)));
             Some(store)
         }
@@ -233,6 +240,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         recent,
         hygiene: config.hygiene,
         warned: warned::Warned::default(),
+        cover,
         caveat,
         entry: entry.clone(),
         stop: stop.clone(),
@@ -266,6 +274,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     if let Some(listener) = page_listener {
         tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
     }
+    tasks.spawn(covering::watch(bridge.clone(), to.clone(), stop.subscribe()));
     tasks.spawn(lookout::watch(bridge.clone(), to, tick, stop.subscribe()));
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}

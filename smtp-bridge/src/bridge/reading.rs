@@ -228,6 +228,7 @@ pub(super) mod tests {
             spending: tokio::sync::Mutex::default(),
             recent: imap::Recent::default(),
             hygiene: super::super::Hygiene::default(),
+            cover: None,
             caveat: None,
             entry: None,
             warned: super::super::warned::Warned::default(),

@@ -59,7 +59,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             None => String::new(),
         };
         format!(
-            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
+            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             pad(&status["pad"]),
             activated(status),
@@ -68,6 +68,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             status["keys"],
             rotation(&status["rotation"]),
             status["mix"].as_str().unwrap_or_default(),
+            super::cover::state(&status["cover"]),
             status["outbox"],
             aliases.join("\n          "),
             status["identifier"].as_str().unwrap_or_default(),

@@ -93,6 +93,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             smtp: args.smtp,
             imap: args.imap,
             mix: Default::default(),
+            cover: None,
             html: Default::default(),
             real_addresses: Vec::new(),
             page: Some(args.page),

@@ -5,6 +5,7 @@
 
 mod activate;
 mod beside;
+mod cover;
 mod desk;
 mod dirs;
 mod init;
@@ -32,6 +33,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bridge::{self, BridgeConfig, EntryPack, PageAt};
 use crate::holder::HolderConfig;
+use crate::holder::cover::Covered;
 use crate::message::Address;
 use crate::net::dns::ByServers;
 pub use init::{Init, init_with};
@@ -66,6 +68,10 @@ enum Command {
     ///
     /// 'mix' in bridge.toml says how all messages are, the field 'X-Postern-Mix: fast', 'mixed' or 'paranoid' how one is.
     Mix(BesideArgs),
+    /// Show whether the line to the relay carries as much whether there is mail or not, and what that costs.
+    ///
+    /// 'cover = "cells=2,every_ms=1000"' in bridge.toml asks for it: two cells each way every second.
+    Cover(BesideArgs),
     /// Give the pack keys that no copy of it has, and a recovery code.
     ///
     /// Copies of the pack's file and of the data folder that were made before open nothing any more. From then on the relay
@@ -287,6 +293,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => beside::status(&args).await,
         Command::Statement(args) => beside::statement(&args).await,
         Command::Mix(args) => mixing::show(&args).await,
+        Command::Cover(args) => cover::show(&args).await,
         Command::Activate(args) => activate::activate(&args).await,
         Command::Rekey(args) => activate::rekey(&args).await,
         Command::Resume(args) => beside::resume(&args).await,
@@ -370,6 +377,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
             socks,
             tick: Duration::from_secs_f64(args.tick),
             flight_timeout: Duration::from_secs_f64(patience),
+            cover: settings.cover.map(Covered::new),
             ..HolderConfig::new(
                 Address::parse(&format!("{}@localhost", settings.user))
                     .map_err(|_| Failure("the user in bridge.toml is no name for a mailbox".to_owned()))?,

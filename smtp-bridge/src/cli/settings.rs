@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Failure;
 use crate::bridge::{Hygiene, NoticeSettings};
+use crate::holder::cover::Cover;
 use crate::message::{Html, Mix, Traces};
 
 /// Name of the file.
@@ -37,6 +38,9 @@ pub struct Settings {
     /// How messages wait at the relay that say nothing of it by `X-Postern-Mix`: "fast", "mixed" or "paranoid".
     #[serde(default)]
     pub mix: Mix,
+    /// Cover on the line to the relay, such as "cells=2,every_ms=1000": as much each way whether there is mail or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cover: Option<Cover>,
     /// Real addresses and names of the user: a message with one of them in it is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub real_addresses: Vec<String>,

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::answers::{Answers, OPENED_AGAIN};
 use super::dial::Established;
 use super::requests::Requests;
-use super::{Asked, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, streaming};
+use super::{Asked, CoverWish, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, cover, streaming};
 use crate::link::LinkError;
 use crate::message::{self, Notice};
 use crate::names;
@@ -47,6 +47,9 @@ pub(super) enum Ended {
     Busy,
 }
 
+/// How often the value is asked for while it pays for cover.
+const VALUE_PACE: Duration = Duration::from_secs(60);
+
 /// Most days and kinds of a statement: thirty years of every kind.
 const STATEMENT_MAX: usize = 50_000;
 
@@ -58,23 +61,40 @@ pub(super) async fn work<S: HolderStore>(
     host: &Host,
     store: &S,
     config: &HolderConfig,
-    link: Established,
+    mut link: Established,
     wishes: &mut Wishes,
     mut stop: watch::Receiver<bool>,
 ) -> Ended {
+    let begin = async {
+        match store.rooting().is_pending {
+            // A link on which the keys change is not for long, and mail does not go over it.
+            true => Ok(None),
+            false => cover::begin(host, config, &mut link).await,
+        }
+    };
+    let covered = tokio::select! {
+        biased;
+        () = stopped(&mut stop) => return Ended::Stopped,
+        covered = begin => covered,
+    };
+    let covered = match covered {
+        Ok(covered) => covered,
+        Err(error) => return error.into(),
+    };
     let mut courier = Courier {
         config,
         host,
         store,
         is_frozen: link.is_frozen,
         generation: link.generation,
-        link: Requests::new(link, config.answer_timeout),
+        link: Requests::new(link, config.answer_timeout).covered(covered),
         answers: Answers::new(host, store, config),
         stop: stop.clone(),
     };
     let mut outbox = store.outbox_changed();
     let start = Instant::now();
     let mut due = None;
+    let mut value_due = start + VALUE_PACE;
     let mut done = courier.begin().await;
     loop {
         match done {
@@ -105,7 +125,13 @@ pub(super) async fn work<S: HolderStore>(
             Some(devices) = wishes.devices.recv() => courier.devices(devices).await,
             Some(mixing) = wishes.mixing.recv() => courier.mixing(mixing).await,
             Some(offers) = wishes.offers.recv() => courier.offers(offers).await,
+            Some(wish) = wishes.cover.recv() => courier.cover_offer(wish).await,
             _ = outbox.changed() => courier.send_all().await,
+            // Cover costs while nothing else happens.
+            () = tokio::time::sleep_until(value_due), if covered.is_some() => {
+                value_due = Instant::now() + VALUE_PACE;
+                courier.refresh_value(false).await
+            }
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
     }
@@ -287,6 +313,18 @@ impl<S: HolderStore> Courier<'_, S> {
             Answer::Offers(offers) if offers.relays.len() <= OFFERS_MAX && offers.sizes.len() <= OFFERS_MAX => {
                 // Whoever asked may have given up.
                 let _ = wish.send(offers);
+                Ok(())
+            }
+            answer => Err(unexpected(&answer)),
+        }
+    }
+
+    /// Asks what cover costs.
+    async fn cover_offer(&mut self, wish: CoverWish) -> Result<(), Ended> {
+        match self.link.ask(&Request::CoverOffer, &[]).await? {
+            Answer::CoverOffer(offer) => {
+                // Whoever asked may have given up.
+                let _ = wish.send(offer);
                 Ok(())
             }
             answer => Err(unexpected(&answer)),
@@ -509,6 +547,7 @@ pub(crate) fn refusal_reason(refusal: Refusal) -> String {
         Refusal::Conflict | Refusal::Malformed | Refusal::Unacknowledged => {
             "the relay and this bridge disagree about the request; please report this".into()
         }
+        Refusal::Cover => "the relay sends no cover, or not at that rate: 'postern cover' shows what it offers".into(),
         other => format!("{other:?}"),
     }
 }

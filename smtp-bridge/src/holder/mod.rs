@@ -6,6 +6,7 @@
 mod answers;
 mod collecting;
 mod courier;
+pub mod cover;
 mod dial;
 mod next_keys;
 mod pad;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use ledger::Services;
 use mailbox::holder_store::{Flags, FolderId, OutboxRow};
-use mailbox::request::{Answer, Device, Mixing, Offers};
+use mailbox::request::{Answer, CoverOffer, Device, Mixing, Offers};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -59,6 +60,8 @@ pub struct HolderConfig {
     pub answer_timeout: Duration,
     /// What has to be done before an answer counts, if anything.
     pub settle: Option<Arc<dyn Settle>>,
+    /// Cover on the line to the relay.
+    pub cover: Option<cover::Covered>,
 }
 
 impl HolderConfig {
@@ -73,6 +76,7 @@ impl HolderConfig {
             flight_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(120),
             settle: None,
+            cover: None,
         }
     }
 }
@@ -105,6 +109,7 @@ pub struct HolderHandle {
     devices: mpsc::Sender<Devices>,
     mixing: mpsc::Sender<Asked>,
     offers: mpsc::Sender<OffersWish>,
+    cover: mpsc::Sender<CoverWish>,
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
 }
@@ -115,6 +120,8 @@ type Statement = oneshot::Sender<Vec<Services>>;
 type Devices = oneshot::Sender<(u32, Vec<Device>)>;
 /// Where the packs go that the relay procures.
 type OffersWish = oneshot::Sender<Offers>;
+/// Where it goes what the relay asks for cover.
+type CoverWish = oneshot::Sender<Option<CoverOffer>>;
 /// Where it goes what the relay's pool offers.
 type Asked = oneshot::Sender<Mixing>;
 
@@ -160,6 +167,13 @@ impl HolderHandle {
         mixing.await.ok()
     }
 
+    /// Asks the relay what cover costs. `None`: there is no link, or it ended; `Some(None)`: it sends none.
+    pub async fn cover_offer(&self) -> Option<Option<CoverOffer>> {
+        let (sender, offer) = oneshot::channel();
+        self.cover.try_send(sender).ok()?;
+        offer.await.ok()
+    }
+
     /// Asks the relay which packs at further ones it procures. `None`: there is no link, or it ended.
     pub async fn offers(&self) -> Option<Offers> {
         let (sender, offers) = oneshot::channel();
@@ -197,6 +211,7 @@ struct Wishes {
     devices: mpsc::Receiver<Devices>,
     mixing: mpsc::Receiver<Asked>,
     offers: mpsc::Receiver<OffersWish>,
+    cover: mpsc::Receiver<CoverWish>,
     /// Whether the relay's position is to be looked for.
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
@@ -215,6 +230,7 @@ pub fn new<S: HolderStore>(
     let (devices, asked_devices) = mpsc::channel(STATEMENTS_MAX);
     let (mixing, asked_mixing) = mpsc::channel(STATEMENTS_MAX);
     let (offers, asked_offers) = mpsc::channel(STATEMENTS_MAX);
+    let (cover, asked_cover) = mpsc::channel(STATEMENTS_MAX);
     let handle = HolderHandle {
         state,
         refresh,
@@ -222,6 +238,7 @@ pub fn new<S: HolderStore>(
         devices,
         mixing,
         offers,
+        cover,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
     };
@@ -231,6 +248,7 @@ pub fn new<S: HolderStore>(
         devices: asked_devices,
         mixing: asked_mixing,
         offers: asked_offers,
+        cover: asked_cover,
         resume: handle.resume.clone(),
         frozen: Arc::clone(&handle.frozen),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use keypacks::cell::Kind;
 use mailbox::pad::PadFile;
-use mailbox::request::{self, Answer, Request};
+use mailbox::request::{self, Answer, Rate, Request};
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use super::dial::Established;
 use super::pad;
+use crate::link::cover::bytes_per_second;
 use crate::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing, PadCost, pad_cost};
 use crate::net::BoxStream;
 
@@ -23,6 +24,8 @@ pub(super) struct Requests {
     reader: LinkReader<ReadHalf<BoxStream>>,
     writer: LinkWriter<WriteHalf<BoxStream>>,
     timeout: Duration,
+    /// What the slowest line that is served carries, or the rate of the link's cover.
+    bytes_per_second: usize,
     next_stream: u32,
     /// What the link is under, if not under keys.
     pad: Option<Arc<PadFile>>,
@@ -36,10 +39,18 @@ impl Requests {
             reader: link.reader,
             writer: link.writer,
             timeout,
+            bytes_per_second: BYTES_PER_SECOND,
             next_stream: 1,
             pad: link.pad,
             news: false,
         }
+    }
+
+    /// The same on a link that is covered at this rate.
+    pub(super) fn covered(mut self, rate: Option<Rate>) -> Self {
+        let by_rate = rate.map_or(BYTES_PER_SECOND, bytes_per_second);
+        self.bytes_per_second = self.bytes_per_second.min(by_rate);
+        self
     }
 
     /// Asks, and waits for the answer. `body` is empty for requests that have none.
@@ -74,6 +85,7 @@ impl Requests {
             reader,
             writer,
             timeout,
+            bytes_per_second,
             news,
             ..
         } = self;
@@ -101,7 +113,8 @@ impl Requests {
                 }
             }
         };
-        tokio::time::timeout(*timeout + transfer_time_max(body.len()), exchange)
+        let transfer = transfer_time_max(body.len(), *bytes_per_second);
+        tokio::time::timeout(*timeout + transfer, exchange)
             .await
             .map_err(|_| LinkError::Timeout)?
     }
@@ -115,6 +128,7 @@ impl Requests {
             reader: &mut self.reader,
             bursts,
             timeout: self.timeout,
+            bytes_per_second: self.bytes_per_second,
             deadline: Instant::now(),
             next_stream: &mut self.next_stream,
             news: &mut self.news,
@@ -288,6 +302,7 @@ pub(super) struct Line<'a> {
     /// Under a pad: what holds bursts back until it is leased.
     leasing: Option<Leasing>,
     timeout: Duration,
+    bytes_per_second: usize,
     /// When the next answer must have begun.
     deadline: Instant,
     next_stream: &'a mut u32,
@@ -318,7 +333,7 @@ impl Line<'_> {
     /// its stream.
     pub(super) fn submit(&mut self, request: &Request, body: Zeroizing<Vec<u8>>) -> u32 {
         let stream = take_stream(self.next_stream);
-        self.deadline = Instant::now() + self.timeout + transfer_time_max(body.len());
+        self.deadline = Instant::now() + self.timeout + transfer_time_max(body.len(), self.bytes_per_second);
         let header = Zeroizing::new(request::encode(request));
         // It fails when the sending has, which ends the link.
         let _ = self.bursts.send(Ordered::Message(stream, header, body));
@@ -398,7 +413,7 @@ impl Line<'_> {
 
     /// Reads the rest of an answer whose body is so long. To be awaited to its end.
     pub(super) async fn body(&mut self, head: Head, expected: usize) -> Result<Zeroizing<Vec<u8>>, LinkError> {
-        let time = self.timeout + transfer_time_max(expected);
+        let time = self.timeout + transfer_time_max(expected, self.bytes_per_second);
         let body = tokio::time::timeout(time, self.reader.body(head, expected));
         let body = body.await.map_err(|_| LinkError::Timeout)??;
         self.deadline = Instant::now() + self.timeout;
@@ -425,9 +440,12 @@ fn take_stream(next: &mut u32) -> u32 {
     stream
 }
 
-/// What a body may take on the slowest line that is still of use: 32 KiB a second.
-fn transfer_time_max(bytes: usize) -> Duration {
-    Duration::from_secs((bytes / (32 * 1024)) as u64)
+/// The slowest line that is still of use.
+const BYTES_PER_SECOND: usize = 32 * 1024;
+
+/// What a body may take on a line of so many bytes a second.
+fn transfer_time_max(bytes: usize, bytes_per_second: usize) -> Duration {
+    Duration::from_secs((bytes / bytes_per_second) as u64)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A message is `u16 header length | header | body` on one stream of cells (`docs/PROTOCOL.md` section 4). Both
 //! the holder's end and the relay's end use this module; neither knows here what a header means.
 
+pub mod cover;
 pub mod erasing;
 mod pace;
 pub mod pipe;

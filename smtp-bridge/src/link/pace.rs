@@ -10,7 +10,7 @@ use super::LinkError;
 /// Longest that a peer may keep still in the middle of a message.
 pub const STILL_MAX: Duration = Duration::from_secs(60);
 /// What a cell may take on the slowest line that is served: 32 KiB a second.
-const CELL_MAX: Duration = Duration::from_millis(500);
+pub(super) const CELL_MAX: Duration = Duration::from_millis(500);
 
 /// The timer of one message. Cells extend it, but never beyond [`STILL_MAX`] from now: a peer that was fast at first
 /// cannot hold the room of a large message still afterwards.
@@ -26,10 +26,10 @@ impl Pace {
         }
     }
 
-    /// So many cells have passed.
-    pub(super) fn passed(&mut self, cells: usize) {
+    /// So many cells have passed, each of which may take so long.
+    pub(super) fn passed(&mut self, cells: usize, each: Duration) {
         if let Some(until) = &mut self.until {
-            let earned = CELL_MAX * u32::try_from(cells).unwrap_or(u32::MAX);
+            let earned = each * u32::try_from(cells).unwrap_or(u32::MAX);
             *until = (*until + earned).min(Instant::now() + STILL_MAX);
         }
     }

@@ -1,13 +1,18 @@
 //! Cells to messages.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use keypacks::CELL;
-use keypacks::cell::{Kind, Opener};
+use keypacks::cell::{Frame, Kind, Opener};
+use mailbox::request::Rate;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::LinkError;
 use super::Opening;
-use super::pace::Pace;
+use super::cover::{Covering, Intake, Taken, cell_time};
+use super::pace::{CELL_MAX, Pace};
 use super::rotation::Turn;
 use crate::net::Promise;
 
@@ -38,25 +43,56 @@ impl Head {
 
 /// The receiving half of a link.
 pub struct LinkReader<R> {
-    source: R,
-    opener: Opening,
+    from: From<R>,
     cell: Box<[u8; CELL]>,
     filled: usize,
     is_paced: bool,
+    /// What a cell of a body may take.
+    cell_time: Duration,
     turn: Option<Box<dyn Turn>>,
     /// The next key is being taken: kept here, since whoever waits for a message may stop waiting.
     turning: Option<Promise<'static, Result<Opener, LinkError>>>,
+}
+
+/// Where cells come from.
+enum From<R> {
+    /// The line itself.
+    Line { source: R, opener: Opening },
+    /// What has taken the line over, and opens them.
+    Taken(Taken),
+}
+
+impl<R: AsyncRead + Unpin + Send + 'static> LinkReader<R> {
+    /// Hands the line over to what reads it all the time from now on, which is returned: to be run beside. Between messages
+    /// alone, and not where the link goes on under new keys. `None`: it was handed over before.
+    pub fn cover(&mut self, rate: Rate, covering: Arc<Covering>, is_holder: bool) -> Option<Promise<'static, ()>> {
+        if self.turn.is_some() || self.filled > 0 || matches!(self.from, From::Taken(_)) {
+            return None;
+        }
+        // Until the intake has the line, nobody sends.
+        let (_, nothing) = tokio::sync::mpsc::channel(1);
+        let From::Line { source, opener } = std::mem::replace(&mut self.from, From::Taken(nothing)) else {
+            return None;
+        };
+        let (taken, intake) = Intake::new((source, opener), covering, is_holder);
+        self.from = From::Taken(taken);
+        self.cell_time = cell_time(rate);
+        Some(Box::pin(intake.run()))
+    }
 }
 
 impl<R: AsyncRead + Unpin> LinkReader<R> {
     /// The receiving half over `source`.
     pub fn new(source: R, opener: impl Into<Opening>) -> Self {
         LinkReader {
-            source,
-            opener: opener.into(),
+            from: From::Line {
+                source,
+                opener: opener.into(),
+            },
             cell: Box::new([0; CELL]),
             filled: 0,
             is_paced: false,
+            cell_time: CELL_MAX,
             turn: None,
             turning: None,
         }
@@ -81,14 +117,23 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
     pub async fn next(&mut self) -> Result<Head, LinkError> {
         loop {
             self.finish_turn().await?;
-            self.fill().await?;
-            let frame = self.opener.open(&mut self.cell)?;
+            let queued;
+            let frame = match &mut self.from {
+                From::Taken(taken) => {
+                    queued = taken.recv().await.ok_or(LinkError::Closed)??;
+                    queued.frame()
+                }
+                From::Line { source, opener } => {
+                    fill(source, &mut self.cell, &mut self.filled).await?;
+                    opener.open(&mut self.cell)?
+                }
+            };
             self.turning = turning(&mut self.turn, &frame)?;
             let head = match frame.kind {
                 Kind::Pad | Kind::Rotate | Kind::Rotated => None,
                 Kind::Close => return Err(LinkError::Closed),
                 Kind::Request | Kind::Answer | Kind::New | Kind::Linked => Some(begin(&frame)?),
-                Kind::Data => return Err(LinkError::Broken),
+                Kind::Data | Kind::Uncovered => return Err(LinkError::Broken),
             };
             // The opened cell is somebody's mail: nothing of it stays in an idle link's buffer.
             self.cell.zeroize();
@@ -152,11 +197,22 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         stream: u32,
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<bool, LinkError> {
+        let queued;
         let frame = loop {
             self.finish_turn().await?;
-            pace.wait(self.fill()).await?;
-            pace.passed(1);
-            let frame = self.opener.open(&mut self.cell)?;
+            let frame = match &mut self.from {
+                From::Taken(taken) => {
+                    let next = async { taken.recv().await.ok_or(LinkError::Closed)? };
+                    queued = pace.wait(next).await?;
+                    pace.passed(1, self.cell_time);
+                    break queued.frame();
+                }
+                From::Line { source, opener } => {
+                    pace.wait(fill(source, &mut self.cell, &mut self.filled)).await?;
+                    pace.passed(1, self.cell_time);
+                    opener.open(&mut self.cell)?
+                }
+            };
             self.turning = turning(&mut self.turn, &frame)?;
             if self.turning.is_none() {
                 break frame;
@@ -175,29 +231,36 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         if let Some(turning) = &mut self.turning {
             let opener = turning.await;
             self.turning = None;
-            self.opener = opener?.into();
-        }
-        Ok(())
-    }
-
-    async fn fill(&mut self) -> Result<(), LinkError> {
-        while self.filled < CELL {
-            // `filled` outlives a dropped future, so that a timer beside this read costs no bytes.
-            let count = self.source.read(&mut self.cell[self.filled..]).await?;
-            if count == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            let next = opener?;
+            if let From::Line { opener, .. } = &mut self.from {
+                *opener = next.into();
             }
-            self.filled += count;
         }
-        self.filled = 0;
         Ok(())
     }
+}
+
+/// Reads the rest of a cell. `filled` outlives a dropped future, so that a timer beside this read costs no bytes.
+async fn fill<R: AsyncRead + Unpin>(
+    source: &mut R,
+    cell: &mut [u8; CELL],
+    filled: &mut usize,
+) -> Result<(), LinkError> {
+    while *filled < CELL {
+        let count = source.read(&mut cell[*filled..]).await?;
+        if count == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+        *filled += count;
+    }
+    *filled = 0;
+    Ok(())
 }
 
 /// Counts a cell; gives what leads to the next key if it was the last under this one.
 fn turning(
     turn: &mut Option<Box<dyn Turn>>,
-    frame: &keypacks::cell::Frame<'_>,
+    frame: &Frame<'_>,
 ) -> Result<Option<Promise<'static, Result<Opener, LinkError>>>, LinkError> {
     let is_turn = matches!(frame.kind, Kind::Rotate | Kind::Rotated);
     match turn {
@@ -209,7 +272,7 @@ fn turning(
 }
 
 /// Of a request or answer: `u16 header length | header | first bytes of the body`; of the link's own cells: all header.
-fn begin(frame: &keypacks::cell::Frame<'_>) -> Result<Head, LinkError> {
+fn begin(frame: &Frame<'_>) -> Result<Head, LinkError> {
     if matches!(frame.kind, Kind::New | Kind::Linked) {
         let header = Zeroizing::new(frame.data.to_vec());
         return Ok(Head {

@@ -1,15 +1,23 @@
 //! Messages to cells.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use keypacks::CELL;
-use keypacks::cell::{Frame, Kind, padding};
+use keypacks::cell::{self, Frame, Kind, padding};
 use keypacks::pad;
+use mailbox::request::Rate;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::LinkError;
 use super::Sealing;
-use super::pace::Pace;
+use super::cover::{Covering, Phase, Pump, Queued, Toll, cell_time};
+use super::pace::{CELL_MAX, Pace, STILL_MAX};
 use super::rotation::{Answering, Asking, Turned};
+use crate::net::Promise;
 
 /// Cells gathered before they are handed to the socket: a system call each would cost more than the seal.
 const GATHERED_CELLS_MAX: usize = 16;
@@ -50,16 +58,25 @@ pub fn pad_cost(messages: impl IntoIterator<Item = usize>) -> PadCost {
 
 /// The sending half of a link.
 pub struct LinkWriter<W> {
-    sink: W,
-    sealer: Sealing,
+    to: To<W>,
     /// Whether the body under way is sealed already.
     is_sealed: bool,
     gathered: Vec<u8>,
     is_paced: bool,
     pace: Pace,
+    /// What a cell may take.
+    cell_time: Duration,
     keys: Keys,
     /// Cells of the burst so far, without those that are the last under a key.
     burst: usize,
+}
+
+/// Where cells go.
+enum To<W> {
+    /// The line itself.
+    Line { sink: W, sealer: Sealing },
+    /// What has taken the line over, and seals them.
+    Pump(mpsc::Sender<Queued>, Arc<Covering>),
 }
 
 /// How the link comes to its next keys.
@@ -72,12 +89,34 @@ enum Keys {
     Answering(Box<Answering>),
 }
 
+impl<W: AsyncWrite + Unpin + Send + 'static> LinkWriter<W> {
+    /// Hands the line over to what sends at this rate from now on, which is returned: to be run beside. Between messages
+    /// alone, and not where the link goes on under new keys. `None`: it was handed over before. `toll`: at the relay's end,
+    /// who pays.
+    pub fn cover(&mut self, rate: Rate, covering: Arc<Covering>, toll: Option<Toll>) -> Option<Promise<'static, ()>> {
+        if self.turns() || matches!(self.to, To::Pump(..)) {
+            return None;
+        }
+        let (nobody, _) = mpsc::channel(1);
+        let To::Line { sink, sealer } = std::mem::replace(&mut self.to, To::Pump(nobody, Arc::clone(&covering))) else {
+            return None;
+        };
+        let (frames, pump) = Pump::new((sink, sealer), rate, Arc::clone(&covering), toll);
+        self.to = To::Pump(frames, covering);
+        self.cell_time = cell_time(rate);
+        Some(Box::pin(pump.run()))
+    }
+}
+
 impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     /// The sending half over `sink`.
     pub fn new(sink: W, sealer: impl Into<Sealing>) -> Self {
         LinkWriter {
-            sink,
-            sealer: sealer.into(),
+            to: To::Line {
+                sink,
+                sealer: sealer.into(),
+            },
+            cell_time: CELL_MAX,
             is_sealed: false,
             gathered: Vec::new(),
             is_paced: false,
@@ -131,7 +170,10 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
 
     /// Records and bytes of a pad that may be used now; `None`: this link has no such bound.
     pub fn room(&self) -> Option<(u64, u64)> {
-        self.sealer.room()
+        match &self.to {
+            To::Line { sealer, .. } => sealer.room(),
+            To::Pump(..) => None,
+        }
     }
 
     /// Sends messages as one burst, padded to a power of two of cells. To be awaited to its end.
@@ -140,7 +182,8 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         for message in messages {
             self.seal_message(message).await?;
         }
-        while !self.burst.is_power_of_two() {
+        // At a rate there are no bursts.
+        while !self.is_covered() && !self.burst.is_power_of_two() {
             self.seal(Frame::bare(Kind::Pad)).await?;
         }
         self.flush().await
@@ -179,13 +222,20 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         self.flush().await
     }
 
+    fn is_covered(&self) -> bool {
+        matches!(&self.to, To::Pump(_, covering) if covering.phase() == Phase::Covered)
+    }
+
     fn begin_burst(&mut self) {
         self.pace = Pace::begin(self.is_paced);
         self.burst = 0;
     }
 
     async fn seal_message(&mut self, message: &Outgoing<'_>) -> Result<(), LinkError> {
-        let data_max = self.sealer.data_max();
+        let data_max = match &self.to {
+            To::Line { sealer, .. } => sealer.data_max(),
+            To::Pump(..) => cell::DATA_MAX,
+        };
         let first = data_max - 2 - message.header.len();
         let (start, mut rest) = message.body.split_at(first.min(message.body.len()));
         let length = u16::try_from(message.header.len()).expect("a header fits one cell");
@@ -238,7 +288,12 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
         })
         .await?;
         self.flush().await?;
-        self.sink.shutdown().await?;
+        match &mut self.to {
+            To::Line { sink, .. } => sink.shutdown().await?,
+            To::Pump(frames, _) => timeout(STILL_MAX, frames.closed())
+                .await
+                .map_err(|_| LinkError::Timeout)?,
+        }
         Ok(())
     }
 
@@ -284,7 +339,7 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             data: &data,
             ..Frame::bare(Kind::Rotate)
         })?;
-        self.sealer = sealer.into();
+        self.seal_with(sealer);
         Ok(())
     }
 
@@ -294,14 +349,27 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             data: &turned.index.to_le_bytes(),
             ..Frame::bare(Kind::Rotated)
         })?;
-        self.sealer = turned.sealer.into();
+        self.seal_with(turned.sealer);
         if let Keys::Answering(answering) = &mut self.keys {
             answering.turned();
         }
         Ok(())
     }
 
+    fn seal_with(&mut self, next: cell::Sealer) {
+        if let To::Line { sealer, .. } = &mut self.to {
+            *sealer = next.into();
+        }
+    }
+
     async fn put(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
+        if let To::Pump(frames, _) = &self.to {
+            let queued = async { frames.send(Queued::of(&frame)).await.map_err(|_| LinkError::Closed) };
+            self.pace.wait(queued).await?;
+            self.pace.passed(1, self.cell_time);
+            self.burst += 1;
+            return Ok(());
+        }
         self.append(frame)?;
         if self.gathered.len() >= GATHERED_CELLS_MAX * CELL {
             self.flush().await
@@ -323,20 +391,27 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
             .first_chunk_mut::<CELL>()
             .expect("a cell was just added");
         let is_sealed = self.is_sealed && matches!(frame.kind, Kind::Answer | Kind::Data);
-        if let Err(error) = self.sealer.seal(frame, is_sealed, cell) {
+        let sealed = match &mut self.to {
+            To::Line { sealer, .. } => sealer.seal(frame, is_sealed, cell).map_err(LinkError::from),
+            To::Pump(..) => Err(LinkError::NoKey),
+        };
+        if sealed.is_err() {
             self.gathered.truncate(at);
-            return Err(error.into());
         }
-        Ok(())
+        sealed
     }
 
     async fn flush(&mut self) -> Result<(), LinkError> {
+        let To::Line { sink, .. } = &mut self.to else {
+            // What was queued leaves on its tick.
+            return Ok(());
+        };
         let write = async {
-            self.sink.write_all(&self.gathered).await?;
-            self.sink.flush().await
+            sink.write_all(&self.gathered).await?;
+            sink.flush().await
         };
         self.pace.wait(write).await?;
-        self.pace.passed(self.gathered.len() / CELL);
+        self.pace.passed(self.gathered.len() / CELL, self.cell_time);
         self.gathered.clear();
         // An idle link keeps at most what one small burst took.
         self.gathered.shrink_to(2 * CELL);

@@ -98,6 +98,11 @@ pub enum Notice<'a> {
     Procured,
     /// It could not be made.
     NotProcured,
+    /// The link is not covered, though it should be.
+    NoCover {
+        /// Why; a sentence's end.
+        reason: &'a str,
+    },
     /// Something was let through that its sender may not expect.
     Warned(Warning),
     /// The relay refused a message for good.
@@ -131,6 +136,7 @@ impl Notice<'_> {
             Notice::DeviceFrozen { device } => format!("Device {device} of your account is frozen"),
             Notice::Procured => "A pack that you ordered is there".into(),
             Notice::NotProcured => "A pack that you ordered could not be made".into(),
+            Notice::NoCover { .. } => "Your line has no cover now".into(),
             Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
             Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
             Notice::Warned(Warning::SignaturePassed) => "A signature was sent, and names its signer".into(),
@@ -202,6 +208,10 @@ impl Notice<'_> {
                  procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),
             Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \
                  statement' shows. You may order another one.\n".into(),
+            Notice::NoCover { reason } => format!(
+                "bridge.toml asks for cover on the line to the relay, and there is none: {reason}.\n\nMail goes and comes \
+                 without: whoever watches the line sees when, and how much.\n'postern cover' shows what the relay offers.\n"
+            ),
             Notice::Warned(warning) => warned(*warning).into(),
             Notice::Refused { subject, reason } => {
                 format!("The relay did not take this message, and nothing was charged:\n\n    {subject}\n\n{reason}\n")

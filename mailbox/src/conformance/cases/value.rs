@@ -147,6 +147,23 @@ pub(super) async fn a_rotation_burns_and_debits_and_leaves_the_token(store: &imp
     assert!(!next.expect("readable").expect("live").token_mismatch);
 }
 
+pub(super) async fn cover_is_debited_whole_or_not_at_all(store: &impl RelayStore) {
+    let holder = Holder::issue(store, 16, 100).await;
+    let pay = |amount| store.charge_cover(holder.account, amount, DAY);
+    assert_eq!(pay(60).await, Ok(true));
+    assert_eq!(pay(41).await, Ok(false), "the value does not cover it");
+    assert_eq!(holder.balance(store), (40, 16));
+    assert_eq!(pay(40).await, Ok(true));
+    assert_eq!(pay(0).await, Ok(true), "where it costs nothing");
+    assert_eq!(pay(1).await, Ok(false));
+    let Ok(Answer::Statement { services, .. }) = store.services(holder.account, 0) else {
+        panic!("a statement");
+    };
+    let cover = services.iter().find(|sum| sum.kind == ledger::Kind::Cover);
+    assert_eq!(cover.map(|sum| (sum.count, sum.credit, sum.debit)), Some((2, 0, 100)));
+    assert_eq!(holder.balance(store), (0, 16));
+}
+
 pub(super) async fn tokens_tell_a_second_holder(store: &impl RelayStore) {
     let holder = Holder::issue(store, 16, 0).await;
     let links = [

@@ -44,6 +44,7 @@ impl<S: HolderStore> Bridge<S> {
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
             "outbox": waiting,
             "mix": self.hygiene.mix.name(),
+            "cover": self.cover_state(),
             "pad": self.pad_figures(),
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),

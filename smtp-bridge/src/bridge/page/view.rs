@@ -97,6 +97,9 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
                     (bridge.hygiene.mix.name())
                     span.soft { ", unless a message says otherwise; what the relay offers: " code { "postern mix" } }
                 } }
+                @if let Some(words) = bridge.cover_words() {
+                    tr { th { "Cover" } td { (words) } }
+                }
                 tr { th { "Pack" } td { code { (bridge.store.facts().identifier.to_text()) } } }
             }
         }

@@ -167,6 +167,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     smtp: args.smtp,
                     imap: args.imap,
                     mix: Default::default(),
+                    cover: None,
                     html: Default::default(),
                     real_addresses: Vec::new(),
                     page: None,

@@ -276,6 +276,8 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
         | Request::Onward
         | Request::Credit
         | Request::Mixing
+        | Request::CoverOffer
+        | Request::Cover { .. }
         | Request::Offers
         | Request::Change(_)
         | Request::Statement { .. } => {

@@ -49,6 +49,8 @@ fn plainly(request: &Request) -> Answer {
         },
         Request::Credit => Answer::Credit(Credit::default()),
         Request::Mixing => Answer::Mixing(Mixing::default()),
+        Request::CoverOffer => Answer::CoverOffer(None),
+        Request::Cover { .. } => Answer::Covered,
         Request::Offers => Answer::Offers(Offers::default()),
         Request::Onward => Answer::Onward(OnwardPrices::of(&Onward {
             version: PRICES.version,
@@ -207,6 +209,7 @@ async fn work_with(
         devices: mpsc::channel(1).1,
         mixing: mpsc::channel(1).1,
         offers: mpsc::channel(1).1,
+        cover: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
     };
@@ -433,6 +436,7 @@ async fn work_on(
         devices: mpsc::channel(1).1,
         mixing: mpsc::channel(1).1,
         offers: mpsc::channel(1).1,
+        cover: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
     };
