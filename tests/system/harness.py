@@ -182,6 +182,7 @@ class Relay(Operator):
         self.prices = {"message": 10_000, "kilobyte": 100, "key": 7, "inbound_message": 0, "inbound_kilobyte": 0}
         self.prices |= settings.pop("prices", {})
         self.mix = settings.pop("mix", None)
+        self.cover = settings.pop("cover", None)
         self.settings = {
             "domain": DOMAIN,
             "data": str(self.data),
@@ -207,6 +208,8 @@ class Relay(Operator):
             lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         if self.mix is not None:
             lines += ["[mix]", *(f"{name} = {value}" for name, value in self.mix.items())]
+        if self.cover is not None:
+            lines += ["[cover]", *(f"{name} = {value}" for name, value in self.cover.items())]
         lines += self.tables
         lines += ["[prices]", *(f"{name} = {value}" for name, value in self.prices.items())]
         self.config.write_text("\n".join(lines) + "\n")

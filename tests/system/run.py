@@ -54,6 +54,7 @@ ORDER = [
     "knowledge",
     "hostile",
     "mixing",
+    "cover",
     "procure",
     "operators",
     "at_rest",
