@@ -423,6 +423,13 @@ class Page(People):
         self.assertIn(self.a.alias, text)
         self.assertIn("linked", text)
         self.assertIn("<svg", text)
+        # The browser's history has the address, which opens nothing any more; the next one does.
+        again = Browser(self.url)
+        answer, _ = again.ask("/?token=" + self.url.partition("token=")[2])
+        self.assertEqual(answer.status, 403)
+        self.assertIsNone(answer.getheader("Set-Cookie"))
+        again.enter(self.command("page").stdout.decode().strip())
+        self.assertEqual(self.browser.ask(self.browser.root)[0].status, 200)
 
     def test_nobody_else_gets_in(self):
         self.browser.enter(self.url)
@@ -542,8 +549,10 @@ class Page(People):
         ).stdout
         self.assertIn(self.a.alias, shown)
         self.assertIn("Keys left", shown)
+        # The first address is used up.
+        url = self.command("page").stdout.decode().strip()
         subprocess.run(
-            [*command, f"--screenshot={picture}", self.url], capture_output=True, timeout=120, env=environment(self.home)
+            [*command, f"--screenshot={picture}", url], capture_output=True, timeout=120, env=environment(self.home)
         )
         self.assertGreater(picture.stat().st_size, 10_000)
         kept = os.environ.get("KEEP")

@@ -245,7 +245,10 @@ impl<S: HolderStore> Bridge<S> {
             Command::Status => self.status(),
             Command::Settings => self.settings(),
             Command::Page => match self.ports.page {
-                Some(at) => Ok(json!({ "url": format!("http://{at}/?token={}", self.page_keys.token()) })),
+                Some(at) => {
+                    let token = self.page_keys.draw_token(&self.host);
+                    Ok(json!({ "url": format!("http://{at}/?token={}", token.as_str()) }))
+                }
                 None => Err("there is no page: set 'page' in bridge.toml, or start the bridge with --page".to_owned()),
             },
             Command::Outbox => {

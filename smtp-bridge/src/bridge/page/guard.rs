@@ -1,7 +1,7 @@
 //! Who may see the page: the token, its cookie, the token of forms, and the names that the page answers to.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -18,9 +18,9 @@ use crate::net::Host;
 
 /// The secrets of one run of the bridge.
 pub(in crate::bridge) struct Keys {
-    /// In the address that `postern page` shows.
-    token: Zeroizing<String>,
-    /// In the cookie. Not the token, which browsers keep among the addresses they were at.
+    /// In the address that `postern page` showed last, until somebody was there: browsers keep the addresses they were at.
+    token: Mutex<Option<Zeroizing<String>>>,
+    /// In the cookie.
     session: Zeroizing<String>,
     /// In every form.
     form: Zeroizing<String>,
@@ -33,18 +33,19 @@ const COOKIE: &str = "postern";
 impl Keys {
     /// Draws new ones.
     pub(in crate::bridge) fn draw(host: &Host) -> Self {
-        let word = || Zeroizing::new(names::spell(&host.random::<26>()));
         Keys {
-            token: word(),
-            session: word(),
-            form: word(),
-            place: word(),
+            token: Mutex::default(),
+            session: word(host),
+            form: word(host),
+            place: word(host),
         }
     }
 
-    /// The token, to be shown to who may open the control socket.
-    pub(in crate::bridge) fn token(&self) -> &str {
-        &self.token
+    /// A new token, to be shown to who may open the control socket. It opens the page once, and the one before no more.
+    pub(in crate::bridge) fn draw_token(&self, host: &Host) -> Zeroizing<String> {
+        let token = word(host);
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        token
     }
 
     pub(super) fn form(&self) -> &str {
@@ -64,8 +65,10 @@ impl Keys {
         same(&self.place, place.unwrap_or_default())
     }
 
-    pub(super) fn is_token(&self, shown: &str) -> bool {
-        same(&self.token, shown)
+    /// Whether this is the token; from then on it is none.
+    pub(super) fn spend_token(&self, shown: &str) -> bool {
+        let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        token.take_if(|token| same(token, shown)).is_some()
     }
 
     pub(super) fn is_form_token(&self, shown: &str) -> bool {
@@ -91,6 +94,11 @@ impl Keys {
             .filter_map(|cookie| cookie.trim().split_once('='))
             .any(|(name, value)| name == COOKIE && same(&self.session, value))
     }
+}
+
+/// 130 random bits.
+fn word(host: &Host) -> Zeroizing<String> {
+    Zeroizing::new(names::spell(&host.random::<26>()))
 }
 
 /// Compares in a time that does not depend on where they differ.
@@ -175,6 +183,20 @@ fn is_this_machine(named: &str, port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::system;
+
+    #[test]
+    fn a_token_opens_the_page_once_and_only_the_last_one_does() {
+        let host = system::host();
+        let keys = Keys::draw(&host);
+        assert!(!keys.spend_token(""));
+        let (first, second) = (keys.draw_token(&host), keys.draw_token(&host));
+        assert!(!keys.spend_token(&first), "another was shown since");
+        assert!(!keys.spend_token(&second[1..]) && keys.spend_token(&second));
+        assert!(!keys.spend_token(&second) && !keys.spend_token(""), "it is spent");
+        let third = keys.draw_token(&host);
+        assert!(keys.spend_token(&third));
+    }
 
     #[test]
     fn only_names_of_this_machine_with_its_port_lead_here() {

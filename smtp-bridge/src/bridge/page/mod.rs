@@ -1,7 +1,7 @@
 //! The local page: what `postern status`, `outbox` and `alias` do, in a browser on this machine. No script.
 //!
 //! It listens on loopback. Whoever can reach that (other users of the machine, any web page through the browser) gets
-//! nothing without the token that `postern page` shows: it becomes a cookie that no other site's requests carry, for a path
+//! nothing without the token that `postern page` shows: used once, it becomes a cookie that no other site's requests carry, for a path
 //! that no other server on this machine can name. The `Host` is checked, so that a foreign name that resolves to this machine leads nowhere; forms carry a second token.
 //! The account assistant's file alone is open, as it says nothing about anybody.
 
@@ -67,7 +67,7 @@ async fn entrance<S: HolderStore>(
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
     let shown = query.get("token").map(String::as_str).unwrap_or_default();
-    if bridge.page_keys.is_token(shown) {
+    if bridge.page_keys.spend_token(shown) {
         return (
             [(header::SET_COOKIE, bridge.page_keys.cookie())],
             to_page(&bridge.page_keys, ""),
