@@ -385,6 +385,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// What a wrap is to this store, by its tag and its digest.
     fn wrap_place(&self, tag: &Tag, digest: &[u8; 32]) -> Result<WrapPlace, StoreError>;
 
+    /// How many bytes of messages the disk has room for now. Not a promise: others write to it too.
+    fn room(&self) -> Result<u64, StoreError>;
+
     /// Deposits whose body is not yet stored.
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError>;
 

@@ -88,6 +88,11 @@ impl Log {
         }
     }
 
+    /// How many bytes of bodies the disk takes besides what is left free on it.
+    pub(crate) fn room(&self) -> Result<u64, StoreError> {
+        Ok(self.disk.free_bytes(&self.folder)?.saturating_sub(RESERVE_BYTES))
+    }
+
     /// Returns when a spare has been taken.
     pub(crate) async fn runs_short(&self) {
         self.short.notified().await;

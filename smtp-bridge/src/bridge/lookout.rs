@@ -104,6 +104,7 @@ pub(super) async fn watch<S: HolderStore>(
         down_since: Some(Instant::now()),
         saved: None,
         is_new: false,
+        room_told: None,
     };
     loop {
         watcher.look().await;
@@ -128,6 +129,8 @@ struct Watcher<'a, S> {
     saved: Option<Instant>,
     /// Whether the diary holds what is not written yet.
     is_new: bool,
+    /// When it was last told that the disk has no room for mail, in days since 1970.
+    room_told: Option<u64>,
 }
 
 impl<S: HolderStore> Watcher<'_, S> {
@@ -153,6 +156,7 @@ impl<S: HolderStore> Watcher<'_, S> {
         };
         let due = self.due(told, linked, now, is_linked);
         let is_told = self.tell(told, due, linked, now).await;
+        self.tell_of_room(now).await;
         if is_told || self.is_new && self.saved.is_none_or(|saved| saved.elapsed() >= SAVE_PACE) {
             self.save().await;
         }
@@ -201,14 +205,7 @@ impl<S: HolderStore> Watcher<'_, S> {
             });
         }
         for notice in &notices {
-            let text = message::notice(notice, &self.user, &names::random(&self.bridge.host), now);
-            let summary = imap::summary(&text);
-            let stored = self
-                .bridge
-                .store
-                .append(FolderId::INBOX, text, summary, Flags::default(), now)
-                .await;
-            if stored.is_err() {
+            if !self.put(notice, now).await {
                 // The disk may be full. It is told at another look.
                 return false;
             }
@@ -216,6 +213,23 @@ impl<S: HolderStore> Watcher<'_, S> {
         let mut diary = self.bridge.diary.lock().unwrap_or_else(PoisonError::into_inner);
         diary.told = due;
         true
+    }
+
+    /// Once a day as long as it lasts; there is room for a notice where there is none for long mail.
+    async fn tell_of_room(&mut self, now: u64) {
+        let today = Some(now / DAY);
+        if self.bridge.holder.is_short_of_room() && self.room_told != today && self.put(&Notice::NoRoom, now).await {
+            self.room_told = today;
+        }
+    }
+
+    /// Puts a notice into INBOX. `false`: it could not be stored.
+    async fn put(&self, notice: &Notice<'_>, now: u64) -> bool {
+        let text = message::notice(notice, &self.user, &names::random(&self.bridge.host), now);
+        let summary = imap::summary(&text);
+        let store = &self.bridge.store;
+        let stored = store.append(FolderId::INBOX, text, summary, Flags::default(), now);
+        stored.await.is_ok()
     }
 
     async fn save(&mut self) {
@@ -297,6 +311,25 @@ mod tests {
         bridge.store.put_alias(alias).await.expect("room");
         look(&bridge).await;
         assert_eq!(bridge.store.outbox().expect("readable").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn mail_that_the_disk_has_no_room_for_is_told() {
+        let bridge = bridge().await;
+        look(&bridge).await;
+        assert!(bridge.warnings().is_empty() && bridge.store.inbox().entries.is_empty());
+        bridge.holder.set_short_of_room(true);
+        look(&bridge).await;
+        assert!(bridge.warnings().iter().any(|warning| warning.contains("no room")));
+        let notice = bridge
+            .store
+            .message(FolderId::INBOX, 1)
+            .expect("readable")
+            .expect("there");
+        assert!(String::from_utf8_lossy(&notice).contains("Subject: Your disk has no room for your mail"));
+        bridge.holder.set_short_of_room(false);
+        look(&bridge).await;
+        assert!(bridge.warnings().is_empty() && bridge.store.inbox().entries.len() == 1);
     }
 
     #[tokio::test]

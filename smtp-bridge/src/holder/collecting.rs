@@ -43,18 +43,23 @@ const FETCHES_MAX: usize = 64;
 const UNSTORED_MAX: usize = STORED_MAX;
 /// Most bytes of bodies that were asked for and are not durable yet; a larger body is asked for when there is no other.
 const UNSTORED_BYTES_MAX: usize = 8 << 20;
+/// Room on the disk that is wanted beside the bodies themselves: their seals, rows and summaries, and other commits.
+const ROOM_BESIDE: u64 = 1 << 20;
 /// A body of this length is opened where it holds up no other task.
 const LARGE_BYTES: usize = 256 << 10;
 
 /// Collects, fetches, stores and confirms until nothing more waits. An error for which the link is kept leaves nothing
 /// under way on it.
+///
+/// A body that the disk has no room for is not fetched, and holds up no other. Returns the room that the least of those
+/// wants, in bytes.
 pub(super) async fn collect<S: HolderStore>(
     host: &Host,
     store: &S,
     config: &HolderConfig,
     link: &mut Requests,
     stop: &watch::Receiver<bool>,
-) -> Result<(), Ended> {
+) -> Result<Option<u64>, Ended> {
     link.news = false;
     let (line, sending) = link.several();
     let mut collecting = Collecting {
@@ -66,6 +71,7 @@ pub(super) async fn collect<S: HolderStore>(
         asked: BTreeMap::new(),
         wraps: Wraps::Wanted,
         queue: store.pending()?.into(),
+        left_out: None,
         unstored: Load::default(),
         fetches: 0,
         may_fetch: true,
@@ -85,7 +91,7 @@ pub(super) async fn collect<S: HolderStore>(
         // What fills the last burst up belongs to it.
         _ => collecting.line.end(sending).await?,
     }
-    done
+    done.map(|()| collecting.left_out)
 }
 
 /// What was asked under a stream.
@@ -126,6 +132,11 @@ impl Load {
     fn sub(&mut self, other: Load) {
         self.count -= other.count;
         self.bytes -= other.bytes;
+    }
+
+    /// Room on the disk that storing them takes at most, in bytes.
+    fn wants(&self) -> u64 {
+        self.bytes as u64 + ROOM_BESIDE
     }
 
     /// Whether a body may be asked for beside these.
@@ -174,6 +185,8 @@ struct Collecting<'a, S> {
     wraps: Wraps,
     /// Whose bodies are to be asked for.
     queue: VecDeque<PendingDeposit>,
+    /// Room that the least body wants which was not asked for, since the disk has no room for it.
+    left_out: Option<u64>,
     /// Asked for and not durable.
     unstored: Load,
     /// Asked for and not answered.
@@ -252,18 +265,43 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
 
     /// How many bodies may be asked for now. None while most of those asked for before are still to come: one at a time
     /// would cost a system call each.
-    fn askable(&self) -> usize {
-        if !self.may_fetch || self.fetches > FETCHES_MAX / 2 {
+    fn askable(&mut self) -> usize {
+        if !self.may_fetch || self.fetches > FETCHES_MAX / 2 || self.queue.is_empty() {
             return 0;
+        }
+        let disk = match self.store.room() {
+            Ok(room) => room,
+            Err(error) => {
+                self.fail(error.into());
+                return 0;
+            }
+        };
+        if self.unstored.count == 0 {
+            self.leave_out(disk);
         }
         let mut load = self.unstored;
         let room = FETCHES_MAX - self.fetches;
         let fitting = self.queue.iter().take(room).take_while(|pending| {
             let fits = load.has_room_for(pending);
             load.add(pending);
-            fits
+            fits && load.wants() <= disk
         });
         fitting.count()
+    }
+
+    /// Passes over the bodies next in line that the disk has no room for, even one by one: each would be fetched in vain,
+    /// and be paid for. They stay pending.
+    fn leave_out(&mut self, disk: u64) {
+        while let Some(pending) = self.queue.front() {
+            let mut alone = Load::default();
+            alone.add(pending);
+            let wanted = alone.wants();
+            if wanted <= disk {
+                return;
+            }
+            self.left_out = Some(self.left_out.map_or(wanted, |least| least.min(wanted)));
+            self.queue.pop_front();
+        }
     }
 
     async fn answered(&mut self, incoming: Incoming) -> Result<(), Ended> {

@@ -1,6 +1,8 @@
 //! The work on an established link: empty the outbox, collect the mail, keep the mirror of the value true.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keypacks::deposit;
@@ -18,6 +20,7 @@ use zeroize::Zeroizing;
 use super::answers::{Answers, OPENED_AGAIN};
 use super::dial::Established;
 use super::requests::Requests;
+use super::shortage::Shortage;
 use super::{Asked, CoverWish, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, cover, streaming};
 use crate::link::LinkError;
 use crate::message::{self, Notice};
@@ -85,6 +88,11 @@ pub(super) async fn work<S: HolderStore>(
         config,
         host,
         store,
+        // A relay whose value was never asked for has not been linked with: what it lost is nobody's here.
+        is_new: store.value().at == 0,
+        recovers: false,
+        shortage: Shortage::default(),
+        short_of_room: Arc::clone(&wishes.short_of_room),
         is_frozen: link.is_frozen,
         generation: link.generation,
         link: Requests::new(link, config.answer_timeout).covered(covered),
@@ -109,7 +117,7 @@ pub(super) async fn work<S: HolderStore>(
             }
         }
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
-        let look = courier.link.news || courier.has_waiting();
+        let look = courier.link.news || courier.has_waiting() || courier.shortage.lasts();
         // Once there is something to look for, its tick stands: mail that goes out without a pause does not put it off.
         let tick = due.filter(|_| look).unwrap_or_else(|| next_tick(start, config.tick));
         due = look.then_some(tick);
@@ -118,7 +126,10 @@ pub(super) async fn work<S: HolderStore>(
             () = stopped(&mut stop) => Err(Ended::Stopped),
             () = tokio::time::sleep_until(tick), if look => {
                 due = None;
-                courier.look().await
+                match courier.link.news || courier.has_waiting() || courier.has_room_again() {
+                    true => courier.look().await,
+                    false => Ok(()),
+                }
             }
             _ = wishes.refreshed.changed() => courier.look().await,
             Some(statement) = wishes.asked.recv() => courier.statement(statement).await,
@@ -153,6 +164,13 @@ struct Courier<'a, S> {
     /// Of the relay's store.
     generation: u64,
     answers: Answers<'a, S>,
+    /// The relay was not asked for its value before this link.
+    is_new: bool,
+    /// The relay was restored, and not all of it was told yet.
+    recovers: bool,
+    shortage: Shortage,
+    /// Whether it lasts, for the rest of the process.
+    short_of_room: Arc<AtomicBool>,
     stop: watch::Receiver<bool>,
 }
 
@@ -163,22 +181,34 @@ impl<S: HolderStore> Courier<'_, S> {
             // Perhaps the relay has changed keys, and its answer was lost: then it hears of nothing else on this link.
             self.send_all().await?;
         }
-        // A relay whose value was never asked for has not been linked with: what it lost is nobody's here.
-        let is_new = self.store.value().at == 0;
-        self.refresh_value(true).await?;
-        // Nothing is deleted for a frozen pack, and what is to be told again waits until it does.
-        if self.generation > self.store.relay_generation()? && (is_new || !self.is_frozen) {
-            self.recover(is_new).await?;
-        }
-        self.collect().await?;
-        self.send_all().await
+        // Nothing is deleted for a frozen pack, and what is to be told again waits until it is.
+        self.recovers = self.generation > self.store.relay_generation()? && (self.is_new || !self.is_frozen);
+        self.look().await
     }
 
     /// What a tick is for.
     async fn look(&mut self) -> Result<(), Ended> {
+        if self.recovers && self.shortage.lasts() && !self.has_room_again() {
+            // What it is told rests on what waits there: until that is collected it hears of nothing else.
+            self.link.news = false;
+            return Ok(());
+        }
         self.refresh_value(true).await?;
-        self.collect().await?;
-        self.send_all().await
+        if self.recovers {
+            self.recover(self.is_new).await?;
+            self.recovers = false;
+        }
+        let collected = self.collect().await;
+        if matches!(collected, Ok(()) | Err(Ended::Busy | Ended::Store(_))) {
+            // Mail that cannot come in holds up none that goes out.
+            self.send_all().await?;
+        }
+        collected
+    }
+
+    /// Whether it is worth a look for what the disk had no room for.
+    fn has_room_again(&self) -> bool {
+        self.shortage.may_end(self.store.room().unwrap_or(0))
     }
 
     /// Whether something in the outbox may go later: held for want of value, or still queued since the relay was busy.
@@ -396,6 +426,9 @@ impl<S: HolderStore> Courier<'_, S> {
                 // Perhaps not all was collected.
                 return Err(Ended::Stopped);
             }
+            if self.shortage.lasts() {
+                return Err(StoreError::Full.into());
+            }
             let mut aliases = self.store.aliases()?;
             // In the order of their numbers, which the relay gives out again.
             aliases.sort_by_key(|alias| alias.number);
@@ -480,8 +513,21 @@ impl<S: HolderStore> Courier<'_, S> {
         let Courier {
             config, host, store, ..
         } = *self;
+        if self.shortage.is_paused(store.room().unwrap_or(0)) {
+            // The end of the pause asks for what news tell of.
+            self.link.news = false;
+            return Ok(());
+        }
         let before = (store.collect_from(), store.pending()?.len());
-        collecting::collect(host, store, config, &mut self.link, &self.stop).await?;
+        match collecting::collect(host, store, config, &mut self.link, &self.stop).await {
+            Ok(wanted) => self.shortage.collected(wanted),
+            Err(Ended::Store(StoreError::Full)) => {
+                tracing::warn!("the disk is full: mail that was fetched could not be stored");
+                self.shortage.refused(store.room().unwrap_or(0));
+            }
+            Err(ended) => return Err(ended),
+        }
+        self.short_of_room.store(self.shortage.lasts(), Ordering::Relaxed);
         // What came in may have cost its price, and keys on the way.
         if (store.collect_from(), store.pending()?.len()) != before {
             self.refresh_value(false).await?;

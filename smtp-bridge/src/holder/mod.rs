@@ -11,6 +11,7 @@ mod dial;
 mod next_keys;
 mod pad;
 mod requests;
+mod shortage;
 mod streaming;
 mod through;
 
@@ -112,6 +113,7 @@ pub struct HolderHandle {
     cover: mpsc::Sender<CoverWish>,
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
+    short_of_room: Arc<AtomicBool>,
 }
 
 /// Where a statement goes that was asked for.
@@ -134,6 +136,17 @@ impl HolderHandle {
     /// Whether the relay froze the pack, as the last link told.
     pub fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// Whether mail waits at the relay since the disk has no room for it.
+    pub fn is_short_of_room(&self) -> bool {
+        self.short_of_room.load(Ordering::Relaxed)
+    }
+
+    /// As if the disk had, or had not, room for what waits.
+    #[cfg(test)]
+    pub(crate) fn set_short_of_room(&self, is_short: bool) {
+        self.short_of_room.store(is_short, Ordering::Relaxed);
     }
 
     /// Asks for news now instead of at the next tick.
@@ -215,6 +228,8 @@ struct Wishes {
     /// Whether the relay's position is to be looked for.
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
+    /// Whether mail waits since the disk has no room for it.
+    short_of_room: Arc<AtomicBool>,
 }
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
@@ -241,6 +256,7 @@ pub fn new<S: HolderStore>(
         cover,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
+        short_of_room: Arc::default(),
     };
     let wishes = Wishes {
         refreshed,
@@ -251,6 +267,7 @@ pub fn new<S: HolderStore>(
         cover: asked_cover,
         resume: handle.resume.clone(),
         frozen: Arc::clone(&handle.frozen),
+        short_of_room: Arc::clone(&handle.short_of_room),
     };
     (handle, run(host, store, config, state_sender, wishes, stop))
 }

@@ -41,6 +41,8 @@ pub enum Notice<'a> {
         /// Days that the relay keeps mail.
         kept: u32,
     },
+    /// Mail waits at the relay, since the disk has no room for it.
+    NoRoom,
     /// The relay refused a message for lack of value; it waits in the outbox.
     Held {
         /// Its subject.
@@ -121,6 +123,7 @@ impl Notice<'_> {
             Notice::LowValue { .. } => "Your keypack is running low".into(),
             Notice::Unreachable { .. } => "Your relay cannot be reached".into(),
             Notice::Retention { .. } => "Mail that waits for you may be lost soon".into(),
+            Notice::NoRoom => "Your disk has no room for your mail".into(),
             Notice::Held { subject, .. } => format!("Waiting for value: {subject}"),
             Notice::Repriced { subject, .. } => format!("Waiting for a new price: {subject}"),
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
@@ -167,6 +170,9 @@ impl Notice<'_> {
                 "The bridge last reached its relay {days} days ago, and the relay keeps mail for\n{kept} days. What has waited longest is \
                  dropped there soon, unless the bridge\nreaches it.\n"
             ),
+            Notice::NoRoom => "Mail waits at the relay, because this machine's disk has no room for it. Free\nsome space, and it is \
+                 collected by itself. Smaller messages may still come, and\nwhat waits too long is dropped at the relay.\n"
+                .into(),
             Notice::Held { subject, shortfall } => format!(
                 "This message waits in the outbox, because {shortfall} µtok are missing:\n\n    {subject}\n\nIt goes by itself after a \
                  top-up. `postern outbox` shows it and can cancel it.\n"

@@ -329,6 +329,10 @@ impl HolderStore for HolderFiles {
         Ok(self.books().wrap_place(tag, digest))
     }
 
+    fn room(&self) -> Result<u64, StoreError> {
+        self.shelf.base.log.room()
+    }
+
     fn pending(&self) -> Result<Vec<PendingDeposit>, StoreError> {
         Ok(self.books().pending())
     }

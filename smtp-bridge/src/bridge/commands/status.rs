@@ -106,6 +106,12 @@ impl<S: HolderStore> Bridge<S> {
                 grouped(value.keys)
             ));
         }
+        if self.holder.is_short_of_room() {
+            warnings.push(
+                "Mail waits at the relay, since this disk has no room for it: free some space, and it is collected."
+                    .to_owned(),
+            );
+        }
         if told.unreachable {
             warnings.push("The relay has not been reached for long.".to_owned());
         }

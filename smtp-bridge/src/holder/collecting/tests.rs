@@ -100,12 +100,12 @@ impl Bench {
         Requests::new(established, Duration::from_secs(120))
     }
 
-    async fn collect_over(&self, link: &mut Requests) -> Result<(), Ended> {
+    async fn collect_over(&self, link: &mut Requests) -> Result<Option<u64>, Ended> {
         let (_stop, stop) = watch::channel(false);
         collect(&self.host, &self.store, &config(), link, &stop).await
     }
 
-    async fn collect(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Result<(), Ended> {
+    async fn collect(&self, next: impl FnMut(&[Request]) -> Next + Send + 'static) -> Result<Option<u64>, Ended> {
         self.collect_over(&mut self.link(next)).await
     }
 
@@ -505,22 +505,28 @@ async fn a_busy_relay_and_a_full_disk_leave_a_link_that_can_be_used() {
     let lengths = small(100);
     let bench = Bench::new(&lengths);
     let mut collects = 0;
-    let mut link =
-        bench.link(
-            move |requests| match requests.iter().position(|r| matches!(r, Request::Collect { .. })) {
-                Some(position) => {
-                    collects += 1;
-                    match collects {
-                        2 => Next::Instead(position, refused(Refusal::Busy)),
-                        _ => Next::Answer(position),
-                    }
+    let (disk, fills) = (bench.disk.clone(), Arc::new(Mutex::new(false)));
+    let fills_up = Arc::clone(&fills);
+    let mut link = bench.link(move |requests| {
+        let fetches = requests.iter().any(|request| matches!(request, Request::Fetch { .. }));
+        if fetches && std::mem::take(&mut *fills_up.lock().expect("one thread")) {
+            // There was room when the bodies were asked for.
+            disk.set_free_bytes(Some(RESERVE_BYTES));
+        }
+        match requests.iter().position(|r| matches!(r, Request::Collect { .. })) {
+            Some(position) => {
+                collects += 1;
+                match collects {
+                    2 => Next::Instead(position, refused(Refusal::Busy)),
+                    _ => Next::Answer(position),
                 }
-                None => Next::Answer(0),
-            },
-        );
+            }
+            None => Next::Answer(0),
+        }
+    });
     assert!(matches!(bench.collect_over(&mut link).await, Err(Ended::Busy)));
     assert!(link.ask(&Request::Balance, &[]).await.is_ok());
-    bench.disk.set_free_bytes(Some(RESERVE_BYTES));
+    *fills.lock().expect("one thread") = true;
     assert!(matches!(
         bench.collect_over(&mut link).await,
         Err(Ended::Store(StoreError::Full))
@@ -528,6 +534,24 @@ async fn a_busy_relay_and_a_full_disk_leave_a_link_that_can_be_used() {
     assert!(link.ask(&Request::Balance, &[]).await.is_ok());
     bench.disk.set_free_bytes(None);
     bench.collect_over(&mut link).await.expect("there is room again");
+    bench.assert_has_all_but(&lengths, &[]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_without_room_is_not_fetched_and_holds_up_no_other() {
+    let lengths = [200, 5_000_000, 300, 400];
+    let bench = Bench::new(&lengths);
+    bench.disk.set_free_bytes(Some(RESERVE_BYTES + (4 << 20)));
+    for _ in 0..2 {
+        let wanted = bench.collect(in_order).await.expect("the link goes on");
+        assert!(wanted.is_some_and(|wanted| wanted > 5_000_000));
+    }
+    let pending = bench.store.pending().expect("readable");
+    assert!(pending.len() == 1 && pending[0].index == 1);
+    assert_eq!(bench.seen().fetched, [0, 2, 3]);
+    assert_eq!(bench.seen().confirmed, [0, 2, 3]);
+    bench.disk.set_free_bytes(None);
+    assert!(matches!(bench.collect(in_order).await, Ok(None)));
     bench.assert_has_all_but(&lengths, &[]);
 }
 

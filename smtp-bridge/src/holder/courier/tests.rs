@@ -9,7 +9,7 @@ use keypacks::pack::{Identifier, Issue, PassphraseCost};
 use keypacks::{Secret, deposit};
 use ledger::{Leg, Onward, PriceList};
 use mailbox::Entropy;
-use mailbox::disk::{Disk, MemoryDisk};
+use mailbox::disk::{Disk, MemoryDisk, RESERVE_BYTES};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{HolderAlias, OpenedDeposit, OutboxOrder, PendingDeposit, SentNames, SentReports};
@@ -212,6 +212,7 @@ async fn work_with(
         cover: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
+        short_of_room: Arc::default(),
     };
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
@@ -439,6 +440,7 @@ async fn work_on(
         cover: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
+        short_of_room: Arc::default(),
     };
     let (_stop, stop) = watch::channel(false);
     let established = Established {
@@ -522,4 +524,60 @@ async fn a_frozen_pack_tells_a_restored_relay_later_and_keeps_its_link() {
             "it is told when the pack is not frozen any more"
         );
     }
+}
+
+/// A large message waits, which the disk has no room for.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
+    let disk = MemoryDisk::new();
+    let store = store(&disk);
+    let large = PendingDeposit {
+        index: 0,
+        wrap_digest: [1; 32],
+        dek: deposit::Dek::new(Secret::new([2; 32])),
+        body_digest: [3; 32],
+        length: 4,
+        kilobytes: 16_000,
+        alias: 0,
+    };
+    store.collected(vec![large], 1).await.expect("durable");
+    store.enqueue(lunch()).await.expect("durable");
+    disk.set_free_bytes(Some(RESERVE_BYTES + (8 << 20)));
+    let counts = Arc::new(Mutex::new((0, 0)));
+    let counted = Arc::clone(&counts);
+    let answer = move |request: &Request| {
+        let mut counts = counted.lock().expect("one thread");
+        counts.0 += usize::from(matches!(request, Request::Fetch { .. }));
+        counts.1 += 1;
+        plainly(request)
+    };
+    let (established, stream, link) = linked();
+    tokio::spawn(relay(stream, link, answer));
+    let (_ask, asked) = mpsc::channel(1);
+    let (_refresh, refreshed) = watch::channel(0);
+    let short_of_room = Arc::new(AtomicBool::new(false));
+    let mut wishes = Wishes {
+        refreshed,
+        asked,
+        devices: mpsc::channel(1).1,
+        mixing: mpsc::channel(1).1,
+        offers: mpsc::channel(1).1,
+        cover: mpsc::channel(1).1,
+        resume: watch::Sender::new(false),
+        frozen: Arc::default(),
+        short_of_room: Arc::clone(&short_of_room),
+    };
+    let (_stop, stop) = watch::channel(false);
+    let (host, config) = (system::host(), config());
+    let mut work = std::pin::pin!(work(&host, &store, &config, established, &mut wishes, stop));
+    let hour = Duration::from_secs(3_600);
+    assert!(tokio::time::timeout(hour, &mut work).await.is_err(), "the link is kept");
+    assert!(store.outbox().expect("readable").is_empty(), "what was to go out went");
+    assert!(short_of_room.load(Ordering::Relaxed));
+    let (fetched, asked) = *counts.lock().expect("one thread");
+    assert!(fetched == 0 && asked < 20, "{fetched} {asked}");
+    disk.set_free_bytes(None);
+    assert!(tokio::time::timeout(hour, &mut work).await.is_err(), "the link is kept");
+    assert!(!short_of_room.load(Ordering::Relaxed));
+    assert!(counts.lock().expect("one thread").0 > 0, "it is asked for");
 }
