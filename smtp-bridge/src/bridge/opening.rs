@@ -19,8 +19,7 @@ use mailbox::{HolderStore, StoreError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::holder::{named_as_here, notices_of, notices_of_devices, open_body};
-use crate::imap;
+use crate::holder::{as_kept, notices_of, notices_of_devices, open_body};
 use crate::message::{self, Address, Notice};
 use crate::names;
 use crate::net::Host;
@@ -205,11 +204,13 @@ impl<S: HolderStore> Opening<'_, S> {
         mut message: Zeroizing<Vec<u8>>,
         gives: bool,
     ) -> Result<Opened, StoreError> {
-        let message = named_as_here(self.store, alias, std::mem::take(&mut *message))?;
+        let (store, message) = (self.store.clone(), std::mem::take(&mut *message));
+        let kept = self.host.compute(move || as_kept(&store, alias, message)).await;
+        let (message, summary) = kept.ok_or(StoreError::Busy)??;
         let given = gives.then(|| Zeroizing::new(message.clone()));
         let opened = OpenedDeposit {
             index,
-            summary: imap::summary(&message),
+            summary,
             message,
             now: self.host.clock.unix_seconds(),
         };

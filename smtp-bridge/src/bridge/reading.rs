@@ -7,6 +7,7 @@ use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 
 use super::Bridge;
+use crate::holder::LARGE_BYTES;
 use crate::imap::{self, Failure, Unavailable};
 use crate::net::BoxStream;
 
@@ -84,6 +85,15 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
         self.0.store.message(folder, uid).map_err(unavailable)
     }
 
+    async fn look_through(
+        &self,
+        text: Arc<dyn MessageText>,
+        depth: imap::Depth,
+        words: imap::Words,
+    ) -> Option<Result<imap::Long, StoreError>> {
+        self.0.host.compute(move || imap::Long::of(text, depth, &words)).await
+    }
+
     async fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<imap::Summaries, Unavailable> {
         self.0.store.summaries(folder, uids).map_err(unavailable)
     }
@@ -108,7 +118,12 @@ impl<S: HolderStore> imap::Backend for Reading<S> {
         internal_date: Option<u64>,
     ) -> Result<u32, Failure> {
         let date = internal_date.unwrap_or_else(|| self.0.host.clock.unix_seconds());
-        let summary = imap::summary(&message);
+        let length = message.len();
+        let summarised = move || (imap::summary(&message), message);
+        let (summary, message) = match length {
+            ..LARGE_BYTES => summarised(),
+            _ => self.0.host.compute(summarised).await.ok_or(Failure::Unavailable)?,
+        };
         let appended = self.0.store.append(folder, message, summary, flags, date).await;
         appended.map_err(failure)
     }

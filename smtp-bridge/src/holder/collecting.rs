@@ -35,7 +35,8 @@ mod notices;
 mod opened;
 
 pub(crate) use self::notices::{notices_of, notices_of_devices};
-pub(crate) use self::opened::{named_as_here, open};
+use self::opened::read;
+pub(crate) use self::opened::{as_kept, open};
 
 /// Most bodies that are asked for at one time: enough for the line to be busy while a commit is under way.
 const FETCHES_MAX: usize = 64;
@@ -45,8 +46,8 @@ const UNSTORED_MAX: usize = STORED_MAX;
 const UNSTORED_BYTES_MAX: usize = 8 << 20;
 /// Room on the disk that is wanted beside the bodies themselves: their seals, rows and summaries, and other commits.
 const ROOM_BESIDE: u64 = 1 << 20;
-/// A body of this length is opened where it holds up no other task.
-const LARGE_BYTES: usize = 256 << 10;
+/// A message of this length is opened and looked through where it holds up no other task.
+pub(crate) const LARGE_BYTES: usize = 256 << 10;
 
 /// Collects, fetches, stores and confirms until nothing more waits. An error for which the link is kept leaves nothing
 /// under way on it.
@@ -433,10 +434,10 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         let body = std::mem::take(&mut *body);
         self.batch.load.add(&pending);
         let opened = if body.len() < LARGE_BYTES {
-            open(&pending, body)
+            read(self.store, &pending, body)
         } else {
-            let pending = pending.duplicate();
-            match self.host.compute(move || open(&pending, body)).await {
+            let (store, pending) = (self.store.clone(), pending.duplicate());
+            match self.host.compute(move || read(&store, &pending, body)).await {
                 Some(opened) => opened,
                 None => {
                     // What cannot even be computed says nothing about the mail: it stays pending.
@@ -445,7 +446,7 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
                 }
             }
         };
-        let Some(message) = opened else {
+        let Some((message, summary)) = opened? else {
             self.batch.abandoned.push((index, self.compose(&Notice::Damaged)));
             return Ok(());
         };
@@ -471,11 +472,10 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
             }
             return Ok(());
         }
-        let message = named_as_here(self.store, pending.alias, message)?;
         let now = self.host.clock.unix_seconds();
         self.batch.opened.push(OpenedDeposit {
             index,
-            summary: imap::summary(&message),
+            summary,
             message,
             now,
         });

@@ -15,7 +15,7 @@ mod shortage;
 mod streaming;
 mod through;
 
-pub(crate) use collecting::{named_as_here, notices_of, notices_of_devices, open as open_body};
+pub(crate) use collecting::{LARGE_BYTES, as_kept, notices_of, notices_of_devices, open as open_body};
 pub(crate) use courier::refusal_reason;
 pub use through::{Entry, Way};
 

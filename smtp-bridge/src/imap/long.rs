@@ -130,6 +130,9 @@ fn look(
     window: &mut Window<'_>,
     found: &mut [bool],
 ) {
+    if found.iter().all(|found| *found) {
+        return;
+    }
     let mut mark = |is_in: &dyn Fn(&Needle) -> bool| {
         for (word, found) in words.iter().zip(&mut *found).filter(|(_, found)| !**found) {
             *found = is_in(word);
@@ -392,6 +395,37 @@ mod tests {
             let long = Long::of(source, Depth::Parts, &Words::default());
             prop_assert_eq!(long.is_err(), is_broken);
         }
+    }
+
+    /// A text that counts how often it is read.
+    struct Counted(Arc<dyn MessageText>, std::sync::atomic::AtomicUsize);
+
+    impl MessageText for Counted {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn read(&self, at: usize) -> Result<Text, StoreError> {
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.0.read(at)
+        }
+    }
+
+    #[test]
+    fn what_is_behind_the_last_word_is_not_read_again() {
+        let start = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\na word\r\n".to_owned();
+        let text = start + &"--b\r\n\r\nmore text\r\n".repeat(500);
+        let reads = |words: &[&str]| {
+            let counted = Arc::new(Counted(chunked(text.as_bytes(), 100), Default::default()));
+            let words = words.iter().map(|word| Arc::new(Needle::new(word.as_bytes())));
+            let long = Long::of(counted.clone(), Depth::Parts, &Words(words.collect())).expect("readable");
+            (long.found, counted.1.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        let (_, without) = reads(&[]);
+        let (found, first) = reads(&["word"]);
+        assert!(found == [true] && first < without + 10, "{first} {without}");
+        let (found, all) = reads(&["word", "nowhere"]);
+        assert!(found == [true, false] && all > without + 50, "{all} {without}");
     }
 
     #[test]

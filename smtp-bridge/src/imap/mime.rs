@@ -1,6 +1,7 @@
 //! The parts of a message and where they lie (RFC 2045, 2046), found in one pass, bounded, for any octets.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::header::{self, Parameterised};
@@ -76,7 +77,8 @@ impl Part {
             text: message,
             at: 0,
             lines: 0,
-            boundaries: Vec::new(),
+            open: BTreeMap::new(),
+            levels: 0,
             parts: 0,
         };
         walker.part(false, 0).0
@@ -99,8 +101,11 @@ struct Walker<'a, T> {
     at: usize,
     /// Line ends before `at`.
     lines: usize,
-    /// Boundaries of the open multiparts, the innermost last.
-    boundaries: Vec<Vec<u8>>,
+    /// Boundaries of the open multiparts, each with the levels that have it, the innermost last. A line is looked up: one that is
+    /// compared with a hundred boundaries would make every short line of a long message cost so much.
+    open: BTreeMap<Vec<u8>, Vec<usize>>,
+    /// How many multiparts are open.
+    levels: usize,
     parts: usize,
 }
 
@@ -144,23 +149,35 @@ impl<T: Octets> Walker<'_, T> {
 
     /// The parts of a multipart, from its preamble to the end of its epilogue.
     fn multipart(&mut self, boundary: Vec<u8>, digest: bool, depth: usize) -> (Vec<Part>, End) {
-        self.boundaries.push(boundary);
-        let level = self.boundaries.len() - 1;
+        let level = self.levels;
+        self.levels += 1;
+        self.open.entry(boundary.clone()).or_default().push(level);
         let mut parts = Vec::new();
         let mut end = self.skip();
         while let Some((of, closes)) = end.delimiter
             && of == level
         {
             if closes || self.parts >= PARTS_MAX {
-                self.boundaries.pop();
+                self.close(&boundary);
                 return (parts, self.skip());
             }
             let (part, part_end) = self.part(digest, depth + 1);
             parts.push(part);
             end = part_end;
         }
-        self.boundaries.pop();
+        self.close(&boundary);
         (parts, end)
+    }
+
+    /// Ends the innermost multipart, which has this boundary.
+    fn close(&mut self, boundary: &[u8]) {
+        self.levels -= 1;
+        if let Some(levels) = self.open.get_mut(boundary) {
+            levels.pop();
+            if levels.is_empty() {
+                self.open.remove(boundary);
+            }
+        }
     }
 
     /// Reads a header. `Some`: the part ended in the middle of it.
@@ -211,16 +228,16 @@ impl<T: Octets> Walker<'_, T> {
     /// Reads a delimiter line, if the next one is: `"--" boundary ["--"] *LWSP`.
     fn delimiter(&mut self) -> Option<End> {
         let (at, lines) = (self.at, self.lines);
-        if self.boundaries.is_empty() || *self.text.cut(at..self.text.length().min(at + 2)) != *b"--" {
+        if self.levels == 0 || *self.text.cut(at..self.text.length().min(at + 2)) != *b"--" {
             return None;
         }
         let line_end = self.text.line_end(at);
         let line = self.text.cut(at + 2..line_end);
         let line = line.trim_ascii_end();
-        let found = self.boundaries.iter().enumerate().rev().find_map(|(level, boundary)| {
-            let rest = line.strip_prefix(&boundary[..])?;
-            matches!(rest, b"" | b"--").then_some((level, !rest.is_empty()))
-        })?;
+        let innermost = |boundary: &[u8]| self.open.get(boundary)?.last().copied();
+        let begins = innermost(line).map(|level| (level, false));
+        let closes = line.strip_suffix(b"--").and_then(innermost).map(|level| (level, true));
+        let found = begins.max(closes)?;
         self.line();
         Some(End {
             at,
@@ -364,6 +381,23 @@ mod tests {
             tree(&format!("{MIXED}--b\r\n{inner}--b\r\n\r\ntwo\r\n--b--\r\n")),
             "[[\"one\"/0] \"two\"/0]"
         );
+    }
+
+    #[test]
+    fn a_line_belongs_to_the_innermost_multipart_that_it_can_be_of() {
+        let inner = |boundary: &str| format!("Content-Type: multipart/mixed; boundary=\"{boundary}\"\r\n\r\n");
+        // What closes the outer one begins a part of the inner one, and the other way round.
+        let text = format!(
+            "{MIXED}--b\r\n{}--b--\r\n\r\none\r\n--b----\r\n--b\r\n\r\ntwo",
+            inner("b--")
+        );
+        assert_eq!(tree(&text), "[[\"one\"/0] \"two\"/0]");
+        let outer = inner("b--");
+        let text = format!("{outer}--b--\r\n{MIXED}--b\r\n\r\none\r\n--b--\r\n--b----\r\n");
+        assert_eq!(tree(&text), "[[\"one\"/0]]");
+        // Two of one boundary: the inner one has it until it is closed.
+        let text = format!("{MIXED}--b\r\n{MIXED}--b\r\n\r\none\r\n--b--\r\n--b\r\n\r\ntwo\r\n--b--\r\n");
+        assert_eq!(tree(&text), "[[\"one\"/0] \"two\"/0]");
     }
 
     #[test]

@@ -188,6 +188,16 @@ pub trait Backend: Mailboxes + Send + Sync + 'static {
     /// The session waits for its client and keeps none of the texts that [`Self::message`] and [`Self::text`] gave it.
     fn handed_out(&self) {}
 
+    /// [`Long::of`] a text, which may take long, where that holds up no other session. `None`: it could not be done.
+    fn look_through(
+        &self,
+        text: Arc<dyn MessageText>,
+        depth: Depth,
+        words: Words,
+    ) -> impl Future<Output = Option<Result<Long, StoreError>>> + Send {
+        async move { Some(Long::of(text, depth, &words)) }
+    }
+
     /// What [`summary`] made of messages when they came, in the order asked for. `None`: there is none, or the message is
     /// expunged.
     fn summaries(&self, folder: FolderId, uids: &[u32]) -> impl Future<Output = Result<Summaries, Unavailable>> + Send;

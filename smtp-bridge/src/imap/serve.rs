@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use super::session::{Answer, Ask, Session, Step};
-use super::{Backend, Limits, Long, Unavailable};
+use super::{Backend, Limits, Unavailable};
 
 /// Bytes read at a time; kept by an idle session.
 const READ: usize = 2 << 10;
@@ -111,7 +111,11 @@ async fn ask_backend<B: Backend>(backend: &B, limits: &Limits, ask: Ask) -> Answ
         Ask::Message(folder, uid) => Answer::Message(backend.message(folder, uid).await),
         Ask::Messages(folder, uids) => Answer::Messages(messages(backend, folder, &uids).await),
         Ask::Text(folder, uid, depth, words) => Answer::Text(match backend.text(folder, uid).await {
-            Ok(Some(text)) => Long::of(text, depth, &words).map(Some).map_err(unreadable),
+            // It may be read from its beginning to its end.
+            Ok(Some(text)) => match backend.look_through(text, depth, words).await {
+                Some(long) => long.map(Some).map_err(unreadable),
+                None => Err(Unavailable),
+            },
             other => other.map(|_| None),
         }),
         Ask::Piece(text, at) => Answer::Piece(text.read(at).map_err(unreadable)),

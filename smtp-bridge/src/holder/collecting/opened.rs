@@ -10,7 +10,7 @@ use mailbox::request;
 use mailbox::{HolderStore, StoreError};
 use zeroize::Zeroizing;
 
-use crate::message;
+use crate::{imap, message};
 
 /// A report on what was sent from here, with the names that the mail program gave the message and its recipients.
 fn named_in_report<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
@@ -33,7 +33,7 @@ fn named_in_report<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> R
 ///
 /// Only where it came for the alias that was sent under: whoever writes to one alias and names mail from another must
 /// not see in the answer that both are one person's.
-pub(crate) fn named_as_here<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+fn named_as_here<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Vec<u8>, StoreError> {
     let message = named_in_report(store, alias, message)?;
     // Nothing else is looked up: what the relay calls a message ends in its domain.
     let ending = format!("@{}", store.facts().relay_domain);
@@ -49,6 +49,29 @@ pub(crate) fn named_as_here<S: HolderStore>(store: &S, alias: u32, message: Vec<
     match failed.take() {
         Some(error) => Err(error),
         None => Ok(renamed.unwrap_or(message)),
+    }
+}
+
+/// A message, or what else a body held, and the message's summary.
+pub(crate) type Read = (Vec<u8>, Vec<u8>);
+
+/// A message that came for an alias as it is kept, and its summary.
+pub(crate) fn as_kept<S: HolderStore>(store: &S, alias: u32, message: Vec<u8>) -> Result<Read, StoreError> {
+    let message = named_as_here(store, alias, message)?;
+    let summary = imap::summary(&message);
+    Ok((message, summary))
+}
+
+/// Opens a body as [`open`]; mail as [`as_kept`], anything else without a summary.
+pub(super) fn read<S: HolderStore>(
+    store: &S,
+    pending: &PendingDeposit,
+    body: Vec<u8>,
+) -> Result<Option<Read>, StoreError> {
+    match open(pending, body) {
+        Some(payload) if [RECEIPTS, EVENTS].contains(&pending.alias) => Ok(Some((payload, Vec::new()))),
+        Some(message) => as_kept(store, pending.alias, message).map(Some),
+        None => Ok(None),
     }
 }
 
