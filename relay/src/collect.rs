@@ -68,6 +68,9 @@ fn limits(connections_max: usize) -> Limits {
         // RFC 3501 asks for more where somebody reads mail; here somebody fetches it.
         inactivity: Duration::from_secs(60),
         inactivity_before_login: Duration::from_secs(30),
+        part_kept: Duration::from_secs(60),
+        // The session ends before.
+        taking: SESSION,
         login_failure_delay: Duration::from_secs(2),
         login_failures_max: 3,
         bad_commands_max: 20,

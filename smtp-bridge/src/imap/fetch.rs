@@ -48,6 +48,13 @@ pub(super) struct Kept {
     message: Message,
 }
 
+impl Kept {
+    /// Of which message.
+    pub(super) fn uid(&self) -> u32 {
+        self.uid
+    }
+}
+
 /// A message whose turn comes soon.
 struct Ahead {
     position: usize,

@@ -21,6 +21,8 @@ pub struct MemoryStore {
     contents: Mutex<Contents>,
     changed: watch::Sender<u64>,
     recent: Recent,
+    #[cfg(test)]
+    handed_out: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Default)]
@@ -251,6 +253,8 @@ impl MemoryStore {
             contents: Mutex::new(contents),
             changed: watch::Sender::new(0),
             recent: Recent::default(),
+            #[cfg(test)]
+            handed_out: Default::default(),
         }
     }
 
@@ -308,6 +312,12 @@ impl MemoryStore {
                 Answer::Done(self.change(|contents| contents.subscribe(&name, subscribed)))
             }
         }
+    }
+
+    /// How often [`Backend::handed_out`] was called.
+    #[cfg(test)]
+    pub(super) fn handed_out_count(&self) -> usize {
+        self.handed_out.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     fn is_login(&self, user: &[u8], password: &[u8]) -> bool {
@@ -386,6 +396,11 @@ impl Backend for MemoryStore {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    #[cfg(test)]
+    fn handed_out(&self) {
+        self.handed_out.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     async fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, Unavailable> {

@@ -73,6 +73,10 @@ pub struct Limits {
     pub inactivity: Duration,
     /// The same before LOGIN.
     pub inactivity_before_login: Duration,
+    /// Silence of the client after which nothing of the message is kept that it fetched a part of.
+    pub part_kept: Duration,
+    /// How long a client may take for one literal, or for one stretch of other output.
+    pub taking: Duration,
     /// How long the answer to a wrong password is kept back.
     pub login_failure_delay: Duration,
     /// Wrong passwords after which the session is closed.
@@ -90,6 +94,8 @@ impl Default for Limits {
             command_max: 64 << 10,
             inactivity: Duration::from_secs(30 * 60),
             inactivity_before_login: Duration::from_secs(3 * 60),
+            part_kept: Duration::from_secs(60),
+            taking: Duration::from_secs(3_600),
             login_failure_delay: Duration::from_secs(2),
             login_failures_max: 3,
             bad_commands_max: 20,

@@ -52,6 +52,8 @@ pub(super) struct Output {
     sent: usize,
     /// What is left to send, in bytes.
     length: usize,
+    /// How many pieces were sent.
+    pieces_sent: u64,
 }
 
 impl Output {
@@ -68,7 +70,10 @@ impl Output {
         if self.front().is_empty() {
             match self.pieces.front_mut() {
                 Some(Piece::Long(at_hand, _, left)) if left.start < left.end => *at_hand = Text::default(),
-                _ => drop(self.pieces.pop_front()),
+                _ => {
+                    self.pieces.pop_front();
+                    self.pieces_sent += 1;
+                }
             }
             self.sent = 0;
         }
@@ -94,6 +99,11 @@ impl Output {
         left.start += octets.len();
         *at_hand = octets;
         !at_hand.is_empty()
+    }
+
+    /// How many pieces were sent, each a literal or a stretch of other output.
+    pub(super) fn pieces_sent(&self) -> u64 {
+        self.pieces_sent
     }
 
     pub(super) fn is_empty(&self) -> bool {

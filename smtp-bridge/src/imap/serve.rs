@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mailbox::StoreError;
 use mailbox::holder_store::{Flags, FolderId};
@@ -36,6 +37,8 @@ where
     let mut changed = backend.changed();
     let mut buffer = Zeroizing::new(Vec::new());
     let mut deadline = Instant::now() + session.patience();
+    let mut kept_until = Instant::now();
+    let mut taking = Taking::default();
     loop {
         // Marked before the mailboxes are looked at: a change in between wakes once too often, not once too little.
         changed.mark_unchanged();
@@ -43,7 +46,13 @@ where
             Step::Transmit => {
                 let bytes = session.transmit();
                 let bytes = &bytes[..bytes.len().min(WRITE)];
-                let Ok(written) = timeout(session.patience(), stream.write(bytes)).await else {
+                let patience = session
+                    .patience()
+                    .min(taking.left(session.pieces_sent(), limits.taking));
+                if patience.is_zero() {
+                    return Ok(());
+                }
+                let Ok(written) = timeout(patience, stream.write(bytes)).await else {
                     return Ok(());
                 };
                 match written? {
@@ -54,6 +63,7 @@ where
                     // A command that takes long is no silence; news of the mailbox are.
                     deadline = Instant::now() + session.patience();
                 }
+                kept_until = Instant::now() + limits.part_kept;
             }
             Step::Receive { watch } => {
                 stream.flush().await?;
@@ -68,10 +78,13 @@ where
                         read => {
                             session.handle_bytes(&buffer[..read]);
                             deadline = Instant::now() + session.patience();
+                            kept_until = Instant::now() + limits.part_kept;
                         }
                     },
                     () = sleep_until(deadline) => session.handle_timeout(),
-                    () = wake(&mut changed), if watch => {}
+                    () = sleep_until(kept_until), if session.keeps_text() => session.forget_kept(),
+                    // A message of which something is kept may be expunged.
+                    () = wake(&mut changed), if watch || session.keeps_text() => {}
                 }
             }
             Step::Ask(ask) => {
@@ -82,6 +95,24 @@ where
             }
             Step::Close => return stream.shutdown().await,
         }
+    }
+}
+
+/// Since when a client takes a piece of output, and the how manyth. However little it takes at a time, the text of which the
+/// piece is comes to an end.
+#[derive(Default)]
+struct Taking(Option<(u64, Instant)>);
+
+impl Taking {
+    /// How much of `whole` is left for the piece behind so many.
+    fn left(&mut self, sent: u64, whole: Duration) -> Duration {
+        let now = Instant::now();
+        let since = self
+            .0
+            .filter(|(before, _)| *before == sent)
+            .map_or(now, |(_, since)| since);
+        self.0 = Some((sent, since));
+        whole.saturating_sub(now - since)
     }
 }
 
@@ -211,8 +242,6 @@ pub async fn turn_away<S: AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
@@ -323,6 +352,49 @@ mod tests {
             begun.elapsed()
         );
         served.await.expect("no panic").expect("no error");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_part_was_fetched_of_is_kept_for_a_minute_of_silence() {
+        let inbox = inbox();
+        inbox.add("x".repeat(400_000).into(), Flags::default(), None);
+        let (mut client, _served) = selected(&inbox).await;
+        for ends in 1..3 {
+            // The command after a part finds it kept, and the silence begins anew with it.
+            for _ in 0..3 {
+                send(&mut client, "c FETCH 1 BODY.PEEK[]<0.10>\r\n").await;
+                until(&mut client, "c OK").await;
+                sleep(Duration::from_secs(50)).await;
+            }
+            let before = inbox.handed_out_count();
+            sleep(Duration::from_secs(20)).await;
+            assert_eq!(inbox.handed_out_count(), before + 1, "{ends}");
+        }
+        send(&mut client, "c FETCH 1 BODY.PEEK[]<0.10>\r\n").await;
+        until(&mut client, "c OK").await;
+        let before = inbox.handed_out_count();
+        let (mut other, _served) = selected(&inbox).await;
+        send(&mut other, "d STORE 1 +FLAGS (\\Deleted)\r\ne EXPUNGE\r\n").await;
+        until(&mut other, "e OK").await;
+        sleep(Duration::from_secs(1)).await;
+        drop(other);
+        assert!(inbox.handed_out_count() > before, "another session expunged it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_literal_that_is_taken_in_drops_comes_to_an_end() {
+        let inbox = inbox();
+        inbox.add("x".repeat(1_000_000).into(), Flags::default(), None);
+        let (mut client, served) = selected(&inbox).await;
+        send(&mut client, "c FETCH 1 BODY.PEEK[]\r\n").await;
+        let begun = Instant::now();
+        let mut drop = [0; 64];
+        while client.read(&mut drop).await.expect("the pipe stands") > 0 {
+            sleep(Duration::from_secs(5)).await;
+        }
+        served.await.expect("no panic").expect("no error");
+        let hours = begun.elapsed().as_secs_f64() / 3_600.0;
+        assert!((1.0..1.5).contains(&hours), "{hours}");
     }
 
     #[tokio::test(start_paused = true)]

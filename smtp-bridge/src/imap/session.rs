@@ -178,6 +178,30 @@ impl Session {
         self.kept.is_some() || self.out.holds_text() || matches!(self.task, Task::Fetch { .. } | Task::Search { .. })
     }
 
+    /// Whether the text of a message, or its key, is kept for the next FETCH alone.
+    pub(super) fn keeps_text(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Keeps nothing for the next FETCH.
+    pub(super) fn forget_kept(&mut self) {
+        self.kept = None;
+    }
+
+    /// How many pieces of output were sent.
+    pub(super) fn pieces_sent(&self) -> u64 {
+        self.out.pieces_sent()
+    }
+
+    /// Keeps nothing of a message that was expunged, by whomever.
+    fn forget_expunged(&mut self, mailboxes: &dyn Mailboxes) {
+        let State::Selected(view) = &self.state else { return };
+        self.kept.take_if(|kept| {
+            let folder = mailboxes.folder(view.folder);
+            folder.is_none_or(|folder| folder.entries.by_uid(kept.uid()).is_none())
+        });
+    }
+
     /// Takes the answer to the last [`Step::Ask`].
     pub fn handle_answer(&mut self, answer: Answer) {
         let Answer::Piece(piece) = answer else {
@@ -225,6 +249,7 @@ impl Session {
 
     /// Goes on as far as it can; `mailboxes` are those as of now.
     pub fn poll(&mut self, mailboxes: &dyn Mailboxes) -> Step {
+        self.forget_expunged(mailboxes);
         match (self.advance_far(mailboxes), self.out.wanted()) {
             (Step::Transmit, Some((text, at))) => Step::Ask(Ask::Piece(text, at)),
             (step, _) => step,
