@@ -70,6 +70,12 @@ impl Base {
         Ok(true)
     }
 
+    /// A body as the last commit left it, while a batch is under way: nothing moves or ends it meanwhile.
+    pub(crate) fn read_body_before(&self, write: &Write<'_>, name: BodyName) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = BODIES.get(write.before(), name)?;
+        row.map(|row| self.log.read(row.location)).transpose()
+    }
+
     /// A body, unless it is gone. Its row is read again afterwards: it may be moved, and freed space is used again.
     pub(crate) fn read_body(&self, name: BodyName) -> Result<Option<Vec<u8>>, StoreError> {
         let place =

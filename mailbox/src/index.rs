@@ -26,8 +26,8 @@ mod view;
 
 pub use file::FORMAT_NUMBER;
 use file::{Open, ROWS};
-use view::Layers;
 pub use view::Write;
+use view::{Layers, UnderWay};
 pub(crate) use view::{Source, View};
 
 /// The rows of one store. Readers, the committer and the keeper share it.
@@ -123,6 +123,7 @@ impl Index {
             view: self.view(vault)?,
             batch: RefCell::default(),
             stored: RefCell::default(),
+            _under_way: UnderWay::begin(),
         })
     }
 
@@ -237,10 +238,12 @@ impl Index {
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
+        UnderWay::assert_none();
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        UnderWay::assert_none();
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,7 +19,7 @@ use crate::commit::{self, Committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::holder_store::{FolderError, FolderId, HolderStore, PackFacts};
-use crate::index::{View, Write};
+use crate::index::{Source, Write};
 use crate::pad::PadFile;
 use crate::tables::Single;
 use crate::used::UsedKeys;
@@ -164,14 +164,14 @@ impl HolderFiles {
     }
 }
 
-pub(super) fn facts(view: &View<'_>) -> Result<PackFacts, StoreError> {
+pub(super) fn facts(source: &impl Source) -> Result<PackFacts, StoreError> {
     let FactsRow {
         identifier,
         relay_address,
         relay_domain,
         relay_public,
-    } = FACTS.get(view, Single)?.ok_or(StoreError::Corrupt)?;
-    let rotation = match ROTATION.get(view, Single)? {
+    } = FACTS.get(source, Single)?.ok_or(StoreError::Corrupt)?;
+    let rotation = match ROTATION.get(source, Single)? {
         Some(row) => Policy::decode(&row.policy).map_err(|_| StoreError::Corrupt)?,
         None => Policy::default(),
     };

@@ -319,7 +319,7 @@ impl HolderStage {
             .fold(0, |sum: u64, (_, row)| sum.saturating_add(row.entry.price));
         let mut released = 0;
         for (number, row) in self.books.held() {
-            let Some((operation, price)) = self.repriced(&row, prices)? else {
+            let Some((operation, price)) = self.repriced(write, &row, prices)? else {
                 continue;
             };
             let Some(sum) = spoken_for.checked_add(price).filter(|sum| *sum <= balance) else {
@@ -344,7 +344,7 @@ impl HolderStage {
     }
 
     /// The submission at the prices of another list. `None`: it is none, or its price exceeds 64 bits.
-    fn repriced(&self, row: &Row, list: &PriceList) -> Result<Option<(Operation, u64)>, StoreError> {
+    fn repriced(&self, write: &Write<'_>, row: &Row, list: &PriceList) -> Result<Option<(Operation, u64)>, StoreError> {
         let onward = &self.books.onward;
         let mut operation = row.entry.change.operation.clone();
         let Operation::Submit {
@@ -363,7 +363,8 @@ impl HolderStage {
         } else {
             // Where it goes stands in its envelope alone.
             let Some(body) = row.entry.body else { return Ok(None) };
-            let body = self.shelf.body(&body_key(&self.shelf.key(row.record)?), body)?;
+            let key = body_key(&self.shelf.key(row.record)?);
+            let body = self.shelf.body_before(write, &key, body)?;
             price_of_payload(
                 body.get(..*length as usize).unwrap_or_default(),
                 list,

@@ -238,7 +238,7 @@ impl HolderStage {
 
     fn note_alias(&mut self, write: &Write<'_>, change: &AliasChange) -> Result<(), StoreError> {
         let (local, open) = change.parts();
-        let address = format!("{local}@{}", facts(&self.shelf.base.view()?)?.relay_domain);
+        let address = format!("{local}@{}", facts(write)?.relay_domain);
         let known = self.books.aliases.iter().find(|alias| alias.address == address);
         let alias = match known {
             Some(known) => HolderAlias { open, ..known.clone() },

@@ -95,6 +95,17 @@ impl Shelf {
         vault::open(key, &sealed)
     }
 
+    /// As [`Self::body`], of one that was committed before the batch under way.
+    pub(super) fn body_before(
+        &self,
+        write: &Write<'_>,
+        key: &Secret<32>,
+        name: BodyName,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let sealed = self.base.read_body_before(write, name)?.ok_or(StoreError::NoRow)?;
+        vault::open(key, &sealed)
+    }
+
     /// Writes a summary under the key of a row. It ends with the row, whose removal must remove it too.
     pub(super) fn put_summary(
         &self,

@@ -115,6 +115,7 @@ proptest! {
                 Step::Reopen => index.reopen().expect("opened"),
             }
         }
+        let (view, snapshot) = (index.view(&vault).expect("open"), index.snapshot(&vault).expect("open"));
         let write = index.begin(&vault).expect("open");
         let mut under = model.clone();
         for (key, value) in &batch {
@@ -124,7 +125,6 @@ proptest! {
         let within = |model: &BTreeMap<u8, u8>| -> BTreeMap<u8, u8> {
             model.iter().filter(|(key, _)| (first..=last).contains(key)).map(|(key, value)| (*key, *value)).collect()
         };
-        let (view, snapshot) = (index.view(&vault).expect("open"), index.snapshot(&vault).expect("open"));
         if first <= last {
             prop_assert_eq!(all(&view, first, last), within(&model));
             prop_assert_eq!(all(&snapshot, first, last), within(&model));

@@ -204,6 +204,44 @@ pub struct Write<'i> {
     pub(super) batch: RefCell<Overlay>,
     /// Rows as redb has them, so that each is found and opened once however often a batch asks.
     pub(super) stored: RefCell<BTreeMap<RowName, Value>>,
+    pub(super) _under_way: UnderWay,
+}
+
+/// That a batch is under way on this thread, which must look at rows through it alone: another look would wait for whoever waits
+/// for the batch to end.
+pub(super) struct UnderWay(());
+
+#[cfg(debug_assertions)]
+thread_local! {
+    static UNDER_WAY: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl UnderWay {
+    pub(super) fn begin() -> Self {
+        #[cfg(debug_assertions)]
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
+        Self(())
+    }
+
+    /// Panics where assertions are on and a batch is under way on this thread.
+    pub(super) fn assert_none() {
+        #[cfg(debug_assertions)]
+        assert_eq!(UNDER_WAY.get(), 0, "a batch looks at rows through itself");
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        UNDER_WAY.set(UNDER_WAY.get() - 1);
+    }
+}
+
+impl<'i> Write<'i> {
+    /// The rows as the last commit left them.
+    pub(crate) fn before(&self) -> &View<'i> {
+        &self.view
+    }
 }
 
 impl Write<'_> {
