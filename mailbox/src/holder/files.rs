@@ -148,6 +148,20 @@ impl HolderFiles {
         outcome.await?
     }
 
+    /// What was found of a message: nothing, if it was expunged between the look at its row and the one at its key or body.
+    pub(super) fn unless_gone<T>(
+        &self,
+        folder: FolderId,
+        uid: u32,
+        found: Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        match found {
+            // Its row goes first: a moment later it is not shown any more, and after that its key is overwritten.
+            Err(_) if !self.books().has(folder, uid) || self.shelf.is_expunged(folder, uid) => Ok(None),
+            found => found,
+        }
+    }
+
     /// Removes messages of a folder that is to be deleted, until so many are left that one commit can remove them with it.
     async fn empty(&self, folder: FolderId) -> Result<(), FolderError> {
         if folder == FolderId::INBOX {

@@ -308,6 +308,15 @@ impl Shelf {
         filed.map(open).transpose()
     }
 
+    /// Whether a message has no row as of the last commit.
+    pub(super) fn is_expunged(&self, folder: FolderId, uid: u32) -> bool {
+        let row = self
+            .base
+            .view()
+            .and_then(|view| MESSAGES.get(&view, number_of(folder, uid)));
+        matches!(row, Ok(None))
+    }
+
     /// Text of a message as of the last commit.
     pub(super) fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Text>, StoreError> {
         let row = self.message_row(&self.base.view()?, number_of(folder, uid))?;

@@ -416,19 +416,13 @@ impl HolderStore for HolderFiles {
     }
 
     fn text(&self, folder: FolderId, uid: u32) -> Result<Option<Arc<dyn MessageText>>, StoreError> {
-        match self.shelf.message(folder, uid) {
-            // Expunged between the look at its row and the one at its key or body.
-            Err(_) if !self.books().has(folder, uid) => Ok(None),
-            text => Ok(text?.map(|text| Arc::new(text) as Arc<dyn MessageText>)),
-        }
+        let text = self.unless_gone(folder, uid, self.shelf.message(folder, uid))?;
+        Ok(text.map(|text| Arc::new(text) as Arc<dyn MessageText>))
     }
 
     fn message(&self, folder: FolderId, uid: u32) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.shelf.message(folder, uid) {
-            // As with [`Self::text`].
-            Err(_) if !self.books().has(folder, uid) => Ok(None),
-            text => text?.map(Text::into_whole).transpose(),
-        }
+        let whole = |text: Option<Text>| text.map(Text::into_whole).transpose();
+        self.unless_gone(folder, uid, self.shelf.message(folder, uid).and_then(whole))
     }
 
     fn summaries(&self, folder: FolderId, uids: &[u32]) -> Result<Vec<Option<Zeroizing<Vec<u8>>>>, StoreError> {

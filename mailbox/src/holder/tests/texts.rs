@@ -172,3 +172,33 @@ fn what_does_not_open_is_an_error_at_its_chunk() {
         running.stop().await;
     });
 }
+
+/// Its row is gone with the commit, and only then it is not shown any more.
+#[test]
+fn a_message_between_its_end_and_the_news_of_it_is_gone_and_no_error() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        append(store, &text_of(300_000)).await;
+        append(store, b"another").await;
+        let found = |uid| store.unless_gone(FolderId::INBOX, uid, Err::<Option<()>, _>(StoreError::NoRow));
+        assert_eq!(found(1), Err(StoreError::NoRow), "it is there: something else is wrong");
+        // As the commit of an EXPUNGE leaves the index, before the actor shows it.
+        let ended = store.shelf.base.commit_now(|write| {
+            let number = number_of(FolderId::INBOX, 1);
+            let (key, row) = store.shelf.message_row(write, number)?.ok_or(StoreError::NoRow)?;
+            store
+                .shelf
+                .remove(write, &crate::holder::rows::MESSAGES, number, key.record)?;
+            store.shelf.base.release_body(write, row.body).map(|_| ())
+        });
+        ended.expect("committed");
+        assert_eq!(store.inbox().entries.len(), 2, "it is still shown");
+        assert_eq!(found(1), Ok(None));
+        assert_eq!(found(2), Err(StoreError::NoRow));
+        assert!(store.text(FolderId::INBOX, 1).expect("no error").is_none());
+        drop(running.store);
+        running.actor.abort();
+    });
+}
