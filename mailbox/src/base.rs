@@ -27,7 +27,7 @@ pub(crate) struct Base {
 /// How much may be committed before the index takes it over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Size of a segment, in bytes.
+    /// Size of a segment, in bytes. A batch whose bodies reach it takes no further operation.
     pub segment_bytes: u64,
     /// Memory of rows that only the log holds, in bytes. A batch that reaches it takes no further operation.
     pub recent_bytes: usize,
@@ -125,9 +125,9 @@ impl Base {
         Ok(write)
     }
 
-    /// Whether a batch has so many rows that what else there is to do had better wait for the next.
+    /// Whether a batch has so many rows or bodies that what else there is to do had better wait for the next.
     pub(crate) fn is_filled_by(&self, write: &Write<'_>) -> bool {
-        write.bytes() >= self.bounds.recent_bytes
+        write.bytes() >= self.bounds.recent_bytes || self.log.batch_bytes() >= self.bounds.segment_bytes
     }
 
     /// Makes a batch durable; from then on readers see it. Returns its number.

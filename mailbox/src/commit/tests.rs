@@ -189,6 +189,17 @@ fn what_is_too_much_for_one_record_takes_several() {
     });
 }
 
+#[test]
+fn bodies_that_would_fill_a_segment_take_several_records() {
+    bench(&MemoryDisk::new(), async |bench| {
+        let quarter = usize::try_from(BOUNDS.segment_bytes / 4).expect("small");
+        for outcome in futures_of((0..9).map(|_| bench.put_body(vec![7; quarter]))).await {
+            outcome.expect("committed");
+        }
+        assert_eq!(bench.base.index.commit_number(), 3, "four in each");
+    });
+}
+
 /// Polls futures together, in order.
 async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();

@@ -194,7 +194,8 @@ impl Log {
         Ok(location)
     }
 
-    /// As [`Self::append`], of a body of `length` bytes that comes in parts: a long one is never in memory whole.
+    /// As [`Self::append`], of a body of `length` bytes that comes in parts: a long one is written without being in memory whole.
+    /// Whoever moves or copies it reads it whole.
     pub(crate) fn append_parts(
         &self,
         name: u64,
@@ -231,6 +232,11 @@ impl Log {
             return Err(StoreError::Full);
         }
         Ok(add(batch))
+    }
+
+    /// Length of the record under way so far, its bodies above all, in bytes.
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        self.state().batch.as_ref().map_or(0, Batch::length)
     }
 
     /// Lets a body go with the record under way.
