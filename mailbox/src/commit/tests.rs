@@ -118,6 +118,14 @@ impl Bench {
         self.committer.run(put).await
     }
 
+    async fn put_parts(&self, bytes: Vec<u8>) -> Result<u64, StoreError> {
+        let put = move |stage: &mut Counting, write: &Write<'_>| {
+            let parts = bytes.chunks(64 << 10).map(<[u8]>::to_vec);
+            stage.base.put_body_parts(write, bytes.len(), parts)
+        };
+        self.committer.run(put).await
+    }
+
     async fn release(&self, name: u64) -> Result<(), StoreError> {
         let release = move |stage: &mut Counting, write: &Write<'_>| stage.base.release_body(write, name).map(|_| ());
         self.committer.run(release).await
@@ -375,12 +383,15 @@ fn space_of_released_bodies_is_used_again_and_the_others_are_moved_whole() {
 
 #[test]
 fn whenever_the_power_goes_what_was_answered_is_there_and_nothing_else_counts_twice() {
+    // A text of several parts, each written by itself.
+    let long: Vec<u8> = (0..300_000u64).map(|at| ((at * at) >> 9) as u8).collect();
+    let mut parts_kept = 0;
     for (operation, seed) in (0..70).flat_map(|operation| (0..3).map(move |seed| (operation, seed))) {
         let disk = MemoryDisk::forgetful();
-        let answered = bench(&disk, async |bench| {
+        let (answered, kept) = bench(&disk, async |bench| {
             bench.put(0, Ok(())).await.expect("committed");
             bench.disk.power_off_after(operation);
-            let mut answered = vec![0];
+            let (mut answered, mut kept) = (vec![0], None);
             for key in 1..40 {
                 if bench.put(key, Ok(())).await.is_ok() {
                     answered.push(key);
@@ -388,11 +399,24 @@ fn whenever_the_power_goes_what_was_answered_is_there_and_nothing_else_counts_tw
                 if key % 3 == 0 && bench.put_body(vec![1; 9_000]).await.is_err() {
                     break;
                 }
+                if key == 5 {
+                    match bench.put_parts(long.clone()).await {
+                        Ok(name) => kept = Some(name),
+                        Err(_) => break,
+                    }
+                }
             }
-            answered
+            (answered, kept)
         });
         disk.crash(seed);
-        let there = keys(&open(&disk));
+        let again = open(&disk);
+        let there = keys(&again);
+        if let Some(name) = kept {
+            parts_kept += 1;
+            let body = again.read_body(name).expect("readable");
+            assert!(body.as_ref() == Some(&long), "operation {operation} seed {seed}");
+        }
+        drop(again);
         let case = format!("operation {operation} seed {seed}: {answered:?} and {there:?}");
         assert!(there.starts_with(&answered), "{case}");
         assert!(
@@ -403,4 +427,5 @@ fn whenever_the_power_goes_what_was_answered_is_there_and_nothing_else_counts_tw
         disk.crash(seed + 1);
         assert_eq!(keys(&open(&disk)), there, "{case}");
     }
+    assert!((1..70 * 3).contains(&parts_kept), "{parts_kept}");
 }

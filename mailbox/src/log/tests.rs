@@ -57,6 +57,19 @@ fn put(log: &Log, key: u64, body: &[u8]) -> Result<Location, CommitFailed> {
     }
 }
 
+/// As [`put`], of a body that comes in parts.
+fn put_parts(log: &Log, key: u64, body: &[u8]) -> Result<Location, CommitFailed> {
+    log.begin().map_err(CommitFailed::Voided)?;
+    let parts = body.chunks(64 << 10).map(<[u8]>::to_vec);
+    match log.append_parts(key, body.len(), parts) {
+        Ok(location) => commit(log, &rows(key)).map(|()| location),
+        Err(error) => {
+            log.abandon();
+            Err(CommitFailed::Voided(error))
+        }
+    }
+}
+
 #[test]
 fn what_was_committed_is_read_again_in_order_over_many_segments() {
     let disk = MemoryDisk::new();
@@ -163,6 +176,38 @@ fn wherever_a_write_fails_the_failed_commit_never_comes_back() {
         expected.push(9);
         assert_eq!(keys(&open(&disk).1.rows), expected, "failure {nth} seed {seed}");
     }
+}
+
+#[test]
+fn wherever_a_part_of_a_body_fails_the_others_come_back_whole() {
+    let body = |key: u64| -> Vec<u8> { (0..300_000u64).map(|at| (at * at / 77 + key) as u8).collect() };
+    let mut failed = 0;
+    for (nth, seed) in (0..12).flat_map(|nth| (0..4).map(move |seed| (nth, seed))) {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk);
+        assert!(put(&log, 1, &[1; 2_000]).is_ok());
+        disk.fail_nth(nth);
+        let mut places = Vec::new();
+        for key in 2..5 {
+            match put_parts(&log, key, &body(key)) {
+                Ok(place) => places.push((key, place)),
+                Err(CommitFailed::Voided(_)) => failed += 1,
+                Err(CommitFailed::Unknown) => panic!("one failure leaves a way to be certain"),
+            }
+        }
+        drop(log);
+        disk.crash(seed);
+        let (log, replayed) = open(&disk);
+        let expected: Vec<_> = [1].into_iter().chain(places.iter().map(|(key, _)| *key)).collect();
+        assert_eq!(keys(&replayed.rows), expected, "failure {nth} seed {seed}");
+        for (key, place) in places {
+            assert!(
+                log.read(place).as_ref() == Ok(&body(key)),
+                "failure {nth} seed {seed} key {key}"
+            );
+        }
+    }
+    assert!(failed >= 40, "{failed}");
 }
 
 #[test]
