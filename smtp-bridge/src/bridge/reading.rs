@@ -50,6 +50,16 @@ impl<S: HolderStore> imap::Mailboxes for Reading<S> {
         &self.0.recent
     }
 
+    /// Large ones share the room of submissions: a hundred sessions would otherwise be as many times the largest.
+    fn room(&self, octets: usize) -> Option<imap::Room> {
+        if octets < LARGE_BYTES {
+            return Some(Box::new(()));
+        }
+        let octets = u32::try_from(octets).ok()?;
+        let room = self.0.room.clone().try_acquire_many_owned(octets).ok()?;
+        Some(Box::new(room))
+    }
+
     fn quota(&self) -> imap::Quota {
         let value = self.0.store.value();
         let keys = self.0.store.link_position().keys;
@@ -249,6 +259,55 @@ pub(super) mod tests {
             warned: super::super::warned::Warned::default(),
             stop,
         })
+    }
+
+    #[tokio::test]
+    async fn large_messages_are_appended_within_the_room_of_submissions() {
+        let mut bridge = bridge().await;
+        Arc::get_mut(&mut bridge).expect("nobody else has it").room = Arc::new(Semaphore::new(1_000_000));
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let serving = tokio::spawn(serve(Box::new(server), Arc::clone(&bridge)));
+        // The first is on its way when the second is announced; a small one needs no room.
+        let (mut other, server) = tokio::io::duplex(64 << 10);
+        let other_serving = tokio::spawn(serve(Box::new(server), Arc::clone(&bridge)));
+        for client in [&mut client, &mut other] {
+            client.write_all(b"a LOGIN user pass\r\n").await.expect("open");
+            said_until(client, "a OK").await;
+        }
+        client.write_all(b"b APPEND INBOX {600000}\r\n").await.expect("open");
+        said_until(&mut client, "+ Ready").await;
+        other.write_all(b"b APPEND INBOX {600000}\r\n").await.expect("open");
+        said_until(&mut other, "b NO [UNAVAILABLE]").await;
+        other.write_all(b"c APPEND INBOX {1+}\r\nx\r\n").await.expect("open");
+        said_until(&mut other, "c OK").await;
+        client.write_all(&[b'x'; 600_000]).await.expect("open");
+        client.write_all(b"\r\n").await.expect("open");
+        said_until(&mut client, "b OK").await;
+        assert_eq!(bridge.room.available_permits(), 1_000_000);
+        // Given up in the middle, it is free again too.
+        client
+            .write_all(b"c APPEND INBOX {600000}\r\nbegun")
+            .await
+            .expect("open");
+        said_until(&mut client, "+ Ready").await;
+        drop((client, other));
+        for serving in [serving, other_serving] {
+            serving.await.expect("no panic");
+        }
+        assert_eq!(bridge.room.available_permits(), 1_000_000);
+        assert_eq!(bridge.store.inbox().entries.len(), 2);
+    }
+
+    /// Reads until a line begins so.
+    async fn said_until(client: &mut tokio::io::DuplexStream, start: &str) {
+        let mut said = String::new();
+        while !said.lines().any(|line| line.starts_with(start)) {
+            let mut bytes = [0; 1_000];
+            let read = tokio::time::timeout(Duration::from_secs(60), client.read(&mut bytes));
+            let read = read.await.expect("answers").expect("open");
+            assert!(read > 0, "{start}: {said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
     }
 
     #[tokio::test]

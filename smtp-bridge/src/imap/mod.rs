@@ -150,6 +150,9 @@ pub struct Quota {
     pub keys: Usage,
 }
 
+/// Room that is taken for a message on its way, and free again when this is dropped.
+pub type Room = Box<dyn Send + Sync>;
+
 /// The mailboxes as they are now. Cheap: they are asked for at every step.
 pub trait Mailboxes {
     /// All folders, their subscriptions and the keywords. Keywords are there before a message has them.
@@ -163,6 +166,11 @@ pub trait Mailboxes {
 
     /// What is left of the pack.
     fn quota(&self) -> Quota;
+
+    /// Room in memory for a message of so many octets, which APPEND is to take. `None`: there is none now.
+    fn room(&self, _octets: usize) -> Option<Room> {
+        Some(Box::new(()))
+    }
 
     /// Whether nothing of them can be changed: every change is answered `NO [READ-ONLY]`, and is not asked for.
     fn is_read_only(&self) -> bool {

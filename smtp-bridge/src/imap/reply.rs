@@ -92,6 +92,7 @@ pub(super) const NO_QUOTA_ROOT: Reply = no("NONEXISTENT", "There is one quota ro
 pub(super) const EXAMINED: Reply = no("CANNOT", "The mailbox was opened by EXAMINE, for reading only");
 /// What SELECT says of the mailbox (RFC 3501 section 7.1), said again where something is to be changed.
 pub(super) const NOTHING_CHANGES: Reply = no("READ-ONLY", "Nothing can be changed here");
+pub(super) const NO_ROOM: Reply = no("UNAVAILABLE", "Too much mail comes in at once, try again later");
 pub(super) const TOO_BIG: Reply = no("TOOBIG", "The message is longer than this server takes");
 pub(super) const UNAVAILABLE: Reply = no("UNAVAILABLE", "The store does not answer, try again");
 pub(super) const BAD_CHARSET: Reply = no("BADCHARSET (US-ASCII UTF-8)", "Search in US-ASCII or UTF-8");

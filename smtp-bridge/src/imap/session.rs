@@ -34,7 +34,7 @@ use super::output::Output;
 use super::reply::{self, Reply};
 use super::search::Search;
 use super::view::{Moment, Now, Stored, View};
-use super::{Limits, Mailboxes};
+use super::{Limits, Mailboxes, Room};
 
 /// What a client is told whose mailbox was deleted. An empty mailbox would have it forget its own copies.
 const LOST: &str = "The selected mailbox was deleted";
@@ -142,6 +142,8 @@ pub struct Session {
     pub(super) condstore: bool,
     /// What the last FETCH left for the next one.
     pub(super) kept: Option<Kept>,
+    /// For the message of an APPEND, from its announcement to its answer.
+    room: Option<Room>,
     answer: Option<Answer>,
     login_failures: u32,
     /// Commands in a row that were not understood.
@@ -162,6 +164,7 @@ impl Session {
             task: Task::None,
             condstore: false,
             kept: None,
+            room: None,
             answer: None,
             login_failures: 0,
             bad_commands: 0,
@@ -348,6 +351,9 @@ impl Session {
             }
             self.tell_news(Moment::ANY, None, mailboxes);
         }
+        if matches!(self.task, Task::None) && !self.framer.has_message() {
+            self.room = None;
+        }
         let Some(frame) = self.framer.next() else {
             return Some(match self.out.is_empty() {
                 true => Step::Receive {
@@ -420,7 +426,10 @@ impl Session {
         } else if length > self.limits.append_max as u64 {
             Err(reply::TOO_BIG)
         } else {
-            command::check_append(before, &mailboxes.folders()).map(|()| true)
+            command::check_append(before, &mailboxes.folders()).and_then(|()| {
+                self.room = mailboxes.room(usize::try_from(length).unwrap_or(usize::MAX));
+                self.room.as_ref().map(|_| true).ok_or(reply::NO_ROOM)
+            })
         };
         match verdict {
             Ok(is_message) => {
