@@ -11,6 +11,7 @@
 pub mod cell;
 pub mod chain;
 pub mod deposit;
+pub mod directory;
 pub mod kdf;
 pub mod link;
 pub mod pack;

@@ -14,6 +14,7 @@ mod card;
 mod draft;
 
 pub use card::Card;
+pub(crate) use card::is_domain;
 pub use draft::Draft;
 
 use crate::kdf::he;

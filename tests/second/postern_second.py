@@ -839,6 +839,69 @@ def open_card(text):
     return domain, address, public
 
 
+def directory(serial, first, last, relays):
+    """What signers of a directory sign: relays are domain, address, key, operator, prices, exit, links, whether it is draining."""
+    lines = ["postern-directory:1", f"serial {serial}", f"from {first}", f"until {last}"]
+    for domain, address, key, operator, prices, leaves, links, draining in sorted(relays):
+        lines += [f"relay {domain}", f"link {address}", f"key {_spelled(key)}", f"operator {operator}"]
+        lines += [f"prices {' '.join(map(str, prices))}", f"exit {leaves}", f"links {links}"]
+        lines += ["draining"] if draining else []
+    return "".join(line + "\n" for line in lines)
+
+
+def sign_directory(body, seeds):
+    """The list with the signatures of these keys."""
+    signed = []
+    for seed in seeds:
+        public, secret = nacl.bindings.crypto_sign_seed_keypair(seed)
+        signed.append((public, nacl.bindings.crypto_sign(body.encode(), secret)[:64]))
+    return body + "".join(f"signature {_spelled(public)} {_spelled(by)}\n" for public, by in sorted(signed))
+
+
+def directory_public(seed):
+    """The public half of a signer's key."""
+    return nacl.bindings.crypto_sign_seed_keypair(seed)[0]
+
+
+def directory_keys(threshold, publics):
+    """What a holder goes by."""
+    head = f"postern-directory-keys:1,{threshold},{','.join(map(_spelled, sorted(publics)))},"
+    return head + _spelled(digest(head.encode())[:5])
+
+
+def directory_secret(seed):
+    """A signer's key as text."""
+    head = f"postern-directory-secret:1,{_spelled(seed)},"
+    return head + _spelled(digest(head.encode())[:5])
+
+
+def open_directory(text, keys):
+    """What was signed, if enough of the holder's keys did."""
+    _, threshold, *publics, _ = keys.split(",")
+    publics = {_unspelled(public) for public in publics}
+    if directory_keys(threshold, publics) != keys:
+        raise Refused("the keys")
+    body, mark, below = text.partition("signature ")
+    good = 0
+    for line in (mark + below).splitlines():
+        _, public, signature = line.split(" ")
+        if (public := _unspelled(public)) not in publics:
+            continue
+        try:
+            nacl.bindings.crypto_sign_open(_unspelled(signature) + body.encode(), public)
+        except nacl.exceptions.BadSignatureError as altered:
+            raise Refused("a signature") from altered
+        good += 1
+    if good < int(threshold):
+        raise Refused("too few signatures")
+    return body
+
+
+def _unspelled(text):
+    bits = "".join(f"{ALPHABET.index(character):05b}" for character in text)
+    return int(bits[: len(bits) // 8 * 8], 2).to_bytes(len(bits) // 8, "big")
+
+
 def open_draft(file, passphrase):
     """Seed of the X-Wing key, X25519 secret, card, link keys, value and debit_max of an order that was begun."""
     file_key = open_header(file[:4096], passphrase)

@@ -13,6 +13,7 @@ use keypacks::parcel::{self, LayerSealer};
 use keypacks::{Secret, kdf};
 use serde_json::{Value, json};
 
+mod directories;
 mod links;
 mod packs;
 mod pads;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("parcels.json", parcel_vectors()),
         ("roots.json", packs::root_vectors()),
         ("procure.json", packs::procure_vectors()),
+        ("directory.json", directories::directory_vectors()),
     ]
 }
 

@@ -60,7 +60,8 @@ impl Card {
     }
 }
 
-fn is_domain(text: &str) -> bool {
+/// Whether a relay may be called so: letters of a domain, in lower case.
+pub(crate) fn is_domain(text: &str) -> bool {
     let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     (1..=253).contains(&text.len()) && text.bytes().all(is_letter)
 }

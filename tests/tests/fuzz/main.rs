@@ -46,6 +46,7 @@ parsers! {
     pads: "pad", "keypacks/src/pad.rs", keypacks::pad::fuzz;
     rotations: "rotation", "keypacks/src/rotation.rs", keypacks::rotation::fuzz;
     procured_packs: "procure", "keypacks/src/procure.rs", keypacks::procure::fuzz;
+    directories: "directory", "keypacks/src/directory.rs", keypacks::directory::fuzz;
     roots: "root", "keypacks/src/reroot.rs", keypacks::reroot::fuzz;
     logs: "log", "mailbox/src/log/record.rs", mailbox::log::fuzz;
     events: "event", "mailbox/src/devices.rs", mailbox::devices::fuzz;
