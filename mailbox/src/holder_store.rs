@@ -88,6 +88,23 @@ pub struct HolderAlias {
     pub label: Option<String>,
     /// UTC second from which it is to be closed.
     pub expires: Option<u64>,
+    /// The way that its mail must take; nothing is whichever there is.
+    pub route: Option<AliasRoute>,
+}
+
+/// The way that mail under an alias must take.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AliasRoute {
+    /// To the pack's relay, which delivers it by itself.
+    Direct,
+    /// To the pack's relay, which may pass it on to others.
+    Relayed,
+    /// To the pack's relay over a link that another one carries.
+    Nested {
+        /// Domain of that one.
+        through: String,
+    },
 }
 
 impl HolderAlias {
@@ -100,6 +117,7 @@ impl HolderAlias {
             open: true,
             label: None,
             expires: None,
+            route: None,
         }
     }
 }

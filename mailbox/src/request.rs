@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 mod cover;
+mod directory;
 mod envelope;
 mod mixing;
 mod onward;
 mod refusal;
 
 pub use self::cover::{COVER_CELL_MS_MAX, COVER_CELLS_MAX, COVER_EVERY_MS, CoverOffer, Rate};
+pub use self::directory::{DIRECTORY_PART_MAX, DirectoryPart};
 pub use self::envelope::{
     Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Wishes, payload, payload_head,
     split_payload,
@@ -113,6 +115,11 @@ pub enum Request {
         rate: Rate,
         /// Most µtok for each cell.
         price_max: u64,
+    },
+    /// The directory of the relay's federation, from this byte on. Stores nothing.
+    Directory {
+        /// Byte that the answer begins with.
+        from: u32,
     },
 }
 
@@ -403,6 +410,8 @@ pub enum Answer {
     CoverOffer(Option<CoverOffer>),
     /// To [`Request::Cover`]: the first period is paid for, and the next cells are those of the first tick.
     Covered,
+    /// To [`Request::Directory`].
+    Directory(DirectoryPart),
 }
 
 /// Packs that a relay procures at further ones: each size at each of them.

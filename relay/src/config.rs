@@ -12,7 +12,8 @@ mod problems;
 mod sections;
 
 pub use sections::{
-    CollectConfig, CoverConfig, Delivery, MixConfig, PeerConfig, PriceConfig, ProcureConfig, SizeConfig, TlsPolicy,
+    CollectConfig, CoverConfig, Delivery, DirectoryConfig, MixConfig, PeerConfig, PriceConfig, ProcureConfig,
+    SizeConfig, TlsPolicy,
 };
 
 /// Least `memory_mib`: large messages have thirteen sixteenths of it.
@@ -65,6 +66,9 @@ pub struct RelayConfig {
     /// Packs at other relays that holders of this one may have procured. Without it, none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub procure: Option<ProcureConfig>,
+    /// The directory of the federation that the relay is part of, and what it says of itself there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryConfig>,
     /// How to speak with a host, by the `host:port` of a route, or by the domain where MX records show the host.
     #[serde(default)]
     pub peers: BTreeMap<String, PeerConfig>,
@@ -184,6 +188,7 @@ impl RelayConfig {
             through: BTreeMap::new(),
             through_mib: defaults::through_mib(),
             procure: None,
+            directory: None,
             peers: BTreeMap::new(),
             dns: Vec::new(),
             private_networks: false,

@@ -10,6 +10,7 @@ mod budget;
 pub mod cli;
 mod collect;
 pub mod config;
+mod directory;
 mod exit;
 mod gate;
 pub mod hexadecimal;
@@ -67,6 +68,7 @@ pub(crate) struct Relay<S> {
     collecting: collect::Sessions,
     openings: parcels::Openings,
     peers: peers::Peers,
+    directory: directory::Served,
     /// Places for links that are carried to other relays.
     carried: Arc<Semaphore>,
     stop: watch::Sender<bool>,
@@ -199,6 +201,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         collecting: collect::Sessions::default(),
         openings: parcels::Openings::default(),
         peers: peers::Peers::default(),
+        directory: directory::Served::default(),
         carried: Arc::new(Semaphore::new(link::CARRIED_MAX)),
         stop: stop.clone(),
     });
@@ -221,6 +224,7 @@ pub async fn run(config: RelayConfig, host: Host, stop: watch::Sender<bool>) -> 
         ));
     }
     tasks.spawn(mix::run(relay.clone(), stop.subscribe()));
+    tasks.spawn(directory::run(relay.clone(), stop.subscribe()));
     tasks.spawn(exit::run(relay.clone(), securities, stop.subscribe()));
     tasks.spawn(peers::run(relay.clone(), peers));
     let acceptors = [acceptor, collect_acceptor].into_iter().flatten().collect();

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use keypacks::pack::Identifier;
 use keypacks::pad::Half;
-use keypacks::procure::Card;
 use keypacks::rotation::{NoPolicy, Policy};
 use keypacks::{Secret, chain::LINK_KEYS_MIN};
 use mailbox::RelayStore;
@@ -102,6 +101,8 @@ pub enum Command {
     },
     /// The card of this relay.
     Card,
+    /// What a directory says of this relay.
+    Describe,
     /// Packs ordered at other relays that are not made yet, without identifiers.
     Procurements,
     /// Credits the orders at a peer back that it will not answer any more.
@@ -320,15 +321,12 @@ impl<S: RelayStore> Commands for Operator<S> {
                 }
             }
             Command::Card => {
-                let card = Card {
-                    domain: self.relay.config.domain.clone(),
-                    address: self.relay.config.public_link(),
-                    relay_public: self.relay.secret.public(),
-                };
+                let card = crate::directory::card(&self.relay);
                 let text = card.to_text();
                 let text = text.map_err(|_| "link_public, or link, is no host:port that a card can name")?;
                 Ok(json!({ "card": text, "domain": card.domain, "address": card.address }))
             }
+            Command::Describe => Ok(json!({ "descriptor": crate::directory::describe(&self.relay)? })),
             Command::Procurements => {
                 let today = self.relay.host.day();
                 let orders = store.procurements().map_err(sentence)?;

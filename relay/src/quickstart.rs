@@ -278,6 +278,7 @@ impl Plan {
                 imap: person.imap,
                 page: Some(cli::PAGE),
                 socks: None,
+                directory_keys: None,
                 notices: Default::default(),
                 mix: Default::default(),
                 cover: None,

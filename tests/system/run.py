@@ -56,6 +56,8 @@ ORDER = [
     "mixing",
     "cover",
     "procure",
+    "directory",
+    "routes",
     "operators",
     "at_rest",
     "erasure",

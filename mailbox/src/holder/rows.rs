@@ -10,8 +10,8 @@ use super::shelf::Rows;
 use crate::StoreError;
 use crate::bodies::BodyName;
 use crate::holder_store::{
-    Flags, FolderId, HolderAlias, LinkPosition, OutboxState, OwnBook, ParcelUse, Procurement, SentNames, SentReports,
-    SpecialUse, ValueMirror,
+    AliasRoute, Flags, FolderId, HolderAlias, LinkPosition, OutboxState, OwnBook, ParcelUse, Procurement, SentNames,
+    SentReports, SpecialUse, ValueMirror,
 };
 use crate::index::{Source, Write};
 use crate::parcel::Asked;
@@ -26,6 +26,8 @@ pub(super) const FACTS: Table<Single, FactsRow> = Table::new(2);
 pub(super) const ALIASES: Table<Single, Vec<AliasRow>> = Table::new(3);
 /// What the holder notes about aliases, as far as there is something. Apart from [`ALIASES`], which is older.
 pub(super) const ALIAS_NOTES: Table<Single, Vec<AliasNote>> = Table::new(40);
+/// The ways that mail under aliases must take, by their addresses, as far as that is settled.
+pub(super) const ALIAS_ROUTES: Table<Single, Vec<(String, AliasRoute)>> = Table::new(41);
 /// The pack's rotation policy, if it has one beyond a key for each connection.
 pub(super) const ROTATION: Table<Single, RotationRow> = Table::new(60);
 /// Generation of the relay's store that was last heard of; none is 0.
@@ -171,10 +173,13 @@ pub(super) fn read_aliases(source: &impl Source) -> Result<Vec<HolderAlias>, Sto
         .into_iter()
         .map(|note| (note.address.clone(), note))
         .collect();
+    let routes = ALIAS_ROUTES.get(source, Single)?.unwrap_or_default();
+    let mut routes: BTreeMap<String, AliasRoute> = routes.into_iter().collect();
     let alias = |row: AliasRow| {
         let note = notes.remove(&row.address);
         let (label, expires) = note.map_or((None, None), |note| (note.label, note.expires));
         HolderAlias {
+            route: routes.remove(&row.address),
             number: row.number,
             address: row.address,
             display_name: row.display_name,
@@ -202,6 +207,13 @@ pub(super) fn write_aliases(write: &Write<'_>, aliases: &[HolderAlias]) -> Resul
         })
     };
     ALIASES.put(write, Single, &aliases.iter().map(row).collect())?;
+    let route = |alias: &HolderAlias| Some((alias.address.clone(), alias.route.clone()?));
+    let routes: Vec<(String, AliasRoute)> = aliases.iter().filter_map(route).collect();
+    if !routes.is_empty() {
+        ALIAS_ROUTES.put(write, Single, &routes)?;
+    } else if ALIAS_ROUTES.get(write, Single)?.is_some() {
+        ALIAS_ROUTES.remove(write, Single)?;
+    }
     let notes: Vec<AliasNote> = aliases.iter().filter_map(note).collect();
     if notes.is_empty() {
         ALIAS_NOTES.remove(write, Single)

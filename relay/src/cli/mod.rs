@@ -4,6 +4,7 @@
 
 mod beside;
 mod check;
+mod directory;
 mod papers;
 mod peer;
 mod restore;
@@ -67,6 +68,9 @@ enum Command {
     /// Other relays: packs issued for them, and packs of theirs by which mail goes on.
     #[command(subcommand)]
     Peer(peer::PeerCommand),
+    /// The directory of a federation: who signs it, what stands in it.
+    #[command(subcommand)]
+    Directory(directory::DirectoryCommand),
     /// Print this relay's card: what packs at it name, for whoever has one procured by another relay.
     ///
     /// Publish it where your users find it without that other relay in between: by the card they know that the pack is yours.
@@ -284,6 +288,7 @@ pub fn run() -> ExitCode {
             Command::Restore(args) => restore::run(&args),
             Command::Queue(command) => beside::queue(command).await,
             Command::Peer(command) => peer::run(command).await,
+            Command::Directory(command) => directory::run(command).await,
             Command::Card(args) => {
                 let text = |answer: &serde_json::Value| answer["card"].as_str().unwrap_or_default().to_owned();
                 beside::ask(&args, &Order::Card, text).await.map(|_| ())

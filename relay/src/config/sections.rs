@@ -57,6 +57,23 @@ impl ProcureConfig {
     }
 }
 
+/// The directory that holders are given, and this relay's part in it.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DirectoryConfig {
+    /// The list as its signers hand it out. It is read again when it changes. Without it none is served.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Who runs the relay, as its descriptor says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// Most links at one time, as its descriptor says; `unconfirmed_max` where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<u64>,
+    /// The relay is being left: its descriptor says so, and who goes by the directory orders no packs there.
+    pub draining: bool,
+}
+
 /// A pack as it is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -198,6 +198,7 @@ impl<S: RelayStore> Session<'_, S> {
             Request::Offers => Answer::Offers(self.relay.peers.offers(self.relay.config.procure.as_ref())),
             Request::CoverOffer => Answer::CoverOffer(cover::offer(self.relay)),
             Request::Cover { rate, price_max } => return self.cover(stream, rate, price_max).await,
+            Request::Directory { from } => Answer::Directory(self.relay.directory.part(from)),
             Request::Credit => store.credit(self.account).map_or(BUSY, Answer::Credit),
             Request::Statement { from } => store.services(self.account, from).unwrap_or(BUSY),
             Request::Collect { from, most } => {

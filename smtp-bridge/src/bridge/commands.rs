@@ -6,7 +6,7 @@ use std::time::Duration;
 use keypacks::deposit::WRAP;
 use ledger::Services;
 use mailbox::HolderStore;
-use mailbox::holder_store::{OutboxRow, OutboxState};
+use mailbox::holder_store::{AliasRoute, OutboxRow, OutboxState};
 use mailbox::parcel::AliasChange;
 use mailbox::request::{Operation, Proof, Refusal};
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,26 @@ pub enum Command {
     },
     /// Which packs at further relays the relay procures.
     Offers,
+    /// The relays of the federation.
+    Directory {
+        /// Whether the relay is asked for it first.
+        #[serde(default)]
+        fetch: bool,
+    },
+    /// Which way mail goes, and who learns what by it.
+    Routes,
+    /// Settles which way mail of an alias must go.
+    SetRoute {
+        /// Full address.
+        address: String,
+        /// Nothing is whichever there is.
+        route: Option<AliasRoute>,
+    },
+    /// What the directory says of a relay that a pack is to be had at.
+    DirectoryRelay {
+        /// Its domain.
+        domain: String,
+    },
     /// Has the relay procure a pack, whose secrets are on the disk already, or says how that stands.
     Procure {
         /// Domain of the further relay.
@@ -240,7 +260,7 @@ impl<S: HolderStore> Commands for UserCommands<S> {
 }
 
 impl<S: HolderStore> Bridge<S> {
-    pub(super) async fn command(&self, command: Command) -> Result<Value, String> {
+    pub(super) async fn command(self: &Arc<Self>, command: Command) -> Result<Value, String> {
         match command {
             Command::Status => self.status(),
             Command::Settings => self.settings(),
@@ -333,6 +353,10 @@ impl<S: HolderStore> Bridge<S> {
             Command::Cover => self.cover().await,
             Command::DropDevice { device } => self.drop_device(device).await,
             Command::Offers => self.offers().await,
+            Command::Directory { fetch } => self.directory(fetch).await,
+            Command::Routes => self.routes(),
+            Command::SetRoute { address, route } => self.set_route(&address, route).await,
+            Command::DirectoryRelay { domain } => self.directory_relay(&domain),
             Command::Procure {
                 relay,
                 kem,

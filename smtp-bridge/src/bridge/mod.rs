@@ -8,6 +8,7 @@ mod autoconfig;
 pub mod commands;
 mod covering;
 mod diary;
+mod directory;
 mod lookout;
 mod moving;
 pub(crate) mod opening;
@@ -15,6 +16,7 @@ mod pad;
 mod page;
 mod procuring;
 mod reading;
+mod routes;
 pub(crate) mod sealing;
 mod submission;
 mod warned;
@@ -25,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use keypacks::directory::Pin;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{OutboxRow, OutboxState};
 use mailbox::request::Operation;
@@ -60,10 +63,14 @@ pub struct BridgeConfig {
     pub notices: NoticeSettings,
     /// What leaves beyond the text, and what must not.
     pub hygiene: Hygiene,
+    /// Who signs the directory of relays. Without it there is none.
+    pub directory: Option<Pin>,
     /// The holder's end of the link.
     pub holder: HolderConfig,
     /// The pack by whose relay this one's is reached.
     pub entry: Option<EntryPack>,
+    /// Links without one although an alias's mail is to go nested.
+    pub any_route: bool,
     /// For tests of erasure alone: keeps every used key.
     pub keep_used_keys: bool,
 }
@@ -109,6 +116,20 @@ pub enum BridgeError {
         /// What the system says.
         error: io::Error,
     },
+    /// Mail of an alias is to go nested, and no pack is named by whose relay.
+    #[error(
+        "mail of an alias is to go nested through {through} alone, and a link without it would show your address: start the bridge with \
+         --entry and the folder of the pack there, or with --any-route to give that up"
+    )]
+    Route {
+        /// Domain of the relay that is to carry the link.
+        through: String,
+    },
+    /// Mail that is to go nested waits.
+    #[error(
+        "mail waits in the outbox that is to go nested alone: send or cancel it first, with the bridge started with --entry"
+    )]
+    RouteWaits,
     /// The store cannot be opened.
     #[error("cannot open {dir}: {error}")]
     Store {
@@ -145,6 +166,7 @@ struct Bridge<S> {
     warned: warned::Warned,
     /// The cover that the user wishes, and how it stands.
     cover: Option<Covered>,
+    directory: directory::Directory,
     /// What is to be said of the disk.
     caveat: Option<String>,
     /// The pack by whose relay this one's is reached.
@@ -173,6 +195,11 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     };
     let opened = || open(&host, &config.dir, &config.passphrase, config.keep_used_keys);
     let store = once_unlocked(opened).await.map_err(store_error)?;
+    if config.entry.is_none() {
+        routes::refuse_bare_link(&store, config.any_route)
+            .map_err(store_error)?
+            .map_or(Ok(()), Err)?;
+    }
     let smtp_listener = listen(&host, "SMTP", config.smtp).await?;
     let imap_listener = listen(&host, "IMAP", config.imap).await?;
     let page_listener = match config.page {
@@ -230,6 +257,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         page_keys: page::Keys::draw(&host),
         notices: config.notices,
         diary: Mutex::new(Diary::load(&host, &config.dir, &store)),
+        directory: directory::Directory::load(&host, &config.dir, config.directory),
         dir: config.dir,
         host,
         store,
@@ -275,6 +303,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
     }
     tasks.spawn(covering::watch(bridge.clone(), to.clone(), stop.subscribe()));
+    tasks.spawn(directory::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(lookout::watch(bridge.clone(), to, tick, stop.subscribe()));
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}

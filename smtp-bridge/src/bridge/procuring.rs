@@ -24,9 +24,11 @@ impl<S: HolderStore> Bridge<S> {
     /// What may be ordered, and what it costs.
     pub(super) async fn offers(&self) -> Result<Value, String> {
         let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.offers()).await;
-        let offers = asked.ok().flatten().ok_or(
+        let mut offers = asked.ok().flatten().ok_or(
             "the relay cannot be asked now, which alone knows what it offers: try again when 'postern status' says linked",
         )?;
+        // Whoever sells packs there may not have heard.
+        offers.relays.retain(|domain| !self.directory.is_draining(domain));
         Ok(json!({ "fee": offers.fee, "relays": offers.relays, "sizes": offers.sizes }))
     }
 

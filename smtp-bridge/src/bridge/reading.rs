@@ -243,6 +243,7 @@ pub(super) mod tests {
                 ..super::super::NoticeSettings::default()
             },
             diary: std::sync::Mutex::default(),
+            directory: super::super::directory::Directory::load(&system::host(), std::path::Path::new("/h"), None),
             dir: "/h".into(),
             host: crate::net::Host { disk, ..system::host() },
             store,

@@ -10,7 +10,7 @@ use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
-use super::{Bridge, Hygiene};
+use super::{Bridge, Hygiene, routes};
 use crate::message::{self, Address, LoopCounter, Mix, Policy, Sender, Stage, limits};
 use crate::names;
 use crate::smtp::replies::{self, Enhanced, Reply};
@@ -443,6 +443,12 @@ async fn take_in<S: HolderStore>(
         Ok(priced) => priced,
         Err(reply) => return reply,
     };
+
+    let ways = envelope.recipients.iter().map(String::as_str);
+    let entry = bridge.entry_relay();
+    if let Err(reply) = routes::refuse_other_way(alias, entry.as_deref(), &bridge.store.onward(), ways) {
+        return reply;
+    }
 
     let _spending = bridge.spending.lock().await;
     match bridge.shortfall(price) {

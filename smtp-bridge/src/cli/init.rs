@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use keypacks::directory::Pin;
 use mailbox::holder::{HolderOptions, init_from_halves};
 use zeroize::Zeroizing;
 
@@ -39,6 +40,10 @@ pub(super) struct InitArgs {
     /// Where the local page is; another free port is taken where this one is not free.
     #[arg(long, value_name = "ADDR", default_value_t = settings::PAGE)]
     page: SocketAddr,
+    /// Directory keys of the relay's federation, or a file with them: from then on the relay's directory is looked at. Have them
+    /// from whoever you have the pack from, or better from somebody else; not from the relay itself.
+    #[arg(long, value_name = "KEYS|FILE")]
+    directory_keys: Option<String>,
     /// SOCKS5 proxy that the relay is reached through, Tor's for instance.
     #[arg(long, value_name = "ADDR")]
     socks: Option<SocketAddr>,
@@ -70,6 +75,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
     if !pack.exists() {
         return Err(Failure(format!("there is no file {}", pack.display())));
     }
+    let pin = args.directory_keys.as_deref().map(pinned).transpose()?;
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None if asked && args.pack.is_none() => {
@@ -98,6 +104,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             real_addresses: Vec::new(),
             page: Some(args.page),
             socks: args.socks,
+            directory_keys: pin,
             notices: Default::default(),
         },
         pack,
@@ -117,6 +124,21 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
         "Any copy of the pack's file made before now still opens everything. While the bridge runs,\n  postern activate{dir}\nmakes them worthless."
     );
     Ok(())
+}
+
+/// Directory keys as they were given, or as they stand in a file of that name.
+fn pinned(given: &str) -> Result<String, Failure> {
+    let text = match std::fs::read_to_string(given) {
+        Ok(text) => text,
+        Err(_) => given.to_owned(),
+    };
+    let pin = Pin::parse(&text).map_err(|_| {
+        Failure(
+            "these are no directory keys, as 'posternd directory keys' prints them, or there is a slip in them"
+                .to_owned(),
+        )
+    })?;
+    Ok(pin.to_text())
 }
 
 /// Makes a data folder from a pack, or resumes where an earlier try was cut off.

@@ -7,6 +7,7 @@ mod activate;
 mod beside;
 mod cover;
 mod desk;
+mod directory;
 mod dirs;
 mod init;
 mod keypack;
@@ -16,6 +17,7 @@ mod open;
 mod passphrase;
 pub mod process;
 mod procure;
+mod route;
 mod seal;
 mod sendmail;
 mod settings;
@@ -104,6 +106,14 @@ enum Command {
     ///
     /// Under that pack and with 'postern bridge --entry', the one relay knows where you are and the other one your mail.
     Procure(procure::ProcureArgs),
+    /// Show the relays of the federation, as the directory has them that your relay serves.
+    ///
+    /// It counts if enough of the directory keys signed it that are in bridge.toml.
+    Directory(directory::DirectoryArgs),
+    /// Show which way mail goes and who learns what by it, or settle which way an alias's mail must go.
+    ///
+    /// What would go another way is refused when it is submitted.
+    Route(route::RouteArgs),
     /// Seal a message into a parcel: a file or a mail that any carrier may take to the relay, without a link.
     Seal(seal::SealArgs),
     /// Make a name and a password that open the relay's collecting port once, for whoever carries mail to a machine without a
@@ -152,6 +162,10 @@ pub struct BridgeArgs {
     /// mail, neither both. Nothing else may use that folder meanwhile.
     #[arg(long, value_name = "DIR")]
     pub entry: Option<PathBuf>,
+    /// Link although mail of an alias is to go nested, and no entry is named: the relay sees where you are. That mail is refused
+    /// until 'postern route' says otherwise.
+    #[arg(long, conflicts_with = "entry")]
+    pub any_route: bool,
     /// File with the passphrase of that folder in its first line, if it is another one.
     #[arg(long, value_name = "FILE", requires = "entry")]
     pub entry_passphrase_file: Option<PathBuf>,
@@ -306,6 +320,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         },
         Command::Alias(AliasArgs { beside, command }) => alias(&beside, command.unwrap_or(AliasCommand::List)).await,
         Command::Keypack(args) => keypack::run(args).await,
+        Command::Directory(args) => directory::show(&args).await,
+        Command::Route(args) => route::route(&args).await,
         Command::Procure(args) => procure::procure(&args).await,
         Command::Seal(args) => seal::seal(&args).await,
         Command::Login(args) => login::login(&args).await,
@@ -371,6 +387,8 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
             // What was asked for by name is not to be somewhere else without a word.
             exactly: args.page.is_some(),
         }),
+        any_route: args.any_route,
+        directory: settings.directory()?,
         notices: settings.notices,
         holder: HolderConfig {
             relay_via: args.relay_via,

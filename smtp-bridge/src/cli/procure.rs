@@ -41,6 +41,9 @@ pub(super) struct ProcureArgs {
     /// Show which packs the relay procures, at which relays, and what they cost.
     #[arg(long)]
     offers: bool,
+    /// The relay that the pack is to be at, by the domain that it has in the directory.
+    #[arg(long, value_name = "DOMAIN")]
+    relay: Option<String>,
     /// The card of the relay that the pack is to be at, as its operator publishes it. Do not take it from the relay in
     /// between: by the card you know whose the pack is.
     #[arg(long, value_name = "CARD", conflicts_with = "card_file")]
@@ -201,19 +204,7 @@ async fn begin(
     passphrase: &[u8],
     (keys, value): (u64, u64),
 ) -> Result<Draft, Failure> {
-    let text = match (&args.card, &args.card_file) {
-        (Some(text), _) => text.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file)
-            .map_err(|error| Failure(format!("cannot read {}: {error}", file.display())))?,
-        (None, None) => {
-            return Err(Failure(
-                "name the further relay by its --card or --card-file".to_owned(),
-            ));
-        }
-    };
-    let card = Card::parse(&text).map_err(|_| {
-        Failure("this is no card, or there is a slip in it: its operator makes it with 'posternd card'".to_owned())
-    })?;
+    let card = named(host, args).await?;
     let facts = control::ask(host, &args.dir, &Command::PackFacts).await?;
     if facts["relay_domain"] == card.domain.as_str() {
         return Err(Failure(
@@ -245,6 +236,46 @@ async fn begin(
     let file = file.map_err(|_| Failure("the names in the card are too long".to_owned()))?;
     put_new(part, &file).map_err(|error| Failure(format!("cannot write {}: {error}", part.display())))?;
     Ok(draft)
+}
+
+/// The relay that the pack is to be at: as the directory has it, or by the card that was given. With both they must agree.
+async fn named(host: &Host, args: &ProcureArgs) -> Result<Card, Failure> {
+    let text = match (&args.card, &args.card_file) {
+        (Some(text), _) => Some(text.clone()),
+        (None, Some(file)) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|error| Failure(format!("cannot read {}: {error}", file.display())))?,
+        ),
+        (None, None) => None,
+    };
+    let given = text.as_deref().map(Card::parse).transpose().map_err(|_| {
+        Failure("this is no card, or there is a slip in it: its operator makes it with 'posternd card'".to_owned())
+    })?;
+    let domain = match (&args.relay, &given) {
+        (Some(domain), _) => domain.to_ascii_lowercase(),
+        (None, Some(card)) => card.domain.clone(),
+        (None, None) => {
+            return Err(Failure(
+                "name the further relay by --relay, as the directory has it, or by its --card or --card-file"
+                    .to_owned(),
+            ));
+        }
+    };
+    let look = Command::DirectoryRelay { domain };
+    let listed = match control::ask(host, &args.dir, &look).await {
+        Ok(listed) => listed["card"].as_str().and_then(|card| Card::parse(card).ok()),
+        Err(error) if args.relay.is_some() => return Err(error.into()),
+        // The card alone says whose the pack is.
+        Err(_) => None,
+    };
+    match (given, listed) {
+        (Some(given), Some(listed)) if given != listed => Err(Failure(
+            "the card says something else than the directory: one of the two is forged or old. Nothing was ordered"
+                .to_owned(),
+        )),
+        (Some(card), _) | (None, Some(card)) => Ok(card),
+        (None, None) => Err(Failure("the directory has no such relay".to_owned())),
+    }
 }
 
 /// What an earlier try drew.

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use keypacks::directory::Pin;
 use serde::{Deserialize, Serialize};
 
 use super::process::Failure;
@@ -50,6 +51,10 @@ pub struct Settings {
     /// SOCKS5 proxy that the relay is reached through, Tor's for instance. Without it the relay is dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socks: Option<SocketAddr>,
+    /// Directory keys of a federation, and how many of them must have signed, as 'posternd directory keys' prints them. Without
+    /// them the relay is asked for no directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory_keys: Option<String>,
     /// When the bridge tells its user something by a message in INBOX.
     #[serde(default, skip_serializing_if = "NoticeSettings::is_default")]
     pub notices: NoticeSettings,
@@ -63,6 +68,12 @@ impl Settings {
             traces: Traces::new(&self.real_addresses),
             mix: self.mix,
         }
+    }
+
+    /// Who signs the directory of relays.
+    pub(super) fn directory(&self) -> Result<Option<Pin>, Failure> {
+        let pin = self.directory_keys.as_deref().map(Pin::parse).transpose();
+        pin.map_err(|_| Failure("directory_keys in bridge.toml has a slip in it".to_owned()))
     }
 
     /// Reads the settings in `dir`.

@@ -21,7 +21,9 @@ use super::answers::{Answers, OPENED_AGAIN};
 use super::dial::Established;
 use super::requests::Requests;
 use super::shortage::Shortage;
-use super::{Asked, CoverWish, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, cover, streaming};
+use super::{
+    Asked, CoverWish, Devices, HolderConfig, OffersWish, Statement, Wishes, collecting, cover, directory, streaming,
+};
 use crate::link::LinkError;
 use crate::message::{self, Notice};
 use crate::names;
@@ -137,6 +139,7 @@ pub(super) async fn work<S: HolderStore>(
             Some(mixing) = wishes.mixing.recv() => courier.mixing(mixing).await,
             Some(offers) = wishes.offers.recv() => courier.offers(offers).await,
             Some(wish) = wishes.cover.recv() => courier.cover_offer(wish).await,
+            Some(wish) = wishes.directory.recv() => directory::fetch(&mut courier.link, wish).await,
             _ = outbox.changed() => courier.send_all().await,
             // Cover costs while nothing else happens.
             () = tokio::time::sleep_until(value_due), if covered.is_some() => {

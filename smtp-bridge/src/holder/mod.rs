@@ -8,6 +8,7 @@ mod collecting;
 mod courier;
 pub mod cover;
 mod dial;
+mod directory;
 mod next_keys;
 mod pad;
 mod requests;
@@ -17,6 +18,7 @@ mod through;
 
 pub(crate) use collecting::{LARGE_BYTES, as_kept, notices_of, notices_of_devices, open as open_body};
 pub(crate) use courier::refusal_reason;
+pub use directory::ServedDirectory;
 pub use through::{Entry, Way};
 
 use std::net::SocketAddr;
@@ -111,6 +113,7 @@ pub struct HolderHandle {
     mixing: mpsc::Sender<Asked>,
     offers: mpsc::Sender<OffersWish>,
     cover: mpsc::Sender<CoverWish>,
+    directory: mpsc::Sender<directory::Wish>,
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
     short_of_room: Arc<AtomicBool>,
@@ -194,6 +197,14 @@ impl HolderHandle {
         offers.await.ok()
     }
 
+    /// Asks the relay for the directory that it serves, unless it is the one of this digest. `None`: there is no link, it ended,
+    /// or the directory was replaced meanwhile.
+    pub async fn directory(&self, known: [u8; 32]) -> Option<ServedDirectory> {
+        let (sender, served) = oneshot::channel();
+        self.directory.try_send((known, sender)).ok()?;
+        served.await.ok()
+    }
+
     /// Wakes when the state changes.
     pub fn changes(&self) -> watch::Receiver<LinkState> {
         self.state.clone()
@@ -225,6 +236,7 @@ struct Wishes {
     mixing: mpsc::Receiver<Asked>,
     offers: mpsc::Receiver<OffersWish>,
     cover: mpsc::Receiver<CoverWish>,
+    directory: mpsc::Receiver<directory::Wish>,
     /// Whether the relay's position is to be looked for.
     resume: watch::Sender<bool>,
     frozen: Arc<AtomicBool>,
@@ -246,6 +258,7 @@ pub fn new<S: HolderStore>(
     let (mixing, asked_mixing) = mpsc::channel(STATEMENTS_MAX);
     let (offers, asked_offers) = mpsc::channel(STATEMENTS_MAX);
     let (cover, asked_cover) = mpsc::channel(STATEMENTS_MAX);
+    let (directory, asked_directory) = mpsc::channel(STATEMENTS_MAX);
     let handle = HolderHandle {
         state,
         refresh,
@@ -254,6 +267,7 @@ pub fn new<S: HolderStore>(
         mixing,
         offers,
         cover,
+        directory,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
         short_of_room: Arc::default(),
@@ -265,6 +279,7 @@ pub fn new<S: HolderStore>(
         mixing: asked_mixing,
         offers: asked_offers,
         cover: asked_cover,
+        directory: asked_directory,
         resume: handle.resume.clone(),
         frozen: Arc::clone(&handle.frozen),
         short_of_room: Arc::clone(&handle.short_of_room),

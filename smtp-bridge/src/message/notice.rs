@@ -96,6 +96,11 @@ pub enum Notice<'a> {
         /// Its number.
         device: u32,
     },
+    /// Something is wrong with the directory of relays.
+    Directory {
+        /// What, in sentences.
+        words: &'a str,
+    },
     /// A pack at a further relay that was ordered is made.
     Procured,
     /// It could not be made.
@@ -137,6 +142,7 @@ impl Notice<'_> {
             Notice::DeviceJoined { device, .. } => format!("Device {device} joined your account"),
             Notice::DeviceDropped { device, .. } => format!("Device {device} was dropped from your account"),
             Notice::DeviceFrozen { device } => format!("Device {device} of your account is frozen"),
+            Notice::Directory { .. } => "The directory of relays is not in order".into(),
             Notice::Procured => "A pack that you ordered is there".into(),
             Notice::NotProcured => "A pack that you ordered could not be made".into(),
             Notice::NoCover { .. } => "Your line has no cover now".into(),
@@ -210,6 +216,9 @@ impl Notice<'_> {
                  keys ('postern rekey' there, with its recovery code).\nThis one goes on. Whoever has the copy reads what comes to device {device}: if you do \
                  not\nhave the code at hand, say\n\n    postern keypack drop {device}\n"
             ),
+            Notice::Directory { words } => {
+                format!("{words}\n\n`postern directory` shows what is held. Mail goes and comes as before.\n")
+            }
             Notice::Procured => "A pack at another relay that you ordered is made. Give the command again that ordered it,\n\n    postern \
                  procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),
             Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \

@@ -126,6 +126,8 @@ fn bridge_program(ip: [u8; 4]) -> Program {
                 smtp: SocketAddr::from((ip, SMTP_PORT)),
                 imap: SocketAddr::from((ip, IMAP_PORT)),
                 page: None,
+                directory: None,
+                any_route: false,
                 notices: NoticeSettings::default(),
                 hygiene: Hygiene::default(),
                 holder: HolderConfig {

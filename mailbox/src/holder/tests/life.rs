@@ -15,7 +15,7 @@ use super::model::{DAY, How, Model, Reply, Step, address, prices, text, value};
 use super::{Running, block_on, deposit, made, opened, order, root, slot_copies, told};
 use crate::disk::MemoryDisk;
 use crate::holder::rows::{CATALOGUE, CatalogueRow, FOLDERS, FolderRow, MESSAGES, MessageRow, SUMMARIES};
-use crate::holder_store::{FolderError, FolderId, HolderAlias, HolderStore, OutboxState};
+use crate::holder_store::{AliasRoute, FolderError, FolderId, HolderAlias, HolderStore, OutboxState};
 use crate::request::{Answer, Operation, Refusal};
 
 const NOW: u64 = 20_000 * 86_400;
@@ -127,6 +127,7 @@ async fn perform(running: &Running, model: &Model, step: &Step, time: u64) -> Re
                 // A closed one has notes, so that they come and go.
                 label: (!open).then(|| "shop".to_owned()),
                 expires: (!open).then_some(time),
+                route: (!open).then_some(AliasRoute::Direct),
                 ..HolderAlias::new(0, address(*which))
             };
             store.put_alias(alias).await.map(|()| Reply::Nothing)

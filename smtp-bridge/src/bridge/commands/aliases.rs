@@ -60,7 +60,11 @@ impl<S: HolderStore> Bridge<S> {
     }
 
     /// Changes what is only noted here about an alias.
-    pub(super) async fn alter(&self, address: &str, change: impl FnOnce(&mut HolderAlias)) -> Result<Value, String> {
+    pub(in crate::bridge) async fn alter(
+        &self,
+        address: &str,
+        change: impl FnOnce(&mut HolderAlias),
+    ) -> Result<Value, String> {
         let mut alias = self.alias(address)?;
         change(&mut alias);
         self.store

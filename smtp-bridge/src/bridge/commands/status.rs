@@ -118,6 +118,7 @@ impl<S: HolderStore> Bridge<S> {
         if told.retention {
             warnings.push("Mail that waits at the relay is about to be dropped there.".to_owned());
         }
+        warnings.extend(self.directory.warnings(self.host.day()));
         warnings
     }
 }

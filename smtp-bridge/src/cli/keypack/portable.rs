@@ -172,6 +172,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     real_addresses: Vec::new(),
                     page: None,
                     socks: args.socks,
+                    directory_keys: None,
                     notices: Default::default(),
                 },
             };

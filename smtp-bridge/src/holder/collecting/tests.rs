@@ -279,6 +279,7 @@ fn plainly<'a>(request: &Request, deposits: &'a [Deposit], seen: &mut Seen) -> (
         | Request::CoverOffer
         | Request::Cover { .. }
         | Request::Offers
+        | Request::Directory { .. }
         | Request::Change(_)
         | Request::Statement { .. } => {
             unreachable!("collecting does not ask this")

@@ -13,7 +13,7 @@ use mailbox::disk::{Disk, MemoryDisk, RESERVE_BYTES};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{HolderAlias, OpenedDeposit, OutboxOrder, PendingDeposit, SentNames, SentReports};
-use mailbox::request::{self, Credit, Mixing, Offers, OnwardPrices};
+use mailbox::request::{self, Credit, DirectoryPart, Mixing, Offers, OnwardPrices};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 
@@ -52,6 +52,7 @@ fn plainly(request: &Request) -> Answer {
         Request::CoverOffer => Answer::CoverOffer(None),
         Request::Cover { .. } => Answer::Covered,
         Request::Offers => Answer::Offers(Offers::default()),
+        Request::Directory { .. } => Answer::Directory(DirectoryPart::default()),
         Request::Onward => Answer::Onward(OnwardPrices::of(&Onward {
             version: PRICES.version,
             ..Onward::default()
@@ -210,6 +211,7 @@ async fn work_with(
         mixing: mpsc::channel(1).1,
         offers: mpsc::channel(1).1,
         cover: mpsc::channel(1).1,
+        directory: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
         short_of_room: Arc::default(),
@@ -438,6 +440,7 @@ async fn work_on(
         mixing: mpsc::channel(1).1,
         offers: mpsc::channel(1).1,
         cover: mpsc::channel(1).1,
+        directory: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
         short_of_room: Arc::default(),
