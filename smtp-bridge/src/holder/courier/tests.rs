@@ -566,6 +566,7 @@ async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
         mixing: mpsc::channel(1).1,
         offers: mpsc::channel(1).1,
         cover: mpsc::channel(1).1,
+        directory: mpsc::channel(1).1,
         resume: watch::Sender::new(false),
         frozen: Arc::default(),
         short_of_room: Arc::clone(&short_of_room),
