@@ -2,11 +2,12 @@
 //!
 //! Byte strings are in hexadecimal.
 
+use std::num::NonZeroU8;
 use std::path::Path;
 
 use mailbox::devices::{EVENTS, Event, encode_events};
 use mailbox::request::{
-    Answer, Change, Device, Envelope, EnvelopeOption, Measured, Mixing, Offer, Offers, Operation, Profile, Refusal,
+    Answer, Change, Device, Envelope, EnvelopeOption, Measured, Mixing, Offer, Offers, Operation, Origin, Profile, Refusal,
     Request, Wishes, encode, payload_head,
 };
 use serde_json::{Value, json};
@@ -71,28 +72,23 @@ fn envelopes() -> Value {
     };
     let notify = |recipient, wishes| EnvelopeOption::Notify { recipient, wishes };
     let both = Wishes::from_bits(Wishes::SUCCESS.bits() | Wishes::FAILURE.bits()).expect("they go together");
-    let (message_id, options) = (Some([0x55; 16]), vec![notify(0, Wishes::NEVER), notify(1, both)]);
+    let asked = || vec![notify(0, Wishes::NEVER), notify(1, both)];
+    let sent = |options| Origin::Sender {
+        message_id: [0x55; 16],
+        options,
+    };
+    let passed_on = |options| Origin::Relay {
+        hops: NonZeroU8::MIN.saturating_add(2),
+        options,
+    };
     let layouts = [
-        ("1", plain()),
-        ("2", Envelope { message_id, ..plain() }),
-        ("3", Envelope { hops: 3, ..plain() }),
-        (
-            "4",
-            Envelope {
-                message_id,
-                options: options.clone(),
-                ..plain()
-            },
-        ),
-        (
-            "5",
-            Envelope {
-                hops: 3,
-                options,
-                ..plain()
-            },
-        ),
+        ("1", Origin::Plain),
+        ("2", sent(Vec::new())),
+        ("3", passed_on(Vec::new())),
+        ("4", sent(asked())),
+        ("5", passed_on(asked())),
     ];
+    let layouts = layouts.map(|(version, origin)| (version, Envelope { origin, ..plain() }));
     let head = |envelope: &Envelope| hex(&payload_head(envelope));
     let layouts: serde_json::Map<_, _> = layouts
         .iter()
@@ -115,11 +111,12 @@ fn mixing() -> Value {
     let asked = Envelope {
         reverse_path: "me@r.test".to_owned(),
         recipients: vec!["bob@example.org".to_owned()],
-        message_id: Some([0x55; 16]),
-        options: vec![EnvelopeOption::Mix {
-            profile: Profile::Paranoid.number(),
-        }],
-        ..Envelope::default()
+        origin: Origin::Sender {
+            message_id: [0x55; 16],
+            options: vec![EnvelopeOption::Mix {
+                profile: Profile::Paranoid.number(),
+            }],
+        },
     };
     json!({
         "request": hex(&encode(&Request::Mixing)),

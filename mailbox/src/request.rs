@@ -18,7 +18,7 @@ mod refusal;
 pub use self::cover::{COVER_CELL_MS_MAX, COVER_CELLS_MAX, COVER_EVERY_MS, CoverOffer, Rate};
 pub use self::directory::{DIRECTORY_PART_MAX, DirectoryPart};
 pub use self::envelope::{
-    Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Wishes, payload, payload_head,
+    Envelope, EnvelopeOption, HOPS_MAX, MessageIdOctets, OPTIONS_BYTES_MAX, Origin, Wishes, payload, payload_head,
     split_payload,
 };
 pub use self::mixing::{Measured, Mixing, Offer, Profile};

@@ -12,7 +12,7 @@ use keypacks::{Secret, deposit, kdf, procure};
 use ledger::{Price, PriceList};
 use mailbox::parcel::{AliasChange, Asked, Terms, decode_control};
 use mailbox::relay_store::{Account, Alias, Effect, Endowment, NewRoot, Procure, Spooled};
-use mailbox::request::{Answer, Change, Envelope, Operation, RECIPIENTS_MAX, Refusal, TELL_MAX, split_payload};
+use mailbox::request::{Answer, Change, Envelope, Operation, Origin, RECIPIENTS_MAX, Refusal, TELL_MAX, split_payload};
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::message::{self, Address, Html, Policy, Sender, Stage, Traces, limits};
 use smtp_bridge::names;
@@ -390,11 +390,12 @@ fn judge_mail<S: RelayStore>(
         return Err(Refusal::Malformed);
     }
     let mix = mix::offered(relay, envelope.mix())?;
+    let hops = envelope.hops();
     let house = relay.store.house(account);
     let is_own = own_alias(relay, &envelope.reverse_path).is_some_and(|alias| alias.account == house && alias.open);
-    let origin = if is_own && envelope.hops == 0 {
+    let origin = if is_own && hops == 0 {
         relay.config.domain.clone()
-    } else if !is_own && envelope.hops > 0 {
+    } else if !is_own && hops > 0 {
         passed_on(relay, house, &envelope.reverse_path).ok_or(Refusal::Sender)?
     } else {
         return Err(Refusal::Sender);
@@ -403,7 +404,7 @@ fn judge_mail<S: RelayStore>(
         let recipient_path = deliverable(recipient).ok_or(Refusal::Recipient { recipient: position })?;
         let route = relay.config.route(recipient_path.domain().as_str());
         let relays = relay.store.onward().leg(recipient).relays;
-        if !leads_there(route, |name| relay.peers.has(name), envelope.hops, relays) {
+        if !leads_there(route, |name| relay.peers.has(name), hops, relays) {
             return Err(Refusal::Route { recipient: position });
         }
     }
@@ -411,7 +412,7 @@ fn judge_mail<S: RelayStore>(
     let no_traces = Traces::NONE;
     let policy = Policy {
         stage: Stage::Exit {
-            message_id_local: match envelope.hops {
+            message_id_local: match hops {
                 0 => message_id_local(relay, &envelope),
                 _ => message_id_kept(raw, &origin).unwrap_or_else(|| names::random(&relay.host)),
             },
@@ -437,7 +438,7 @@ fn judge_mail<S: RelayStore>(
         message: rebuilt.message,
         price: price.total(),
         onward: price.onward,
-        hops: envelope.hops,
+        hops,
         mix,
         wishes,
     })
@@ -497,9 +498,9 @@ fn message_id_kept(raw: &[u8], domain: &str) -> Option<String> {
 /// What the Message-ID is spelled from: drawn by the holder's machine, which keeps threads together by it. A holder that
 /// leaves it to the relay gets one all the same.
 fn message_id_local<S: RelayStore>(relay: &Relay<S>, envelope: &Envelope) -> String {
-    match &envelope.message_id {
-        Some(octets) => names::spell(octets),
-        None => names::random(&relay.host),
+    match &envelope.origin {
+        Origin::Sender { message_id, .. } => names::spell(message_id),
+        Origin::Plain | Origin::Relay { .. } => names::random(&relay.host),
     }
 }
 

@@ -17,6 +17,7 @@ mod reports;
 mod settle;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ use keypacks::deposit;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{OutboxOrder, SentNames, SentReports};
 use mailbox::relay_store::{Delivery, DeliveryId};
-use mailbox::request::{self, Envelope, EnvelopeOption, HOPS_MAX};
+use mailbox::request::{self, Envelope, EnvelopeOption, HOPS_MAX, Origin};
 use mailbox::{HolderStore, RelayStore, StoreError};
 use serde::Serialize;
 use smtp_bridge::holder::{self, HolderConfig, HolderHandle, LinkState};
@@ -300,9 +301,10 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
     let envelope = Envelope {
         reverse_path: delivery.reverse_path.clone(),
         recipients: vec![delivery.recipient.clone()],
-        message_id: None,
-        hops: delivery.hops + 1,
-        options: options_of(delivery),
+        origin: Origin::Relay {
+            hops: NonZeroU8::MIN.saturating_add(delivery.hops),
+            options: options_of(delivery),
+        },
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &delivery.message));
     let Some(kilobytes) = deposit::class_for(body.len()) else {

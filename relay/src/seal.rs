@@ -3,7 +3,7 @@
 use keypacks::Secret;
 use keypacks::deposit::{BodySealer, Dek, TooLong};
 use mailbox::relay_store::{Account, DepositOrder};
-use mailbox::request::{Envelope, payload_head};
+use mailbox::request::{Envelope, Origin, payload_head};
 use smtp_bridge::net::Host;
 
 /// A body under way.
@@ -28,9 +28,7 @@ impl Sealing {
         let envelope = Envelope {
             reverse_path: reverse_path.to_owned(),
             recipients: Vec::new(),
-            message_id: None,
-            hops: 0,
-            options: Vec::new(),
+            origin: Origin::Plain,
         };
         sealer
             .push(&payload_head(&envelope))

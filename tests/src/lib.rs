@@ -12,7 +12,7 @@ use keypacks::cell::Kind;
 use keypacks::chain::LinkChain;
 use keypacks::link::{self, ClientEntropy, Confirm, PersistedIndex};
 use keypacks::{CELL, Secret, deposit, kdf};
-use mailbox::request::{self, Answer, Change, Envelope, Operation, Request};
+use mailbox::request::{self, Answer, Change, Envelope, Operation, Origin, Request};
 use smtp_bridge::link::{LinkError, LinkReader, LinkWriter, Outgoing, read_cell};
 use smtp_bridge::net::{BoxStream, Host};
 use smtp_bridge::{control, names};
@@ -122,9 +122,7 @@ impl Session {
         let envelope = Envelope {
             reverse_path: self.alias.clone(),
             recipients: vec![recipient.to_owned()],
-            message_id: None,
-            hops: 0,
-            options: Vec::new(),
+            origin: Origin::Plain,
         };
         let text = format!("From: <{}>\r\nTo: <{recipient}>\r\n{message}", self.alias);
         let mut body = request::payload(&envelope, text.as_bytes());

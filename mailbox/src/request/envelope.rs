@@ -1,5 +1,7 @@
 //! The envelope of a payload (`docs/PROTOCOL.md` section 6): from whom, to whom, and what is asked for besides.
 
+use std::num::NonZeroU8;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Malformed, RECIPIENTS_MAX};
@@ -11,13 +13,30 @@ pub struct Envelope {
     pub reverse_path: String,
     /// Forward-paths; empty in a deposit, whose wrap names the alias.
     pub recipients: Vec<String>,
-    /// Random octets, drawn by the sender's machine, that the exit spells into the Message-ID: so the sender knows it
-    /// beforehand. None in a deposit.
-    pub message_id: Option<MessageIdOctets>,
-    /// How many relays have passed the message on to the next; 0 from a sender's machine.
-    pub hops: u8,
-    /// What the sender asks for besides. They travel with a Message-ID or hops alone.
-    pub options: Vec<EnvelopeOption>,
+    /// Who wrote the envelope, and what that one says besides.
+    pub origin: Origin,
+}
+
+/// Who wrote an envelope. Options are a sender's, and pass on with the message: no layout has them by themselves.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody who says more: a deposit, or a sender who leaves the Message-ID to the relay.
+    #[default]
+    Plain,
+    /// A sender's machine.
+    Sender {
+        /// Random octets, drawn there, that the exit spells into the Message-ID: so the sender knows it beforehand.
+        message_id: MessageIdOctets,
+        /// What the sender asks for besides.
+        options: Vec<EnvelopeOption>,
+    },
+    /// A relay that passes the message on, which has its Message-ID in its text.
+    Relay {
+        /// How many relays have passed it on to the next, at most [`HOPS_MAX`].
+        hops: NonZeroU8,
+        /// What the sender asked for.
+        options: Vec<EnvelopeOption>,
+    },
 }
 
 /// What a Message-ID is spelled from.
@@ -113,9 +132,25 @@ pub const HOPS_MAX: u8 = 7;
 pub const OPTIONS_BYTES_MAX: usize = 1_024;
 
 impl Envelope {
+    /// How many relays have passed the message on to the next; 0 from a sender's machine.
+    pub fn hops(&self) -> u8 {
+        match &self.origin {
+            Origin::Plain | Origin::Sender { .. } => 0,
+            Origin::Relay { hops, .. } => hops.get(),
+        }
+    }
+
+    /// What the sender asks for besides delivery.
+    pub fn options(&self) -> &[EnvelopeOption] {
+        match &self.origin {
+            Origin::Plain => &[],
+            Origin::Sender { options, .. } | Origin::Relay { options, .. } => options,
+        }
+    }
+
     /// What was said of the reports on a recipient.
     pub fn wishes(&self, recipient: usize) -> Wishes {
-        let of_it = self.options.iter().find_map(|option| match option {
+        let of_it = self.options().iter().find_map(|option| match option {
             EnvelopeOption::Notify { recipient: of, wishes } if usize::from(*of) == recipient => Some(*wishes),
             _ => None,
         });
@@ -124,31 +159,32 @@ impl Envelope {
 
     /// The number of the profile that the sender asks for, if it asks for one.
     pub fn mix(&self) -> Option<u8> {
-        self.options.iter().find_map(|option| match option {
+        self.options().iter().find_map(|option| match option {
             EnvelopeOption::Mix { profile } => Some(*profile),
             _ => None,
         })
     }
 
     fn encode(&self) -> Vec<u8> {
-        let version = match (self.hops, self.message_id, self.options.as_slice()) {
-            (0, None, _) => PATHS_ALONE,
-            (0, Some(_), []) => WITH_MESSAGE_ID,
-            (0, Some(_), _) => WITH_MESSAGE_ID_AND_OPTIONS,
-            // What a relay passes on has its Message-ID in its text.
-            (_, _, []) => WITH_HOPS,
-            _ => WITH_HOPS_AND_OPTIONS,
+        let has_options = !self.options().is_empty();
+        let version = match &self.origin {
+            Origin::Plain => PATHS_ALONE,
+            Origin::Sender { .. } if has_options => WITH_MESSAGE_ID_AND_OPTIONS,
+            Origin::Sender { .. } => WITH_MESSAGE_ID,
+            Origin::Relay { .. } if has_options => WITH_HOPS_AND_OPTIONS,
+            Origin::Relay { .. } => WITH_HOPS,
         };
         let mut out = vec![version];
         // By reference: a list of strings reads the same as one of borrowed strings.
         let paths = (&self.reverse_path, &self.recipients);
         out = postcard::to_extend(&paths, out).expect("an envelope is plain data");
-        match version {
-            WITH_HOPS | WITH_HOPS_AND_OPTIONS => out.push(self.hops),
-            _ => out.extend(self.message_id.into_iter().flatten()),
+        match &self.origin {
+            Origin::Plain => {}
+            Origin::Sender { message_id, .. } => out.extend_from_slice(message_id),
+            Origin::Relay { hops, .. } => out.push(hops.get()),
         }
-        if matches!(version, WITH_MESSAGE_ID_AND_OPTIONS | WITH_HOPS_AND_OPTIONS) {
-            out = postcard::to_extend(&self.options, out).expect("options are plain data");
+        if has_options {
+            out = postcard::to_extend(self.options(), out).expect("options are plain data");
         }
         out
     }
@@ -156,21 +192,28 @@ impl Envelope {
     fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let (version, rest) = bytes.split_first().ok_or(Malformed)?;
         let (paths, rest) = postcard::take_from_bytes::<Paths>(rest).map_err(|_| Malformed)?;
-        let (message_id, hops, rest) = match *version {
-            PATHS_ALONE => (None, 0, rest),
+        let options_of = |rest: &[u8]| match *version {
+            WITH_MESSAGE_ID_AND_OPTIONS | WITH_HOPS_AND_OPTIONS => options(rest, paths.recipients.len()),
+            _ if rest.is_empty() => Ok(Vec::new()),
+            _ => Err(Malformed),
+        };
+        let origin = match *version {
+            PATHS_ALONE if rest.is_empty() => Origin::Plain,
             WITH_MESSAGE_ID | WITH_MESSAGE_ID_AND_OPTIONS => {
                 let (octets, rest) = rest.split_first_chunk().ok_or(Malformed)?;
-                (Some(*octets), 0, rest)
+                Origin::Sender {
+                    message_id: *octets,
+                    options: options_of(rest)?,
+                }
             }
-            WITH_HOPS | WITH_HOPS_AND_OPTIONS => match rest {
-                [hops @ 1..=HOPS_MAX, rest @ ..] => (None, *hops, rest),
-                _ => return Err(Malformed),
-            },
-            _ => return Err(Malformed),
-        };
-        let options = match *version {
-            WITH_MESSAGE_ID_AND_OPTIONS | WITH_HOPS_AND_OPTIONS => options(rest, paths.recipients.len())?,
-            _ if rest.is_empty() => Vec::new(),
+            WITH_HOPS | WITH_HOPS_AND_OPTIONS => {
+                let (hops, rest) = rest.split_first().ok_or(Malformed)?;
+                let hops = NonZeroU8::new(*hops).filter(|hops| hops.get() <= HOPS_MAX);
+                Origin::Relay {
+                    hops: hops.ok_or(Malformed)?,
+                    options: options_of(rest)?,
+                }
+            }
             _ => return Err(Malformed),
         };
         if paths.recipients.len() > RECIPIENTS_MAX {
@@ -179,9 +222,7 @@ impl Envelope {
         Ok(Self {
             reverse_path: paths.reverse_path,
             recipients: paths.recipients,
-            message_id,
-            hops,
-            options,
+            origin,
         })
     }
 }
@@ -252,34 +293,41 @@ pub fn split_payload(payload: &[u8]) -> Result<(Envelope, &[u8]), Malformed> {
 mod tests {
     use super::*;
 
-    fn envelope(message_id: Option<MessageIdOctets>) -> Envelope {
+    fn envelope(origin: Origin) -> Envelope {
         Envelope {
             reverse_path: "a@x".to_owned(),
             recipients: vec!["b@y".to_owned()],
-            message_id,
-            ..Envelope::default()
+            origin,
         }
+    }
+
+    fn sent(options: Vec<EnvelopeOption>) -> Origin {
+        Origin::Sender {
+            message_id: *b"0123456789abcdef",
+            options,
+        }
+    }
+
+    fn passed_on(hops: u8, options: Vec<EnvelopeOption>) -> Origin {
+        let hops = NonZeroU8::new(hops).expect("some");
+        Origin::Relay { hops, options }
     }
 
     #[test]
     fn both_layouts_of_an_envelope_are_read_as_they_are_written() {
-        let without = payload(&envelope(None), b"text");
+        let without = payload(&envelope(Origin::Plain), b"text");
         assert_eq!(without, b"\x0a\0\x01\x03a@x\x01\x03b@ytext");
-        let octets = *b"0123456789abcdef";
-        let with = payload(&envelope(Some(octets)), b"text");
+        let with = payload(&envelope(sent(Vec::new())), b"text");
         assert_eq!(with, b"\x1a\0\x02\x03a@x\x01\x03b@y0123456789abcdeftext");
-        for (bytes, message_id) in [(without, None), (with, Some(octets))] {
-            let (read, message) = split_payload(&bytes).unwrap_or_else(|_| panic!("{message_id:?} is well-formed"));
-            assert!(read == envelope(message_id) && message == b"text");
+        for (bytes, origin) in [(without, Origin::Plain), (with, sent(Vec::new()))] {
+            let (read, message) = split_payload(&bytes).unwrap_or_else(|_| panic!("well-formed"));
+            assert!(read == envelope(origin) && message == b"text");
         }
     }
 
     #[test]
     fn what_was_passed_on_says_how_often_and_no_more() {
-        let passed = Envelope {
-            hops: 3,
-            ..envelope(None)
-        };
+        let passed = envelope(passed_on(3, Vec::new()));
         let bytes = payload(&passed, b"text");
         assert_eq!(bytes, b"\x0b\0\x03\x03a@x\x01\x03b@y\x03text");
         let (read, message) = split_payload(&bytes).unwrap_or_else(|_| panic!("well-formed"));
@@ -315,21 +363,13 @@ mod tests {
 
     #[test]
     fn options_stand_behind_the_other_layouts() {
-        let octets = *b"0123456789abcdef";
-        let asked = Envelope {
-            options: vec![notify(0, 6)],
-            ..envelope(Some(octets))
-        };
+        let asked = envelope(sent(vec![notify(0, 6)]));
         let bytes = payload(&asked, b"text");
         assert_eq!(
             bytes,
             b"\x1e\0\x04\x03a@x\x01\x03b@y0123456789abcdef\x01\x00\x00\x06text"
         );
-        let passed = Envelope {
-            message_id: None,
-            hops: 1,
-            ..asked.clone()
-        };
+        let passed = envelope(passed_on(1, vec![notify(0, 6)]));
         let bytes_passed = payload(&passed, b"text");
         assert_eq!(bytes_passed, b"\x0f\0\x05\x03a@x\x01\x03b@y\x01\x01\x00\x00\x06text");
         for (bytes, envelope) in [(bytes, asked), (bytes_passed, passed)] {
@@ -386,8 +426,7 @@ mod tests {
         let most = u16::try_from(RECIPIENTS_MAX).expect("few");
         let all = Envelope {
             recipients: vec!["b@y".to_owned(); RECIPIENTS_MAX],
-            options: (0..most).map(|recipient| notify(recipient, 14)).collect(),
-            ..envelope(Some([7; 16]))
+            ..envelope(sent((0..most).map(|recipient| notify(recipient, 14)).collect()))
         };
         assert!(split_payload(&payload(&all, b"")).is_ok_and(|(read, _)| read == all));
     }

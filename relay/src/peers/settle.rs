@@ -100,7 +100,7 @@ async fn tell<S: RelayStore>(
     let Ok((envelope, message)) = split_payload(payload) else {
         return Ok(());
     };
-    let wishes = envelope.wishes(0);
+    let (wishes, hops) = (envelope.wishes(0), envelope.hops());
     let delivery = Delivery {
         id,
         account: mailbox::relay_store::Account(0),
@@ -110,7 +110,7 @@ async fn tell<S: RelayStore>(
         attempts: 1,
         accepted: row.taken,
         is_delay_told: false,
-        hops: envelope.hops,
+        hops,
         mix: None,
         wishes,
     };

@@ -5,7 +5,7 @@ use keypacks::parcel::{self, Header, LayerSealer, Login};
 use keypacks::{deposit, kdf};
 use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState, ParcelOrder, ParcelUse, Purpose, SentNames};
 use mailbox::parcel::{AliasChange, Asked, Terms, encode_control};
-use mailbox::request::{self, Envelope, Operation};
+use mailbox::request::{self, Envelope, Operation, Origin};
 use mailbox::{HolderStore, StoreError};
 use zeroize::Zeroizing;
 
@@ -100,9 +100,10 @@ impl<S: HolderStore> Sealing<'_, S> {
         let envelope = Envelope {
             reverse_path: alias.address.clone(),
             recipients,
-            message_id: Some(octets),
-            hops: 0,
-            options: rebuilt.mix.and_then(Mix::option).into_iter().collect(),
+            origin: Origin::Sender {
+                message_id: octets,
+                options: rebuilt.mix.and_then(Mix::option).into_iter().collect(),
+            },
         };
         let payload = Zeroizing::new(request::payload(&envelope, &rebuilt.message));
         drop(rebuilt.message);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keypacks::chain::KEYS_RESERVED;
 use keypacks::deposit;
 use mailbox::holder_store::{HolderAlias, MessageOf, OutboxOrder, SentNames, SentReports};
-use mailbox::request::{self, Envelope, EnvelopeOption, Wishes};
+use mailbox::request::{self, Envelope, EnvelopeOption, Origin, Wishes};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
@@ -426,9 +426,10 @@ async fn take_in<S: HolderStore>(
     let envelope = Envelope {
         reverse_path: alias.address.clone(),
         recipients,
-        message_id: Some(octets),
-        hops: 0,
-        options,
+        origin: Origin::Sender {
+            message_id: octets,
+            options,
+        },
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &rebuilt.message));
     drop(rebuilt.message);

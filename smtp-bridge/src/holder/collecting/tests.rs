@@ -8,7 +8,7 @@ use keypacks::deposit::{BodySealer, Dek, WrapFields};
 use keypacks::{Secret, kdf};
 use mailbox::disk::{MemoryDisk, RESERVE_BYTES};
 use mailbox::holder::HolderFiles;
-use mailbox::request::Envelope;
+use mailbox::request::{Envelope, Origin};
 use tokio::io::DuplexStream;
 
 use super::super::courier::tests::{config, linked, store};
@@ -61,9 +61,7 @@ impl Bench {
             let envelope = Envelope {
                 reverse_path: "a@b".to_owned(),
                 recipients: Vec::new(),
-                message_id: None,
-                hops: 0,
-                options: Vec::new(),
+                origin: Origin::Plain,
             };
             let mut sealer = BodySealer::new(dek(), [3; 16]);
             let payload = request::payload(&envelope, &text(step.index, *length));
