@@ -114,7 +114,8 @@ impl Stay {
     }
 }
 
-/// Commits a round: while the store is busy or away the same one again, until the next is due or `stop` turns true.
+/// Commits a round: while the store is busy, full or away, or cannot say what became of it, the same one again, until the next
+/// is due or `stop` turns true. Only then is another one drawn, so that whoever can fill the disk draws no more often.
 ///
 /// # Errors
 /// What the last try ended with.
@@ -126,7 +127,14 @@ async fn commit<F: Future<Output = Result<(), StoreError>>>(
     loop {
         let ended = release().await;
         let again = Instant::now() + AGAIN;
-        if !matches!(ended, Err(StoreError::Busy | StoreError::Unavailable)) || again >= next {
+        let is_passing = match &ended {
+            Err(error) => matches!(
+                error,
+                StoreError::Busy | StoreError::Unavailable | StoreError::Full | StoreError::Unknown
+            ),
+            Ok(()) => false,
+        };
+        if !is_passing || again >= next {
             return ended;
         }
         tokio::select! {
@@ -154,7 +162,7 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
     let stay = Stay::begin(&*relay.host.clock);
     let mut pool = Pool::new(bounds, stay.now());
     // What is there now may have come at any time before; what comes from now on is counted from here.
-    pool.show(&relay.store.pool());
+    pool.show(&relay.store.pool(), stay.now());
     let mut is_told = false;
     loop {
         tokio::select! {
@@ -164,8 +172,8 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
         }
         // A machine that slept makes up for nothing.
         next = (next + round).max(Instant::now());
-        pool.show(&relay.store.pool());
         let now = stay.now();
+        pool.show(&relay.store.pool(), now);
         let drawn = pool.draw(now, &mut random);
         let tally = drawn.tally.kept();
         if !drawn.leaving.is_empty() {
@@ -185,6 +193,6 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
             relay.metrics.mixed.add(tally.left);
             relay.metrics.held.add(tally.held);
         }
-        pool.applied(drawn, now);
+        pool.applied(drawn);
     }
 }

@@ -70,7 +70,7 @@ pub(crate) struct Pool {
     bounds: Bounds,
     members: BTreeMap<DeliveryId, Member>,
     crowd: Crowd,
-    /// When the last round was, or when the process began.
+    /// When it was last shown what is there, or when the process began: what is new since came after that.
     last: u64,
     /// Nothing was shown yet.
     is_new: bool,
@@ -107,8 +107,9 @@ impl Pool {
     }
 
     /// Shows it all that is in the pool. What was there when the process began counts its stay from the end of the bucket in
-    /// which it was accepted, and its rounds from now.
-    pub(crate) fn show(&mut self, pooled: &[Pooled]) {
+    /// which it was accepted, and its rounds from now. A round that comes to nothing was shown it all the same: however many such
+    /// follow one another, nothing that came meanwhile is taken for older than it is by more than a round.
+    pub(crate) fn show(&mut self, pooled: &[Pooled], now: u64) {
         let mut members = BTreeMap::new();
         let mut fresh: BTreeMap<(Profile, u64), usize> = BTreeMap::new();
         for one in pooled {
@@ -131,6 +132,7 @@ impl Pool {
         self.members = members;
         self.crowd.scale(self.counts());
         self.is_new = false;
+        self.last = now;
     }
 
     /// Draws who leaves now. Nothing changes before [`Self::applied`]: a round that could not be committed was none.
@@ -190,7 +192,7 @@ impl Pool {
     }
 
     /// The round is durable.
-    pub(crate) fn applied(&mut self, round: Round, now: u64) {
+    pub(crate) fn applied(&mut self, round: Round) {
         for id in &round.leaving {
             self.members.remove(id);
         }
@@ -200,7 +202,6 @@ impl Pool {
         self.crowd = round.crowd;
         self.crowd.scale(self.counts());
         self.crowd.pass_round();
-        self.last = now;
     }
 
     fn part_s(&self) -> u64 {

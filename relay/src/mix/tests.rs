@@ -54,7 +54,7 @@ impl<R: FnMut() -> u64> Simulation<R> {
     fn new(bounds: Bounds, random: R) -> Self {
         let now = 1_000_000;
         let mut pool = Pool::new(bounds, now);
-        pool.show(&[]);
+        pool.show(&[], now);
         Simulation {
             bounds,
             pool,
@@ -85,11 +85,12 @@ impl<R: FnMut() -> u64> Simulation<R> {
     /// The next round; who leaves.
     fn round(&mut self) -> Vec<DeliveryId> {
         self.now += self.bounds.round_s;
-        self.pool.show(&self.there.values().copied().collect::<Vec<_>>());
+        self.pool
+            .show(&self.there.values().copied().collect::<Vec<_>>(), self.now);
         let drawn = self.pool.draw(self.now, &mut self.random);
         let leaving = drawn.leaving.clone();
         self.tally.add(&drawn.tally.kept());
-        self.pool.applied(drawn, self.now);
+        self.pool.applied(drawn);
         self.round += 1;
         for id in &leaving {
             assert!(self.there.remove(id).is_some(), "nothing leaves twice");
@@ -100,7 +101,16 @@ impl<R: FnMut() -> u64> Simulation<R> {
     /// The process ends and begins again: what it knew beside the store is gone.
     fn restart(&mut self) {
         self.pool = Pool::new(self.bounds, self.now);
-        self.pool.show(&self.there.values().copied().collect::<Vec<_>>());
+        self.pool
+            .show(&self.there.values().copied().collect::<Vec<_>>(), self.now);
+    }
+
+    /// A round that the store could not take.
+    fn failed_round(&mut self) {
+        self.now += self.bounds.round_s;
+        self.pool
+            .show(&self.there.values().copied().collect::<Vec<_>>(), self.now);
+        self.pool.draw(self.now, &mut self.random);
     }
 }
 
@@ -199,7 +209,7 @@ fn a_restart_in_the_middle_of_a_part_singles_out_nobody() {
         ..BOUNDS
     };
     (pool.bounds, pool.pool) = (bounds, Pool::new(bounds, pool.now));
-    pool.pool.show(&[]);
+    pool.pool.show(&[], pool.now);
     let until = (pool.now / part + 6) * part + part / 2;
     while pool.now < until {
         pool.arrive(Profile::Mixed);
@@ -215,6 +225,38 @@ fn a_restart_in_the_middle_of_a_part_singles_out_nobody() {
     }
     assert!(rounds > 30);
     assert!(pool.round().len() > 60, "all of a part together");
+}
+
+#[test]
+fn rounds_that_come_to_nothing_let_nobody_leave_sooner() {
+    // Fewer than N: what leaves does so because it was held for long.
+    let bounds = Bounds {
+        least: 1_000,
+        least_paranoid: 1_000,
+        ..BOUNDS
+    };
+    let mut pool = Simulation::new(bounds, seeded(9));
+    // Half a day without a commit, and mail that comes all the while.
+    for _ in 0..144 {
+        pool.arrive(Profile::Mixed);
+        pool.failed_round();
+    }
+    let mut waits = Vec::new();
+    while waits.len() < 144 {
+        let leaving = pool.round();
+        waits.extend(leaving.iter().map(|id| pool.now - pool.arrived[id].0));
+    }
+    let least = bounds.hold_s * 3 / 4 - bounds.round_s;
+    assert!(waits.iter().all(|wait| *wait >= least), "{:?}", waits.iter().min());
+
+    // Rounds that were none do not count for those that stay for some.
+    let mut pool = Simulation::new(BOUNDS, seeded(10));
+    pool.arrive_all(Profile::Paranoid, 200);
+    (0..10).for_each(|_| pool.failed_round());
+    for _ in 0..BOUNDS.rounds_paranoid {
+        assert!(pool.round().is_empty());
+    }
+    assert!(!pool.round().is_empty());
 }
 
 /// A clock that tests set.
@@ -233,7 +275,7 @@ async fn a_clock_that_is_set_neither_empties_the_pool_nor_holds_anything() {
         clock.0.store(1_000_000, Ordering::SeqCst);
         let stay = Stay::begin(&clock);
         let mut pool = Pool::new(BOUNDS, stay.now());
-        pool.show(&[]);
+        pool.show(&[], stay.now());
         let one = Pooled {
             id: DeliveryId(1),
             profile: Profile::Mixed,
@@ -244,13 +286,13 @@ async fn a_clock_that_is_set_neither_empties_the_pool_nor_holds_anything() {
         loop {
             tokio::time::advance(Duration::from_secs(BOUNDS.round_s)).await;
             waited += BOUNDS.round_s;
-            pool.show(&[one]);
+            pool.show(&[one], stay.now());
             let drawn = pool.draw(stay.now(), &mut seeded(8));
             if !drawn.leaving.is_empty() {
                 break;
             }
             assert!(waited <= BOUNDS.hold_s);
-            pool.applied(drawn, stay.now());
+            pool.applied(drawn);
         }
         assert!(waited >= BOUNDS.hold_s * 3 / 4, "{waited}");
     }
@@ -260,7 +302,14 @@ async fn a_clock_that_is_set_neither_empties_the_pool_nor_holds_anything() {
 async fn a_round_that_the_store_could_not_take_is_offered_again_until_the_next() {
     let (stopping, mut stop) = watch::channel(false);
     let next = Instant::now() + Duration::from_secs(300);
-    let mut answers = [Err(StoreError::Busy), Err(StoreError::Unavailable), Ok(())].into_iter();
+    let mut answers = [
+        Err(StoreError::Busy),
+        Err(StoreError::Unavailable),
+        Err(StoreError::Full),
+        Err(StoreError::Unknown),
+        Ok(()),
+    ]
+    .into_iter();
     let took = commit(|| ready(answers.next().expect("no more")), next, &mut stop);
     assert_eq!(took.await, Ok(()));
     assert_eq!(answers.next(), None);
