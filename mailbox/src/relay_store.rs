@@ -483,7 +483,8 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn pool(&self) -> Vec<Pooled>;
 
     /// Ends the wait of deliveries in the pool: from `now` on they are due. Adds what left to the figures of the day. Those that
-    /// are not in the pool (any more) stay as they are.
+    /// are not in the pool (any more) stay as they are; if that is all of them, the figures do too. One whose row is damaged
+    /// is counted as left and gone from the pool: it cannot be sent, and holds up no other.
     fn release(
         &self,
         ids: Vec<DeliveryId>,

@@ -152,7 +152,9 @@ impl RelayStage {
         Ok(())
     }
 
-    /// Makes deliveries of the pool due, all at the same second: nothing tells any more which came before which.
+    /// Makes deliveries of the pool due, all at the same second: nothing tells any more which came before which. A damaged row
+    /// holds up no other: of its place in the pool memory knows enough, and what the spool does not have any more is passed
+    /// over. If all have left already, it is a round that comes again, and is not counted twice.
     pub(super) fn end_wait(
         &mut self,
         write: &Write<'_>,
@@ -160,12 +162,26 @@ impl RelayStage {
         (now, day): (u64, u32),
         tally: &MixTally,
     ) -> Result<(), StoreError> {
+        let (mut is_again, mut damaged) = (!ids.is_empty(), 0_u64);
         for &DeliveryId(id) in ids {
-            let Some(PoolRow { profile, waits: true }) = POOL.get(write, id)? else {
+            let mix = match POOL.get(write, id) {
+                Err(StoreError::Corrupt) => self.shared.live().queue.mix(id),
+                mix => mix?,
+            };
+            let Some(PoolRow { profile, waits: true }) = mix else {
                 continue;
             };
-            let Some(mut row) = SPOOL.get(write, id)? else {
-                continue;
+            is_again = false;
+            let mut row = match SPOOL.get(write, id) {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(StoreError::Corrupt) => {
+                    // Its rows stay, for whoever looks at the damage. It hides nothing in the rounds to come.
+                    self.batch.effects.push(Effect::Finished { id });
+                    damaged += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             // From here on it is as if it had just been accepted.
             row.accepted = now - now % ACCEPTED_STEP_S;
@@ -180,6 +196,12 @@ impl RelayStage {
             };
             self.batch.effects.push(Effect::Queued { id, queued });
             self.batch.is_released = true;
+        }
+        if damaged > 0 {
+            tracing::error!(damaged, "deliveries in the pool are damaged on the disk and cannot leave it");
+        }
+        if is_again {
+            return Ok(());
         }
         let mut mixed = MIXED.get(write, Single)?.unwrap_or_default();
         mixed.add(day, tally);

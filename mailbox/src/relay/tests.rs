@@ -21,6 +21,7 @@ mod devices;
 mod erasure;
 mod opening;
 mod parcels;
+mod pool;
 mod receipts;
 mod restore;
 mod roots;

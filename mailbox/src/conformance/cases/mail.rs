@@ -332,13 +332,7 @@ pub(super) async fn a_delivery_in_the_pool_is_due_when_it_is_released(store: &im
     assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
 
     store.release(Vec::new(), NOW, DAY + 1, tally).await.expect("counted");
-    let two = MixTally {
-        left: 2,
-        paranoid: 2,
-        held: 0,
-        millibits: 3_000,
-    };
-    assert_eq!(store.mixed_on(DAY), Ok(two));
+    assert_eq!(store.mixed_on(DAY), Ok(tally), "a round that comes again counts once");
     assert_eq!(store.mixed_on(DAY + 1), Ok(tally));
     store.release(Vec::new(), NOW, DAY + 3, tally).await.expect("counted");
     assert_eq!(store.mixed_on(DAY), Ok(MixTally::default()), "two days are kept");
