@@ -7,8 +7,8 @@ use std::path::Path;
 
 use mailbox::devices::{EVENTS, Event, encode_events};
 use mailbox::request::{
-    Answer, Change, Device, Envelope, EnvelopeOption, Measured, Mixing, Offer, Offers, Operation, Origin, Profile, Refusal,
-    Request, Wishes, encode, payload_head,
+    Answer, Change, Device, Envelope, EnvelopeOption, Measured, Mixing, Offer, Offers, Operation, Origin, Profile,
+    Refusal, Request, Wishes, encode, payload_head,
 };
 use serde_json::{Value, json};
 

@@ -33,9 +33,9 @@ use crate::commit::{Committer, committer};
 use crate::disk::Disk;
 use crate::entropy::Entropy;
 use crate::relay_store::{
-    Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, MixTally,
-    Outcome, PadHit, ParcelHit, Pooled, Procure, Procured, Procurement, ProcurementId, QueueRow, RelayStore, Rotated,
-    Standing, StatementRow, TagHit, Totals, Upkeep, Verified,
+    Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, MixRound,
+    MixTally, Outcome, PadHit, ParcelHit, Pooled, Procure, Procured, Procurement, ProcurementId, QueueRow, RelayStore,
+    Rotated, Standing, StatementRow, TagHit, Totals, Upkeep, Verified,
 };
 use crate::request::{Answer, COLLECT_MAX, Change, Collected, Credit, Refusal};
 
@@ -459,9 +459,9 @@ impl RelayStore for RelayFiles {
         self.shared.live().queue.pool().collect()
     }
 
-    async fn release(&self, ids: Vec<DeliveryId>, now: u64, day: u32, tally: MixTally) -> Result<(), StoreError> {
+    async fn release(&self, ids: Vec<DeliveryId>, round: MixRound) -> Result<(), StoreError> {
         self.committer
-            .run(move |stage, write| stage.end_wait(write, &ids, (now, day), &tally))
+            .run(move |stage, write| stage.end_wait(write, &ids, &round))
             .await
     }
 

@@ -26,7 +26,7 @@ mod spool;
 
 pub use books::{Audit, StatementRow, Totals, Upkeep, Verified};
 pub use procure::{Endowment, Procure, Procured, Procurement, ProcurementId};
-pub use spool::{Delivery, DeliveryId, MixTally, Outcome, Pooled, QueueRow, Spooled};
+pub use spool::{Delivery, DeliveryId, MixRound, MixTally, Outcome, Pooled, QueueRow, Spooled};
 
 /// Row number of an account; never leaves the relay.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -482,16 +482,11 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     /// All deliveries in the pool, in an order that says nothing.
     fn pool(&self) -> Vec<Pooled>;
 
-    /// Ends the wait of deliveries in the pool: from `now` on they are due. Adds what left to the figures of the day. Those that
+    /// Ends the wait of deliveries in the pool: from the round's `now` on they are due, and [`Delivery::date`] is its date at
+    /// every try. Adds what left to the figures of the day. Those that
     /// are not in the pool (any more) stay as they are; if that is all of them, the figures do too. One whose row is damaged
     /// is counted as left and gone from the pool: it cannot be sent, and holds up no other.
-    fn release(
-        &self,
-        ids: Vec<DeliveryId>,
-        now: u64,
-        day: u32,
-        tally: MixTally,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, ids: Vec<DeliveryId>, round: MixRound) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What left the pool on this UTC day, if it is one of the last two on which anything did.
     fn mixed_on(&self, day: u32) -> Result<MixTally, StoreError>;

@@ -12,7 +12,7 @@ use crate::StoreError;
 use crate::devices::EVENTS;
 use crate::entropy::{Entropy, SeededEntropy, random};
 use crate::relay::SPLITS_PER_DAY;
-use crate::relay_store::{self, Account, Effect, IssueOrder, MixTally, RelayStore, Spooled};
+use crate::relay_store::{self, Account, Effect, IssueOrder, MixRound, MixTally, RelayStore, Spooled};
 use crate::request::{Answer, COLLECT_MAX, Collected, Profile};
 
 const KEY_PRICE: u64 = 3;
@@ -405,7 +405,13 @@ impl Run {
             }
         }
         ids.extend(store.due(NOW, 1)?);
-        store.release(ids, NOW, DAY, MixTally::default()).await
+        let round = MixRound {
+            now: NOW,
+            date: NOW,
+            day: DAY,
+            tally: MixTally::default(),
+        };
+        store.release(ids, round).await
     }
 
     /// The operation that failed has either taken place or not.

@@ -220,7 +220,7 @@ impl Auditor {
         })?;
         let mut waiting = BTreeSet::new();
         POOL.scan(read, ALL, |id, mix| {
-            if mix.waits {
+            if mix.waits() {
                 waiting.insert(id);
             }
             Ok(ControlFlow::Continue(()))

@@ -478,7 +478,7 @@ pub(super) struct Queued {
 
 impl Queued {
     pub(super) fn is_pooled(&self) -> bool {
-        self.mix.is_some_and(|mix| mix.waits)
+        self.mix.is_some_and(PoolRow::waits)
     }
 }
 

@@ -105,8 +105,24 @@ pub(super) const NEVER_DUE: u64 = u64::MAX;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct PoolRow {
     pub(super) profile: Profile,
+    pub(super) stay: Stay,
+}
+
+impl PoolRow {
     /// It is in the pool still.
-    pub(super) waits: bool,
+    pub(super) fn waits(self) -> bool {
+        self.stay == Stay::Waits
+    }
+}
+
+/// Whether a delivery is in the pool. The order is the stored format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Stay {
+    /// It left in a round that kept no date: stores of before have such rows.
+    Left,
+    Waits,
+    /// It left in a round of this date, in UTC seconds.
+    Dated(u64),
 }
 
 /// The last two days on which something left the pool, with what did.

@@ -15,13 +15,13 @@ use super::changes::Sealed;
 use super::deposits::{Deposit, Quota};
 use super::epochs::queued;
 use super::live::{Effect, Queued};
-use super::rows::{MIXED, NEVER_DUE, POOL, PoolRow, PrivateRow, SPOOL, SpoolRow, Tries};
+use super::rows::{MIXED, NEVER_DUE, POOL, PoolRow, PrivateRow, SPOOL, SpoolRow, Stay, Tries};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
 use crate::bodies::BodyName;
 use crate::entropy::random;
-use crate::relay_store::{Account, Delivery, DeliveryId, MixTally, QueueRow};
+use crate::relay_store::{Account, Delivery, DeliveryId, MixRound, MixTally, QueueRow};
 use crate::request::Wishes;
 use crate::slab::RecordNumber;
 use crate::tables::Single;
@@ -57,7 +57,10 @@ impl RelayStage {
             let (record, epoch, private) = self.private_part(account, sealed, place)?;
             // No finer than the operator's bucket on the disk; in memory the queue keeps the order of acceptance.
             let accepted = now - now % ACCEPTED_STEP_S;
-            let mix = sealed.mix.map(|profile| PoolRow { profile, waits: true });
+            let mix = sealed.mix.map(|profile| PoolRow {
+                profile,
+                stay: Stay::Waits,
+            });
             let row = SpoolRow {
                 due: mix.map_or(accepted, |_| NEVER_DUE),
                 tries: Tries::default(),
@@ -117,7 +120,7 @@ impl RelayStage {
         let is_mixed = shared.live().queue.mix(id).is_some();
         let mix = if is_mixed { POOL.get(write, id)? } else { None };
         let is_another_try = matches!(ending, Ending::Retry { .. } | Ending::Delayed { .. });
-        if is_another_try && mix.is_some_and(|mix| mix.waits) {
+        if is_another_try && mix.is_some_and(PoolRow::waits) {
             return Ok(());
         }
         // First, since it may refuse.
@@ -159,8 +162,7 @@ impl RelayStage {
         &mut self,
         write: &Write<'_>,
         ids: &[DeliveryId],
-        (now, day): (u64, u32),
-        tally: &MixTally,
+        round: &MixRound,
     ) -> Result<(), StoreError> {
         let (mut is_again, mut damaged) = (!ids.is_empty(), 0_u64);
         for &DeliveryId(id) in ids {
@@ -168,7 +170,11 @@ impl RelayStage {
                 Err(StoreError::Corrupt) => self.shared.live().queue.mix(id),
                 mix => mix?,
             };
-            let Some(PoolRow { profile, waits: true }) = mix else {
+            let Some(PoolRow {
+                profile,
+                stay: Stay::Waits,
+            }) = mix
+            else {
                 continue;
             };
             is_again = false;
@@ -184,13 +190,14 @@ impl RelayStage {
                 Err(error) => return Err(error),
             };
             // From here on it is as if it had just been accepted.
-            row.accepted = now - now % ACCEPTED_STEP_S;
+            row.accepted = round.now - round.now % ACCEPTED_STEP_S;
             row.due = row.accepted;
-            let mix = PoolRow { profile, waits: false };
+            let stay = Stay::Dated(round.date);
+            let mix = PoolRow { profile, stay };
             SPOOL.put(write, id, &row)?;
             POOL.put(write, id, &mix)?;
             let queued = Queued {
-                due: now,
+                due: round.now,
                 mix: Some(mix),
                 ..queued(&row)
             };
@@ -198,13 +205,16 @@ impl RelayStage {
             self.batch.is_released = true;
         }
         if damaged > 0 {
-            tracing::error!(damaged, "deliveries in the pool are damaged on the disk and cannot leave it");
+            tracing::error!(
+                damaged,
+                "deliveries in the pool are damaged on the disk and cannot leave it"
+            );
         }
         if is_again {
             return Ok(());
         }
         let mut mixed = MIXED.get(write, Single)?.unwrap_or_default();
-        mixed.add(day, tally);
+        mixed.add(round.day, &round.tally);
         MIXED.put(write, Single, &mixed)
     }
 }
@@ -297,6 +307,12 @@ impl RelayFiles {
         };
         let body_key = keypacks::Secret::new(private.body_key);
         let mut message = vault::open(&body_key, &body)?;
+        let mix = self.shared.live().queue.mix(id.0);
+        let date = mix.and_then(|mix| match mix.stay {
+            Stay::Waits => None,
+            Stay::Left => Some(row.accepted),
+            Stay::Dated(date) => Some(date),
+        });
         Ok(Some(Delivery {
             id,
             account: Account(private.account),
@@ -307,7 +323,8 @@ impl RelayFiles {
             accepted: row.accepted,
             is_delay_told: row.tries.is_delay_told(),
             hops,
-            mix: self.shared.live().queue.mix(id.0).map(|mix| mix.profile),
+            mix: mix.map(|mix| mix.profile),
+            date,
             wishes,
         }))
     }

@@ -49,6 +49,8 @@ pub struct Delivery {
     pub hops: u8,
     /// How it was mixed, if it was.
     pub mix: Option<Profile>,
+    /// What its Date says, in UTC seconds, whatever its text does: that of the round in which it left the pool.
+    pub date: Option<u64>,
     /// Which reports on it are wanted.
     pub wishes: Wishes,
 }
@@ -62,6 +64,19 @@ pub struct Pooled {
     pub profile: Profile,
     /// When it was accepted, in coarse UTC seconds.
     pub accepted: u64,
+}
+
+/// A round in which deliveries leave the pool.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct MixRound {
+    /// UTC second.
+    pub now: u64,
+    /// What their Date says, in UTC seconds: as coarse as the operator has it.
+    pub date: u64,
+    /// UTC day to whose figures they are added.
+    pub day: u32,
+    /// What is added.
+    pub tally: MixTally,
 }
 
 /// What left the pool, summed up: nothing of it is about any one delivery.

@@ -227,10 +227,8 @@ impl<S: RelayStore> Exit<S> {
         let Ok(Some(mut delivery)) = relay.store.delivery(id) else {
             return Some((self.later(), None));
         };
-        if delivery.mix.is_some() {
-            // Of the round in which it left, the same at every try.
-            let bucket = relay.config.date_bucket_s;
-            message::redate(&mut delivery.message, delivery.accepted - delivery.accepted % bucket);
+        if let Some(date) = delivery.date {
+            message::redate(&mut delivery.message, date);
         }
         let verdict = relay.waiting.verdict(id);
         let is_told_now = verdict.is_some();

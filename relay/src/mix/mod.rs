@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::relay::ACCEPTED_STEP_S;
-use mailbox::relay_store::MixTally;
+use mailbox::relay_store::{MixRound, MixTally};
 use mailbox::request::{Measured, Mixing, Offer, Profile, Refusal};
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::net::{Clock, stopped};
@@ -178,10 +178,15 @@ pub(crate) async fn run<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Re
         let tally = drawn.tally.kept();
         if !drawn.leaving.is_empty() {
             let release = || {
-                let date = relay.host.clock.unix_seconds();
-                relay
-                    .store
-                    .release(drawn.leaving.clone(), date, relay.host.day(), tally)
+                let now = relay.host.clock.unix_seconds();
+                let round = MixRound {
+                    now,
+                    // Fixed by the commit: another bucket in the settings dates nothing anew.
+                    date: now - now % bounds.coarse_s,
+                    day: relay.host.day(),
+                    tally,
+                };
+                relay.store.release(drawn.leaving.clone(), round)
             };
             if let Err(error) = commit(release, next, &mut stop).await {
                 if !std::mem::replace(&mut is_told, true) {

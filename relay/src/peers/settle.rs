@@ -112,6 +112,7 @@ async fn tell<S: RelayStore>(
         is_delay_told: false,
         hops,
         mix: None,
+        date: None,
         wishes,
     };
     relay.metrics.failed.count();

@@ -2,7 +2,7 @@
 
 use crate::StoreError;
 use crate::conformance::holder_side::{DAY, Holder, NOW, change, deposit, number_of, refused, spool};
-use crate::relay_store::{Effect, IssueOrder, MixTally, Outcome, RelayStore, Spooled};
+use crate::relay_store::{Effect, IssueOrder, MixRound, MixTally, Outcome, RelayStore, Spooled};
 use crate::request::{Answer, Collected, Profile, Refusal, Wishes};
 
 pub(super) async fn aliases_belong_to_one_account(store: &impl RelayStore) {
@@ -309,20 +309,31 @@ pub(super) async fn a_delivery_in_the_pool_is_due_when_it_is_released(store: &im
         held: 0,
         millibits: 1_500,
     };
-    store.release(vec![one], NOW + 7, DAY, tally).await.expect("released");
+    let round = MixRound {
+        now: NOW + 7,
+        date: NOW - 3_600,
+        day: DAY,
+        tally,
+    };
+    store.release(vec![one], round).await.expect("released");
     assert!(bell.has_changed().expect("open"));
     assert_eq!(store.due(NOW + 7, 9).expect("readable").len(), 1);
     let delivery = store.delivery(one).expect("readable").expect("waiting");
     assert!(delivery.mix == Some(Profile::Paranoid) && delivery.attempts == 0 && delivery.message == b"mixed");
+    assert_eq!(delivery.date, Some(NOW - 3_600));
     store
         .finish(one, Outcome::Retry { at: NOW + 99 })
         .await
         .expect("recorded");
-    store
-        .release(vec![one], NOW, DAY, tally)
-        .await
-        .expect("gone from the pool");
+    let later = MixRound {
+        now: NOW,
+        date: NOW,
+        ..round
+    };
+    store.release(vec![one], later).await.expect("gone from the pool");
     assert_eq!(store.next_due(), Ok(Some(NOW + 99)), "it is released once");
+    let delivery = store.delivery(one).expect("readable").expect("waiting");
+    assert_eq!(delivery.date, Some(NOW - 3_600), "the same at every try");
     store.finish(one, Outcome::Delivered).await.expect("recorded");
     store
         .finish(other, Outcome::Failed { report: None })
@@ -331,10 +342,11 @@ pub(super) async fn a_delivery_in_the_pool_is_due_when_it_is_released(store: &im
     assert!(store.pool().is_empty() && store.queue(9).expect("readable").is_empty());
     assert_eq!(store.audit().expect("readable").findings, Vec::<String>::new());
 
-    store.release(Vec::new(), NOW, DAY + 1, tally).await.expect("counted");
+    let counted = |day| store.release(Vec::new(), MixRound { day, ..round });
+    counted(DAY + 1).await.expect("counted");
     assert_eq!(store.mixed_on(DAY), Ok(tally), "a round that comes again counts once");
     assert_eq!(store.mixed_on(DAY + 1), Ok(tally));
-    store.release(Vec::new(), NOW, DAY + 3, tally).await.expect("counted");
+    counted(DAY + 3).await.expect("counted");
     assert_eq!(store.mixed_on(DAY), Ok(MixTally::default()), "two days are kept");
     assert_eq!(store.mixed_on(DAY + 2), Ok(MixTally::default()));
 }

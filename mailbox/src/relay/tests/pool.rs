@@ -1,9 +1,11 @@
 //! Rounds of the pool beside rows that the disk has damaged.
 
+use super::super::rows::{PoolRow, Stay};
 use super::*;
-use crate::relay_store::{DeliveryId, MixTally};
+use crate::relay_store::{DeliveryId, MixRound, MixTally};
 use crate::request::Profile;
 use crate::tables::Table;
+use crate::vault;
 
 /// The tables of deliveries and of how they are mixed, with rows that neither can read.
 static DAMAGED: [Table<u64, u8>; 2] = [Table::new(11), Table::new(115)];
@@ -49,14 +51,17 @@ fn a_damaged_row_in_the_pool_holds_up_no_other() {
             left: 4,
             ..MixTally::default()
         };
-        let release = || store.release(ids.clone(), NOW + 600, DAY, tally);
+        let round = MixRound {
+            now: NOW + 600,
+            date: NOW,
+            day: DAY,
+            tally,
+        };
+        let release = || store.release(ids.clone(), round);
         release().await.expect("the others leave");
         assert!(store.pool().is_empty(), "it hides nothing in the rounds to come");
         let due: Vec<DeliveryId> = store.due(NOW + 600, 9).expect("readable");
-        assert!(
-            due.len() == 3 && !due.contains(&ids[0]),
-            "all but the one that is lost"
-        );
+        assert!(due.len() == 3 && !due.contains(&ids[0]), "all but the one that is lost");
         for id in due {
             let delivery = store.delivery(id).expect("opens").expect("waits");
             assert_eq!(&delivery.message[..], b"text");
@@ -65,4 +70,13 @@ fn a_damaged_row_in_the_pool_holds_up_no_other() {
         assert_eq!(store.mixed_on(DAY), Ok(tally), "it is counted as left, and once");
         store.close().await;
     });
+}
+
+#[test]
+fn rows_of_before_rounds_kept_their_date_are_read() {
+    for (waits, stay) in [(false, Stay::Left), (true, Stay::Waits)] {
+        let row = vault::decode::<PoolRow>(&vault::encode_shared(&(Profile::Paranoid, waits)));
+        let profile = Profile::Paranoid;
+        assert_eq!(row, Ok(PoolRow { profile, stay }));
+    }
 }
