@@ -7,6 +7,7 @@ use keypacks::chain::{BoxChain, BoxKind, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::deposit::{BodySealer, Dek, WrapFields, open_body, open_wrap, seal_wrap};
 use keypacks::link::{self, ClientEntropy, Confirm, Link, PersistedIndex, RelaySecret};
 use keypacks::parcel::{self, HEAD, HOP, Header, LayerOpener, LayerSealer};
+use keypacks::rows::RowKeys;
 use keypacks::secretbox::{MAC, open_in_place, seal_in_place};
 use keypacks::{CELL, Secret};
 
@@ -39,6 +40,16 @@ fn open(bencher: Bencher<'_, '_>, length: usize) {
         .counter(BytesCount::new(length))
         .with_inputs(|| boxed.clone())
         .bench_local_refs(|boxed| open_in_place(&key, &NONCE, boxed).map(|_| ()).expect("as sealed"));
+}
+
+/// A row of a store at rest, of usual length, there and back.
+#[divan::bench]
+fn row_sealed_and_opened(bencher: Bencher<'_, '_>) {
+    let rows = RowKeys::new(&key(), "store/row", &Secret::new([9; 32]));
+    bencher.bench_local(|| {
+        let sealed = rows.seal(b"name", &[3; 32], &[1; 200]);
+        rows.open(b"name", &sealed).map(|plain| plain.len()).expect("as sealed")
+    });
 }
 
 #[divan::bench]

@@ -12,22 +12,23 @@ use crate::{Refused, Secret};
 
 /// What seals the rows of one store: `HE(store key, purpose | name, 32)` each, under hedged nonces.
 pub struct RowKeys {
-    keys: Hkdf<Sha256>,
+    /// In a place of its own: a state that is moved leaves a copy behind, and whoever holds these keys moves them.
+    prepared: Box<Prepared>,
     purpose: &'static str,
+}
+
+/// States of HMAC-SHA256, each as good as its key. They wipe themselves when dropped.
+struct Prepared {
+    rows: Hkdf<Sha256>,
     hedge: Hkdf<Sha256>,
 }
 
 impl RowKeys {
     /// `hedge` is the local secret of the nonces, see [`kdf::hedged_nonce`].
     pub fn new(store_key: &Secret<32>, purpose: &'static str, hedge: &Secret<32>) -> Self {
-        let prepared = |key: &Secret<32>| Hkdf::from_prk(key.expose()).expect("the key is as long as the digest");
-        let keys = Self {
-            keys: prepared(store_key),
-            purpose,
-            hedge: prepared(hedge),
-        };
+        let prepared = Prepared::new(store_key, hedge);
         wipe_stack();
-        keys
+        Self { prepared, purpose }
     }
 
     /// Seals a row: `nonce | MAC | ciphertext`. Under another name it does not open.
@@ -53,13 +54,13 @@ impl RowKeys {
     }
 
     fn key(&self, name: &[u8]) -> Secret<32> {
-        Secret::from_fn(|key| kdf::expand_prepared(&self.keys, self.purpose, name, key))
+        Secret::from_fn(|key| kdf::expand_prepared(&self.prepared.rows, self.purpose, name, key))
     }
 
     fn seal_with(&self, key: &Secret<32>, random: &[u8; 32], plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE];
         let context = kdf::hedge_context(random, 0, &Sha256::digest(plain).into());
-        kdf::expand_prepared(&self.hedge, kdf::HEDGE, &context, &mut nonce);
+        kdf::expand_prepared(&self.prepared.hedge, kdf::HEDGE, &context, &mut nonce);
         let mut row = Vec::with_capacity(NONCE + MAC + plain.len());
         row.extend_from_slice(&nonce);
         row.extend_from_slice(&[0; MAC]);
@@ -69,9 +70,28 @@ impl RowKeys {
     }
 }
 
+impl Prepared {
+    /// In a frame of its own, below the caller's, where the states are until they are in their place.
+    #[inline(never)]
+    fn new(store_key: &Secret<32>, hedge: &Secret<32>) -> Box<Self> {
+        let prepared = |key: &Secret<32>| Hkdf::from_prk(key.expose()).expect("the key is as long as the digest");
+        Box::new(Self {
+            rows: prepared(store_key),
+            hedge: prepared(hedge),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_state_of_the_keys_moves_with_them() {
+        let (pointer, purpose) = (size_of::<usize>(), size_of::<&str>());
+        assert_eq!(size_of::<RowKeys>(), pointer + purpose);
+        assert!(size_of::<Prepared>() > 100, "the states are elsewhere");
+    }
 
     #[test]
     fn a_row_is_a_box_under_the_key_of_its_name_and_a_hedged_nonce() {
