@@ -17,6 +17,7 @@ use keypacks::pack::{Issue, PassphraseCost};
 use keypacks::procure::{self, Card, Draft, Endowed};
 use keypacks::reroot::Secrets;
 use keypacks::rotation::Policy;
+use mailbox::disk::Disk;
 use mailbox::holder::inspect;
 use mailbox::request::Operation;
 use serde_json::{Value, json};
@@ -90,10 +91,14 @@ pub(super) async fn procure(args: &ProcureArgs) -> Result<(), Failure> {
             out.display()
         )));
     }
+    let card = card_of(args)?;
     let passphrase = args.passphrase.read()?;
     let draft = match is_begun {
-        true => resume(&part, &passphrase, (keys, value))?,
-        false => begin(&host, args, &part, &passphrase, (keys, value)).await?,
+        true => {
+            let named = (card.as_ref(), args.relay.as_deref());
+            resume(&part, &passphrase, named, (keys, value))?
+        }
+        false => begin(&host, args, card, &part, &passphrase, (keys, value)).await?,
     };
     let offer = draft.secrets.offer();
     let name = to_base64(&kdf::hash(&[&offer.kem]));
@@ -196,15 +201,30 @@ async fn offers(host: &Host, args: &ProcureArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The card that the command names, if it names one.
+fn card_of(args: &ProcureArgs) -> Result<Option<Card>, Failure> {
+    let text = match (&args.card, &args.card_file) {
+        (Some(text), _) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file)
+            .map_err(|error| Failure(format!("cannot read {}: {error}", file.display())))?,
+        (None, None) => return Ok(None),
+    };
+    let card = Card::parse(&text).map_err(|_| {
+        Failure("this is no card, or there is a slip in it: its operator makes it with 'posternd card'".to_owned())
+    })?;
+    Ok(Some(card))
+}
+
 /// Draws the secrets of an order, and puts them on the disk.
 async fn begin(
     host: &Host,
     args: &ProcureArgs,
+    given: Option<Card>,
     part: &Path,
     passphrase: &[u8],
     (keys, value): (u64, u64),
 ) -> Result<Draft, Failure> {
-    let card = named(host, args).await?;
+    let card = named(host, args, given).await?;
     let facts = control::ask(host, &args.dir, &Command::PackFacts).await?;
     if facts["relay_domain"] == card.domain.as_str() {
         return Err(Failure(
@@ -234,23 +254,13 @@ async fn begin(
     };
     let file = draft.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
     let file = file.map_err(|_| Failure("the names in the card are too long".to_owned()))?;
-    put_new(part, &file).map_err(|error| Failure(format!("cannot write {}: {error}", part.display())))?;
+    put_whole(&*host.disk, part, &file)
+        .map_err(|error| Failure(format!("cannot write {}: {error}", part.display())))?;
     Ok(draft)
 }
 
 /// The relay that the pack is to be at: as the directory has it, or by the card that was given. With both they must agree.
-async fn named(host: &Host, args: &ProcureArgs) -> Result<Card, Failure> {
-    let text = match (&args.card, &args.card_file) {
-        (Some(text), _) => Some(text.clone()),
-        (None, Some(file)) => Some(
-            std::fs::read_to_string(file)
-                .map_err(|error| Failure(format!("cannot read {}: {error}", file.display())))?,
-        ),
-        (None, None) => None,
-    };
-    let given = text.as_deref().map(Card::parse).transpose().map_err(|_| {
-        Failure("this is no card, or there is a slip in it: its operator makes it with 'posternd card'".to_owned())
-    })?;
+async fn named(host: &Host, args: &ProcureArgs, given: Option<Card>) -> Result<Card, Failure> {
     let domain = match (&args.relay, &given) {
         (Some(domain), _) => domain.to_ascii_lowercase(),
         (None, Some(card)) => card.domain.clone(),
@@ -278,8 +288,25 @@ async fn named(host: &Host, args: &ProcureArgs) -> Result<Card, Failure> {
     }
 }
 
-/// What an earlier try drew.
-fn resume(part: &Path, passphrase: &[u8], wanted: (u64, u64)) -> Result<Draft, Failure> {
+/// A file that has its name only when all of it is on the disk. What a try that was cut off left beside it is overwritten.
+fn put_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = beside(path, ".new");
+    if fresh.exists() {
+        end_file(&fresh)?;
+    }
+    put_new(&fresh, bytes)?;
+    disk.rename(&fresh, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    disk.sync_dir(folder.unwrap_or(Path::new(".")))
+}
+
+/// What an earlier try drew. What the command names now, a card or a domain, must be what it was begun with.
+fn resume(
+    part: &Path,
+    passphrase: &[u8],
+    (card, relay): (Option<&Card>, Option<&str>),
+    wanted: (u64, u64),
+) -> Result<Draft, Failure> {
     let shown = part.display();
     let file = std::fs::read(part).map_err(|error| Failure(format!("cannot read {shown}: {error}")))?;
     let draft = Draft::open(&zeroize::Zeroizing::new(file), passphrase).map_err(|_| {
@@ -291,6 +318,14 @@ fn resume(part: &Path, passphrase: &[u8], wanted: (u64, u64)) -> Result<Draft, F
         return Err(Failure(format!(
             "{shown} was begun with --keys {} --value {}: give the same again",
             draft.keys, draft.value
+        )));
+    }
+    let is_another = |relay: &str| !relay.eq_ignore_ascii_case(&draft.card.domain);
+    if card.is_some_and(|card| *card != draft.card) || relay.is_some_and(is_another) {
+        return Err(Failure(format!(
+            "{shown} was begun with another card, that of {}, and is ordered there if it is anywhere: give that card again or \
+             none, or choose another name with --out",
+            draft.card.domain
         )));
     }
     Ok(draft)
@@ -350,14 +385,7 @@ fn finish(
         };
         let file = issue.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
         let file = file.map_err(Failure::from_error)?;
-        let fresh = beside(out, ".new");
-        if fresh.exists() {
-            end_file(&fresh).map_err(failed)?;
-        }
-        put_new(&fresh, &file).map_err(failed)?;
-        host.disk.rename(&fresh, out).map_err(failed)?;
-        let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        host.disk.sync_dir(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        put_whole(&*host.disk, out, &file).map_err(failed)?;
     }
     end_file(part).map_err(|error| Failure(format!("{} could not be overwritten: {error}", part.display())))
 }
@@ -403,7 +431,58 @@ fn beside(out: &Path, ending: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use mailbox::disk::SystemDisk;
+
     use super::*;
+
+    fn card(port: u16) -> Card {
+        Card {
+            domain: "far.test".to_owned(),
+            address: format!("127.0.0.1:{port}"),
+            relay_public: [3; 32],
+        }
+    }
+
+    #[test]
+    fn an_order_goes_on_under_its_own_card_alone() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let part = folder.path().join("far.pack.part");
+        let draft = Draft {
+            secrets: Secrets {
+                kem: Secret::new([1; 32]),
+                dh: Secret::new([2; 32]),
+            },
+            card: card(1),
+            keys: 100,
+            value: 1_000,
+            debit_max: 1_001,
+        };
+        let file = draft.to_file(b"secret", PassphraseCost::LEAST, |out| out.fill(7));
+        put_whole(&SystemDisk, &part, &file.expect("fits")).expect("written");
+        let resumed = |card: Option<&Card>| resume(&part, b"secret", (card, None), (100, 1_000));
+        assert!(resumed(None).is_ok() && resumed(Some(&card(1))).is_ok());
+        let Err(Failure(words)) = resumed(Some(&card(2))) else {
+            panic!("it was ordered elsewhere")
+        };
+        assert!(words.contains("another card, that of far.test"), "{words}");
+        let by_name = |relay| resume(&part, b"secret", (None, Some(relay)), (100, 1_000));
+        assert!(by_name("Far.test").is_ok() && by_name("other.test").is_err());
+    }
+
+    #[test]
+    fn what_a_cut_left_half_written_has_not_the_name_of_the_whole() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let part = folder.path().join("far.pack.part");
+        let fresh = beside(&part, ".new");
+        std::fs::write(&fresh, b"who").expect("written");
+        put_whole(&SystemDisk, &part, b"whole").expect("written");
+        assert_eq!(std::fs::read(&part).expect("there"), b"whole");
+        assert!(!fresh.exists());
+        // A folder where the file is to be: it gets no name, and what is whole stays.
+        std::fs::create_dir(&fresh).expect("made");
+        assert!(put_whole(&SystemDisk, &part, b"other").is_err());
+        assert_eq!(std::fs::read(&part).expect("there"), b"whole");
+    }
 
     #[test]
     fn what_was_refused_or_returned_leaves_the_secrets_and_says_so() {
