@@ -8,22 +8,20 @@ import signal
 import unittest
 
 from clients import deliver, message, submit
-from harness import BINARIES, OUTSIDE, Bridge, Hazard, Relay, by_extent, word
+from harness import BINARIES, OUTSIDE, Bridge, Hazard, Relay, Relays, by_extent, word
 from needles import Needle, search_files, search_memory
-from processes import Folder, run, wait_until
+from processes import run, wait_until
 from proxy import DOWN, UP, Proxy
-from sink import Sink
 
 CELL = 16_384
 KEYS = 500
 
 
-class Nested:
+class Nested(Relays):
     """Relays entry and far, recording proxies before both, and one user of both."""
 
     def __init__(self, **settings):
-        self.folder, self.sink = Folder(), Sink()
-        self.relays = {}
+        super().__init__()
         for name in ("far", "entry"):
             (self.folder.path / name).mkdir()
             relay = Relay(self.folder.path / name, self.sink, domain=f"{name}.test", **settings)
@@ -34,7 +32,9 @@ class Nested:
         self.entry.through = {"far.test": self.inner.address}
         self.entry.start()
         self.outer = Proxy(self.entry.link)
+        self.proxies = [self.outer, self.inner]
         self.a = Bridge(self.folder.path, "a", self.outer.address)
+        self.bridges.append(self.a)
         self.doors = self.folder.path / "door"
         for relay, out, to in ((self.far, "far.pack", self.a.data), (self.entry, "entry.pack", self.doors)):
             pack = self.folder.path / out
@@ -48,18 +48,6 @@ class Nested:
     def start(self):
         self.a.start("--entry", self.doors)
         return self
-
-    def close(self):
-        self.a.kill()
-        for relay in self.relays.values():
-            relay.kill()
-        for proxy in (self.outer, self.inner):
-            proxy.stop()
-        self.sink.stop()
-        self.folder.remove()
-
-    def logs(self):
-        return sorted(self.folder.path.glob("**/*.log")) + sorted(self.folder.path.glob("**/*.out"))
 
 
 class ByAnEntry(Hazard):

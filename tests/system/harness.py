@@ -1,8 +1,8 @@
 """The system under test: its binaries, processes, folders and ports.
 
 `Quickstart` drives the one command of the README. `World` starts every process by itself, which lets a test kill,
-restart and configure each alone. Both offer a `sink` (the outside world), a `proxy` between bridges and relay, and
-holders `a` and `b`.
+restart and configure each alone; `Relays` is one of several relays. The first two offer a `sink` (the outside world), a
+`proxy` between bridges and relay, and holders `a` and `b`.
 """
 
 import json
@@ -344,6 +344,26 @@ class World:
     def logs(self):
         """The log files of all processes."""
         return sorted(self.folder.path.glob("*.log")) + sorted(self.folder.path.glob("*.out"))
+
+
+class Relays:
+    """A world of several relays by their names; a subclass makes them, and bridges and proxies as it needs them."""
+
+    def __init__(self):
+        self.folder, self.sink = Folder(), Sink()
+        self.relays, self.bridges, self.proxies = {}, [], []
+
+    def close(self):
+        for process in (*self.bridges, *self.relays.values()):
+            process.kill()
+        for proxy in self.proxies:
+            proxy.stop()
+        self.sink.stop()
+        self.folder.remove()
+
+    def logs(self):
+        """The log files of all processes."""
+        return sorted(self.folder.path.glob("**/*.log")) + sorted(self.folder.path.glob("**/*.out"))
 
 
 class Hazard(unittest.TestCase):

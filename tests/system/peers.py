@@ -11,9 +11,8 @@ import smtplib
 import unittest
 
 from clients import deliver, message, split_address, submit
-from harness import OUTSIDE, Bridge, Hazard, Relay, by_extent, full_only, word
-from processes import Folder, wait_until
-from sink import Sink
+from harness import OUTSIDE, Bridge, Hazard, Relay, Relays, by_extent, full_only, word
+from processes import wait_until
 
 NAMES = ("entry", "middle", "far")
 #: Who holds a pack where, and for which domains it sends.
@@ -28,20 +27,20 @@ EACH = 10_000 + 100
 POINTS = ["segment.write:{}:torn", "segment.sync:{}:before", "segment.sync:{}:after"]
 
 
-class Chain:
+class Chain(Relays):
     """Relays entry, middle, far; a at entry, b at far; only far has a way to the outside."""
 
     def __init__(self, value=50_000_000, peers=None, before=lambda relay: None, **settings):
         """`before` makes what others find at a relay's address instead of it, if anything: who sits on the line."""
-        self.value = value
-        self.folder, self.sink, self.bridges = Folder(), Sink(), []
-        self.relays, self.packs = {}, {}
+        super().__init__()
+        self.value, self.packs = value, {}
         for name in NAMES:
             (self.folder.path / name).mkdir()
             relay = Relay(self.folder.path / name, self.sink, domain=f"{name}.test", **settings)
             relay.routes = {f"{name}.test": relay.mx}
             relay.front = before(relay)
             if relay.front:
+                self.proxies.append(relay.front)
                 relay.settings["link_public"] = relay.front.address
             if name != "far":
                 relay.settings["smarthost"] = None
@@ -120,19 +119,6 @@ class Chain:
             mail, verdicts = report["rows"][0], {row["verdict"] for row in report["rows"]}
             assert report["whole"] and verdicts == {"agrees", "told"}, report
             assert mail["own"] == mail["peer"] == self.paid(holder, issuer), report
-
-    def close(self):
-        for bridge in self.bridges:
-            bridge.kill()
-        for relay in self.relays.values():
-            relay.kill()
-            if relay.front:
-                relay.front.stop()
-        self.sink.stop()
-        self.folder.remove()
-
-    def logs(self):
-        return sorted(self.folder.path.glob("**/*.log")) + sorted(self.folder.path.glob("**/*.out"))
 
 
 class Peers(Hazard):

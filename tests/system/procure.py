@@ -12,10 +12,9 @@ import time
 import unittest
 
 from clients import message, submit
-from harness import OUTSIDE, Bridge, Hazard, Relay, by_extent, second_implementation, word
+from harness import OUTSIDE, Bridge, Hazard, Relay, Relays, by_extent, second_implementation, word
 from needles import Needle, Secret, search_files, search_memory
-from processes import Folder, wait_until
-from sink import Sink
+from processes import wait_until
 
 FEE = 5_000
 #: Link keys and value of the packs that are offered.
@@ -25,12 +24,11 @@ EACH, KEY = 10_000 + 100, 7
 POINTS = ["segment.write:{}:torn", "segment.sync:{}:before", "segment.sync:{}:after"]
 
 
-class Bought:
+class Bought(Relays):
     """Relays far and entry, a pack of entry's at far, and a user with a pack at entry alone."""
 
     def __init__(self):
-        self.folder, self.sink, self.bridges = Folder(), Sink(), []
-        self.relays = {}
+        super().__init__()
         for name in ("far", "entry"):
             (self.folder.path / name).mkdir()
             relay = Relay(self.folder.path / name, self.sink, domain=f"{name}.test")
@@ -92,17 +90,6 @@ class Bought:
         wait_until(self.idle, 60, "no order under way")
         for relay in self.relays.values():
             relay.audit()
-
-    def close(self):
-        for bridge in self.bridges:
-            bridge.kill()
-        for relay in self.relays.values():
-            relay.kill()
-        self.sink.stop()
-        self.folder.remove()
-
-    def logs(self):
-        return sorted(self.folder.path.glob("**/*.log")) + sorted(self.folder.path.glob("**/*.out"))
 
 
 class Procured(Hazard):
