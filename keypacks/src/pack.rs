@@ -15,6 +15,7 @@ mod identifier;
 mod issue;
 mod paper;
 
+pub(crate) use header::drawn;
 pub use header::{Header, HeaderFault, PassphraseCost};
 pub use identifier::Identifier;
 pub(crate) use identifier::{spell, unspell};

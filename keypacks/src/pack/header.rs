@@ -110,6 +110,18 @@ impl Header {
         block
     }
 
+    /// A file key of its own, and the header that keeps it under the passphrase. `fresh` fills with fresh randomness.
+    pub(crate) fn with_fresh_key(
+        passphrase: &[u8],
+        cost: PassphraseCost,
+        fresh: &impl Fn(&mut [u8]),
+    ) -> (Secret<32>, [u8; BLOCK]) {
+        let file_key = Secret::from_fn(|key| fresh(key));
+        let (salt, nonce) = (drawn(fresh), drawn(fresh));
+        let header = Self::create(passphrase, &file_key, salt, nonce, cost);
+        (file_key, header)
+    }
+
     /// Reads a block. Refused: it is no header of this version, or asks for a cost out of bounds.
     pub fn parse(block: &[u8; BLOCK]) -> Result<Self, Refused> {
         Self::read(block).map_err(|_| Refused)
@@ -154,6 +166,13 @@ impl Header {
     pub fn open(block: &[u8; BLOCK], passphrase: &[u8]) -> Result<Secret<32>, Refused> {
         Self::parse(block)?.unlock(passphrase)
     }
+}
+
+/// So many bytes of fresh randomness.
+pub(crate) fn drawn<const N: usize>(fresh: &impl Fn(&mut [u8])) -> [u8; N] {
+    let mut bytes = [0; N];
+    fresh(&mut bytes);
+    bytes
 }
 
 /// Argon2id (RFC 9106), one lane, 32 bytes.

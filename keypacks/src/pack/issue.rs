@@ -32,7 +32,7 @@ use crate::rotation::Policy;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
 
-use super::{BLOCK, Header, Identifier, PassphraseCost};
+use super::{BLOCK, Header, Identifier, PassphraseCost, drawn};
 
 /// Most aliases that a pack is issued with.
 pub const ALIASES_MAX: usize = 8;
@@ -109,21 +109,13 @@ impl Issue {
         cost: PassphraseCost,
         fresh: impl Fn(&mut [u8]),
     ) -> Result<Zeroizing<Vec<u8>>, DoesNotFit> {
-        let nonce = || {
-            let mut nonce = [0; NONCE];
-            fresh(&mut nonce);
-            nonce
-        };
-        let file_key = Secret::from_fn(|key| fresh(key));
-        let mut salt = [0; 16];
-        fresh(&mut salt);
-        let header = Header::create(passphrase, &file_key, salt, nonce(), cost);
+        let (file_key, header) = Header::with_fresh_key(passphrase, cost, &fresh);
         // Of its full length from the beginning: what a growing vector leaves behind is not wiped.
         let mut file = Zeroizing::new(Vec::with_capacity(4 * BLOCK));
         file.extend_from_slice(&header);
         file.extend_from_slice(&header);
         for _ in 0..2 {
-            file.extend_from_slice(&self.seal(&file_key, nonce())?[..]);
+            file.extend_from_slice(&self.seal(&file_key, drawn(&fresh))?[..]);
         }
         Ok(file)
     }

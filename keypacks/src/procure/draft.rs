@@ -20,7 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::Card;
 use crate::kdf::he;
-use crate::pack::{BLOCK, Header, NAME_BYTES_MAX, PassphraseCost, read_name, write_name};
+use crate::pack::{BLOCK, Header, NAME_BYTES_MAX, PassphraseCost, drawn, read_name, write_name};
 use crate::reroot::Secrets;
 use crate::secretbox::{MAC, NONCE, open, seal_in_place};
 use crate::{Refused, Secret};
@@ -56,17 +56,10 @@ impl Draft {
         cost: PassphraseCost,
         fresh: impl Fn(&mut [u8]),
     ) -> Result<Zeroizing<Vec<u8>>, Refused> {
-        let nonce = || {
-            let mut nonce = [0; NONCE];
-            fresh(&mut nonce);
-            nonce
-        };
-        let file_key = Secret::from_fn(|key| fresh(key));
-        let mut salt = [0; 16];
-        fresh(&mut salt);
+        let (file_key, header) = Header::with_fresh_key(passphrase, cost, &fresh);
         let mut file = Zeroizing::new(vec![0; Self::BYTES]);
-        file[..BLOCK].copy_from_slice(&Header::create(passphrase, &file_key, salt, nonce(), cost));
-        let nonce = nonce();
+        file[..BLOCK].copy_from_slice(&header);
+        let nonce: [u8; NONCE] = drawn(&fresh);
         file[BLOCK..BLOCK + NONCE].copy_from_slice(&nonce);
         self.write(&mut file[BLOCK + NONCE + MAC..])?;
         seal_in_place(&box_key(&file_key), &nonce, &mut file[BLOCK + NONCE..]);
