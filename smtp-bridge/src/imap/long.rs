@@ -255,15 +255,10 @@ impl Octets for Window<'_> {
 
 #[cfg(test)]
 mod tests {
-    use imap_codec::imap_types::command::CommandBody;
-    use mailbox::holder_store::Entry;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::imap::command;
-    use crate::imap::flags::Names;
-    use crate::imap::output::Output;
-    use crate::imap::recent::RecentUids;
+    use crate::imap::fetched;
     use crate::imap::section::{Item, Message};
 
     /// A text whose chunks have so many octets; from `broken` on they cannot be read.
@@ -297,42 +292,11 @@ mod tests {
 
     /// What FETCH says of these items, answered from `message`.
     fn fetched(items: &[Item], message: &Message) -> String {
-        let entry = Entry {
-            uid: 1,
-            flags: Default::default(),
-            size: 0,
-            internal_date: 0,
-            modseq: 1,
-        };
-        let mut out = Output::default();
-        let names = Names {
-            keywords: &[],
-            recent: &RecentUids::default(),
-        };
-        items
-            .iter()
-            .for_each(|item| item.put(&entry, names, Some(message), &mut out));
-        let mut said = Vec::new();
-        while !out.is_empty() {
-            if let Some((text, at)) = out.wanted() {
-                assert!(out.read(text.read(at).expect("readable")));
-            }
-            said.extend_from_slice(out.front());
-            out.sent(out.front().len());
-        }
-        String::from_utf8_lossy(&said).into_owned()
+        String::from_utf8_lossy(&fetched::fetched(items, message)).into_owned()
     }
 
     fn items(list: &str) -> Vec<Item> {
-        let line = format!("a FETCH 1 {list}\r\n");
-        let body = command::parse(line.as_bytes()).expect("a command").command.body;
-        let CommandBody::Fetch {
-            macro_or_item_names, ..
-        } = body
-        else {
-            panic!("a FETCH")
-        };
-        Item::list(&macro_or_item_names).expect("known items")
+        fetched::items(list).expect("known items")
     }
 
     const LISTS: [&str; 7] = [

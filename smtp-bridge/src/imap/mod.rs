@@ -17,6 +17,8 @@ mod command;
 mod dispatch;
 mod envelope;
 mod fetch;
+#[cfg(test)]
+mod fetched;
 mod flags;
 mod framing;
 mod header;

@@ -419,11 +419,8 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
-    use imap_codec::imap_types::command::CommandBody;
-
     use super::*;
-    use crate::imap::command;
-    use crate::imap::recent::RecentUids;
+    use crate::imap::fetched;
 
     const NESTED: &str = "Subject: outer\r\nX-A: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n\
         --b\r\nContent-Type: text/plain\r\n\r\none\r\n\
@@ -432,34 +429,11 @@ mod tests {
         --c\r\n\r\nthree\r\n--c\r\n\r\nfour\r\n--c--\r\n\r\n--b--\r\n";
 
     fn fetched(text: &str, items: &str) -> String {
-        let line = format!("a FETCH 1 {items}\r\n");
-        let body = command::parse(line.as_bytes()).expect("a command").command.body;
-        let CommandBody::Fetch {
-            macro_or_item_names, ..
-        } = body
-        else {
-            panic!("a FETCH")
-        };
-        let Some(items) = Item::list(&macro_or_item_names) else {
+        let Some(items) = fetched::items(items) else {
             return "refused".to_string();
         };
-        let entry = Entry {
-            uid: 7,
-            flags: Default::default(),
-            size: text.len() as u32,
-            internal_date: 0,
-            modseq: 9,
-        };
-        let message = Message::new(text.as_bytes().to_vec());
-        let mut out = Output::default();
-        let names = Names {
-            keywords: &[],
-            recent: &RecentUids::default(),
-        };
-        for item in items {
-            item.put(&entry, names, Some(&message), &mut out);
-        }
-        String::from_utf8_lossy(out.front()).into_owned()
+        let said = fetched::fetched(&items, &Message::new(text.as_bytes().to_vec()));
+        String::from_utf8_lossy(&said).into_owned()
     }
 
     #[test]

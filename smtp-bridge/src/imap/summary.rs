@@ -288,15 +288,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use imap_codec::imap_types::command::CommandBody;
-    use mailbox::holder_store::{Entry, Flags};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::imap::command;
-    use crate::imap::flags::Names;
-    use crate::imap::output::Output;
-    use crate::imap::recent::RecentUids;
+    use crate::imap::fetched::{self, fetched};
     use crate::imap::section::{Item, Message, Needs};
 
     const ASKED: &str = "(ENVELOPE BODY.PEEK[HEADER.FIELDS (date Subject FROM References content-type \"X-Priority\")] \
@@ -305,40 +300,8 @@ mod tests {
     const ASKED_WITH_STRUCTURE: &str =
         "(BODY BODYSTRUCTURE BODY.PEEK[HEADER.FIELDS (List-Post x-tuid Content-ID From)])";
 
-    /// What FETCH says of these items, answered from `message`.
-    fn fetched(items: &[Item], message: &Message) -> Vec<u8> {
-        let entry = Entry {
-            uid: 1,
-            flags: Flags(0),
-            size: 0,
-            internal_date: 0,
-            modseq: 1,
-        };
-        let mut out = Output::default();
-        let names = Names {
-            keywords: &[],
-            recent: &RecentUids::default(),
-        };
-        items
-            .iter()
-            .for_each(|item| item.put(&entry, names, Some(message), &mut out));
-        let mut written = Vec::new();
-        while !out.is_empty() {
-            written.extend_from_slice(out.front());
-            out.sent(out.front().len());
-        }
-        written
-    }
-
     fn items(asked: &str) -> Vec<Item> {
-        let line = format!("a FETCH 1 {asked}\r\n");
-        let CommandBody::Fetch {
-            macro_or_item_names, ..
-        } = command::parse(line.as_bytes()).expect("valid").command.body
-        else {
-            panic!("{asked}")
-        };
-        Item::list(&macro_or_item_names).expect("known items")
+        fetched::items(asked).expect("known items")
     }
 
     /// A message and its summaries answer alike.
