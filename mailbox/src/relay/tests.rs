@@ -209,24 +209,34 @@ fn alias_operation() -> Operation {
     Operation::AliasOpen { local: String::new() }
 }
 
-async fn submit(store: &RelayFiles, account: Account, seq: u64, message: &[u8]) -> Result<Answer, StoreError> {
-    let change = Change {
+/// A change of this number; all before it are acknowledged.
+fn change(seq: u64) -> Change {
+    Change {
         seq,
         id: [1; 16],
         blind: [2; 16],
         acknowledged: seq - 1,
         operation: alias_operation(),
-    };
-    let spooled = Spooled {
+    }
+}
+
+/// A message that is due at once.
+fn spooled(recipients: Vec<String>, message: &[u8]) -> Spooled {
+    Spooled {
         reverse_path: "sender-canary@relay.test".to_owned(),
-        recipients: vec!["recipient-canary@example.org".to_owned()],
+        recipients,
         message: message.to_vec(),
         price: 10,
         onward: 0,
         hops: 0,
         mix: None,
         wishes: Vec::new(),
-    };
+    }
+}
+
+async fn submit(store: &RelayFiles, account: Account, seq: u64, message: &[u8]) -> Result<Answer, StoreError> {
+    let change = change(seq);
+    let spooled = spooled(vec!["recipient-canary@example.org".to_owned()], message);
     let digest = change.digest();
     store
         .execute(

@@ -11,23 +11,8 @@ fn recipients(count: usize) -> Vec<String> {
 
 /// A message to so many, sealed by its caller and not committed.
 fn sealed(store: &RelayFiles, account: Account, seq: u64, count: usize) -> Execution {
-    let change = Change {
-        seq,
-        id: [1; 16],
-        blind: [2; 16],
-        acknowledged: seq - 1,
-        operation: alias_operation(),
-    };
-    let spooled = Spooled {
-        reverse_path: "sender@relay.test".to_owned(),
-        recipients: recipients(count),
-        message: b"text".to_vec(),
-        price: 10,
-        onward: 0,
-        hops: 0,
-        mix: None,
-        wishes: Vec::new(),
-    };
+    let change = change(seq);
+    let spooled = spooled(recipients(count), b"text");
     Execution {
         account: account.0,
         root: 0,

@@ -12,13 +12,7 @@ const FIRST: Account = Account(0);
 const SECOND: Account = Account(1);
 
 async fn execute(store: &RelayFiles, account: Account, seq: u64, effect: Effect) -> Result<Answer, StoreError> {
-    let change = Change {
-        seq,
-        id: [1; 16],
-        blind: [2; 16],
-        acknowledged: seq - 1,
-        operation: alias_operation(),
-    };
+    let change = change(seq);
     let (under, digest) = ((account, store.standing(account).root), change.digest());
     store.execute(under, change, digest, effect, DAY, NOW).await
 }

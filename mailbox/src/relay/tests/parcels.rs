@@ -23,15 +23,10 @@ fn parcel(issued: &Issued, index: u64) -> BoxStep {
 }
 
 fn mail(price: u64) -> Effect {
+    let recipients = vec!["recipient-canary@example.org".to_owned()];
     Effect::Spool(Spooled {
-        reverse_path: "sender-canary@relay.test".to_owned(),
-        recipients: vec!["recipient-canary@example.org".to_owned()],
-        message: b"message-canary".to_vec(),
         price,
-        onward: 0,
-        hops: 0,
-        mix: None,
-        wishes: Vec::new(),
+        ..spooled(recipients, b"message-canary")
     })
 }
 

@@ -12,22 +12,11 @@ static DAMAGED: [Table<u64, u8>; 2] = [Table::new(11), Table::new(115)];
 
 /// Four deliveries that wait in the pool.
 async fn pooled(store: &RelayFiles, account: Account) -> Vec<DeliveryId> {
-    let change = Change {
-        seq: 1,
-        id: [1; 16],
-        blind: [2; 16],
-        acknowledged: 0,
-        operation: alias_operation(),
-    };
+    let change = change(1);
+    let recipients = (0..4).map(|n| format!("recipient-{n}@example.org"));
     let spooled = Spooled {
-        reverse_path: "sender@relay.test".to_owned(),
-        recipients: (0..4).map(|n| format!("recipient-{n}@example.org")).collect(),
-        message: b"text".to_vec(),
-        price: 10,
-        onward: 0,
-        hops: 0,
         mix: Some(Profile::Mixed),
-        wishes: Vec::new(),
+        ..spooled(recipients.collect(), b"text")
     };
     let digest = change.digest();
     let done = store.execute((account, 0), change, digest, Effect::Spool(spooled), DAY, NOW);
