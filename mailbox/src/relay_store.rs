@@ -483,9 +483,9 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
     fn pool(&self) -> Vec<Pooled>;
 
     /// Ends the wait of deliveries in the pool: from the round's `now` on they are due, and [`Delivery::date`] is its date at
-    /// every try. Adds what left to the figures of the day. Those that
-    /// are not in the pool (any more) stay as they are; if that is all of them, the figures do too. One whose row is damaged
-    /// is counted as left and gone from the pool: it cannot be sent, and holds up no other.
+    /// every try. Adds what left to the figures of the day. Those that are not in the pool (any more) stay as they are; if
+    /// that is all of them, the figures do too. One whose row is damaged is counted as left and gone from the pool: it cannot
+    /// be sent, and holds up no other.
     fn release(&self, ids: Vec<DeliveryId>, round: MixRound) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What left the pool on this UTC day, if it is one of the last two on which anything did.

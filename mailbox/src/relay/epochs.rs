@@ -134,23 +134,26 @@ impl RelayStage {
         Ok(true)
     }
 
-    /// Seals the private parts of deliveries again under the current epoch. Returns how many were there.
+    /// Seals the private parts of deliveries again under the current epoch. Returns how many were there. What is damaged and
+    /// opens no more leaves the epoch as well: else its key would be kept for all that was ever sealed under it.
     pub(super) fn rewrap(&mut self, write: &Write<'_>, ids: &[u64]) -> Result<u64, StoreError> {
-        let mut count = 0;
+        let (mut count, mut damaged) = (0, 0_u64);
         for &id in ids {
-            let Some(mut row) = SPOOL.get(write, id)? else {
-                continue;
+            let mut row = match SPOOL.get(write, id) {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(StoreError::Corrupt) => {
+                    self.lose(id);
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
-            let record = self.shared.base.slab.read(row.record)?;
-            let (number, old, new) = {
-                let epochs = &self.shared.live().epochs;
-                let current = epochs.current();
-                let old = slab_key(epochs.key(row.epoch).ok_or(StoreError::Corrupt)?, &record);
-                (current.number, old, slab_key(&current.key, &record))
-            };
-            let private = vault::open(&old, &row.private)?;
-            row.private = vault::seal(&new, &private, &*self.shared.base.entropy);
-            row.epoch = number;
+            match self.sealed_anew(&row) {
+                Ok(private) => row.private = private,
+                Err(StoreError::Corrupt) => damaged += 1,
+                Err(error) => return Err(error),
+            }
+            row.epoch = self.shared.live().epochs.current().number;
             SPOOL.put(write, id, &row)?;
             self.batch.effects.push(Effect::Queued {
                 id,
@@ -158,7 +161,21 @@ impl RelayStage {
             });
             count += 1;
         }
+        if damaged > 0 {
+            tracing::error!(damaged, "deliveries are damaged on the disk and do not open");
+        }
         Ok(count)
+    }
+
+    fn sealed_anew(&self, row: &SpoolRow) -> Result<Vec<u8>, StoreError> {
+        let record = self.shared.base.slab.read(row.record)?;
+        let (old, new) = {
+            let epochs = &self.shared.live().epochs;
+            let old = epochs.key(row.epoch).ok_or(StoreError::Corrupt)?;
+            (slab_key(old, &record), slab_key(&epochs.current().key, &record))
+        };
+        let private = vault::open(&old, &row.private)?;
+        Ok(vault::seal(&new, &private, &*self.shared.base.entropy))
     }
 
     /// Erases the key of the epoch before, if every delivery has durably left it.

@@ -113,12 +113,15 @@ impl RelayStage {
     /// Records how a try ended. A delivery that is gone already stays so.
     pub(super) fn finish(&mut self, write: &Write<'_>, id: u64, ending: &Ending) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        let Some(mut row) = SPOOL.get(write, id)? else {
-            return Ok(());
+        let row = match SPOOL.get(write, id) {
+            Ok(Some(row)) => Some(row),
+            Ok(None) => return Ok(()),
+            Err(StoreError::Corrupt) => None,
+            Err(error) => return Err(error),
         };
         // What is in no pool costs no look.
         let is_mixed = shared.live().queue.mix(id).is_some();
-        let mix = if is_mixed { POOL.get(write, id)? } else { None };
+        let mix = if is_mixed { self.mix(write, id)? } else { None };
         let is_another_try = matches!(ending, Ending::Retry { .. } | Ending::Delayed { .. });
         if is_another_try && mix.is_some_and(PoolRow::waits) {
             return Ok(());
@@ -135,6 +138,11 @@ impl RelayStage {
             }
             _ => {}
         }
+        let Some(mut row) = row else {
+            // It would be due for ever, and its end never recorded.
+            self.lose(id);
+            return Ok(());
+        };
         if let Ending::Retry { at } | Ending::Delayed { at, .. } = ending {
             row.tries = row.tries.next(matches!(ending, Ending::Delayed { .. }));
             row.due = *at;
@@ -155,6 +163,20 @@ impl RelayStage {
         Ok(())
     }
 
+    /// Takes a delivery out of memory whose row does not open. The row stays, for whoever looks at the damage.
+    pub(super) fn lose(&mut self, id: u64) {
+        tracing::error!("a delivery is damaged on the disk and is not tried again");
+        self.batch.effects.push(Effect::Finished { id });
+    }
+
+    /// How a delivery is mixed; of a damaged row as memory has it.
+    fn mix(&self, write: &Write<'_>, id: u64) -> Result<Option<PoolRow>, StoreError> {
+        match POOL.get(write, id) {
+            Err(StoreError::Corrupt) => Ok(self.shared.live().queue.mix(id)),
+            mix => mix,
+        }
+    }
+
     /// Makes deliveries of the pool due, all at the same second: nothing tells any more which came before which. A damaged row
     /// holds up no other: of its place in the pool memory knows enough, and what the spool does not have any more is passed
     /// over. If all have left already, it is a round that comes again, and is not counted twice.
@@ -164,27 +186,25 @@ impl RelayStage {
         ids: &[DeliveryId],
         round: &MixRound,
     ) -> Result<(), StoreError> {
-        let (mut is_again, mut damaged) = (!ids.is_empty(), 0_u64);
+        let mut is_again = !ids.is_empty();
         for &DeliveryId(id) in ids {
-            let mix = match POOL.get(write, id) {
-                Err(StoreError::Corrupt) => self.shared.live().queue.mix(id),
-                mix => mix?,
-            };
             let Some(PoolRow {
                 profile,
                 stay: Stay::Waits,
-            }) = mix
+            }) = self.mix(write, id)?
             else {
                 continue;
             };
             is_again = false;
+            let stay = Stay::Dated(round.date);
+            let left = PoolRow { profile, stay };
             let mut row = match SPOOL.get(write, id) {
                 Ok(Some(row)) => row,
                 Ok(None) => continue,
                 Err(StoreError::Corrupt) => {
-                    // Its rows stay, for whoever looks at the damage. It hides nothing in the rounds to come.
-                    self.batch.effects.push(Effect::Finished { id });
-                    damaged += 1;
+                    // It hides nothing in the rounds to come.
+                    POOL.put(write, id, &left)?;
+                    self.lose(id);
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -192,23 +212,15 @@ impl RelayStage {
             // From here on it is as if it had just been accepted.
             row.accepted = round.now - round.now % ACCEPTED_STEP_S;
             row.due = row.accepted;
-            let stay = Stay::Dated(round.date);
-            let mix = PoolRow { profile, stay };
             SPOOL.put(write, id, &row)?;
-            POOL.put(write, id, &mix)?;
+            POOL.put(write, id, &left)?;
             let queued = Queued {
                 due: round.now,
-                mix: Some(mix),
+                mix: Some(left),
                 ..queued(&row)
             };
             self.batch.effects.push(Effect::Queued { id, queued });
             self.batch.is_released = true;
-        }
-        if damaged > 0 {
-            tracing::error!(
-                damaged,
-                "deliveries in the pool are damaged on the disk and cannot leave it"
-            );
         }
         if is_again {
             return Ok(());

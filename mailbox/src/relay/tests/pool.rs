@@ -1,6 +1,6 @@
-//! Rounds of the pool beside rows that the disk has damaged.
+//! The spool and its pool beside rows that the disk has damaged.
 
-use super::super::rows::{PoolRow, Stay};
+use super::super::rows::{PoolRow, SPOOL, Stay};
 use super::*;
 use crate::relay_store::{DeliveryId, MixRound, MixTally};
 use crate::request::Profile;
@@ -22,6 +22,41 @@ async fn pooled(store: &RelayFiles, account: Account) -> Vec<DeliveryId> {
     let done = store.execute((account, 0), change, digest, Effect::Spool(spooled), DAY, NOW);
     assert!(matches!(done.await, Ok(Answer::Done { .. })));
     store.pool().into_iter().map(|pooled| pooled.id).collect()
+}
+
+#[test]
+fn a_damaged_delivery_holds_up_neither_its_worker_nor_the_epoch() {
+    run(async {
+        let files = Files::new();
+        let store = files.open().await;
+        let account = issue(&store).await.account;
+        for seq in 1..=4 {
+            submit(&store, account, seq, b"text").await.expect("executed");
+        }
+        let due = store.due(NOW, 9).expect("readable");
+        let [lost, unasked, closed, whole] = due[..] else {
+            panic!("four deliveries")
+        };
+        let damage = store.committer.run(move |_, write| {
+            let mut row = SPOOL.get(write, closed.0)?.expect("queued");
+            row.private[40] ^= 1;
+            SPOOL.put(write, closed.0, &row)?;
+            DAMAGED[0].put(write, unasked.0, &7)?;
+            DAMAGED[0].put(write, lost.0, &7)
+        });
+        damage.await.expect("written");
+        let finished = store.finish(lost, Outcome::Retry { at: NOW + 1 });
+        finished.await.expect("it is due no more");
+        assert_eq!(store.due(u64::MAX, 9).expect("readable").len(), 3);
+
+        store.upkeep(NOW, 30).await.expect("an epoch");
+        store.upkeep(NOW + 3_600, 30).await.expect("the next one");
+        assert!(store.shared.live().epochs.previous.is_none(), "the key before is gone");
+        assert_eq!(store.delivery(closed).err(), Some(StoreError::Corrupt));
+        let delivery = store.delivery(whole).expect("opens").expect("waits");
+        assert_eq!(&delivery.message[..], b"text");
+        store.close().await;
+    });
 }
 
 #[test]
