@@ -14,13 +14,14 @@ const RECEIPT_AGAIN: u32 = 3;
 
 /// Records how a try ended, and does not rest before it is: what the next host has is not sent to it again because the
 /// disk is full. A failure that cannot be told for now (its report takes room) is one more try later; a success is told if the
-/// store takes the receipt within a few seconds.
+/// store takes the receipt within a few seconds. Returns whether it ended as it was to, not with another try instead of a failure.
 pub(super) async fn record<F: Future<Output = Result<(), StoreError>>>(
     mut outcome: Outcome,
     now: impl Fn() -> u64,
     finish: impl Fn(Outcome) -> F,
-) {
+) -> bool {
     let mut is_told = false;
+    let mut is_as_meant = true;
     let mut receipt_again = RECEIPT_AGAIN;
     loop {
         let again = match &outcome {
@@ -36,7 +37,11 @@ pub(super) async fn record<F: Future<Output = Result<(), StoreError>>>(
             Outcome::Retry { at } | Outcome::Delayed { at, .. } => Outcome::Retry { at: *at },
             Outcome::Failed { .. } => Outcome::Retry { at: now() + LATER_S },
         };
-        let Err(error) = finish(outcome).await else { return };
+        let is_failure = matches!(outcome, Outcome::Failed { .. });
+        let Err(error) = finish(outcome).await else {
+            return is_as_meant;
+        };
+        is_as_meant &= !is_failure;
         if !std::mem::replace(&mut is_told, true) {
             tracing::error!(%error, "the outcome of a delivery could not be recorded; trying again each second");
         }

@@ -423,11 +423,13 @@ impl<S: RelayStore> Exit<S> {
     async fn record(&self, id: DeliveryId, outcome: Outcome) {
         let relay = &self.relay;
         let is_gone = matches!(outcome, Outcome::Delivered | Outcome::Receipted { .. });
-        if !matches!(outcome, Outcome::Retry { .. } | Outcome::Delayed { .. }) {
+        let is_end = !matches!(outcome, Outcome::Retry { .. } | Outcome::Delayed { .. });
+        let now = || relay.host.clock.unix_seconds();
+        let is_recorded = record(outcome, now, |outcome| relay.store.finish(id, outcome)).await;
+        // A verdict that could not be told yet stays: nobody is asked again for it.
+        if is_end && is_recorded {
             relay.waiting.ended(id);
         }
-        let now = || relay.host.clock.unix_seconds();
-        record(outcome, now, |outcome| relay.store.finish(id, outcome)).await;
         self.queue().recorded(id);
         // Another try has a time that the loop has to know.
         if !is_gone {
