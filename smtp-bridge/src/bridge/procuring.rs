@@ -50,21 +50,9 @@ impl<S: HolderStore> Bridge<S> {
             match (self.ordered(&operation)?, self.procurement(&name)?) {
                 (Some(row), _) => Some(row),
                 (None, Some(Procurement::Made { .. } | Procurement::Returned)) => None,
-                // One that was given, and has no row: the relay is asked again, which knows it, or lost it with its debit.
-                (None, known) => {
-                    let reserved = self.store.reserved().map_err(|error| error.to_string())?;
-                    let left = self.store.value().balance.saturating_sub(reserved);
-                    match order.debit_max > left {
-                        true if known.is_some() => None,
-                        true => {
-                            return Ok(refused(format!(
-                                "{left} µtok are left, and {} are wanted",
-                                order.debit_max
-                            )));
-                        }
-                        false => Some(self.queue(operation, "pack at another relay").await?),
-                    }
-                }
+                // Also one that was given and has no row: the relay knows it, or lost it with its debit. Whether value is left is
+                // its to say: an order that it knows costs nothing, though this store may have been put back to before it.
+                (None, _) => Some(self.queue(operation, "pack at another relay").await?),
             }
         };
         if let Some(row) = row
