@@ -116,7 +116,8 @@ enum Rest<'a> {
     BrokenHeader(&'a [u8]),
 }
 
-/// The fields of the header with their continuations, and what follows them. A text that begins with no field has no header.
+/// The fields of the header with their continuations, and what follows them. A text that begins with no field has no header, nor
+/// has one that begins with none that is known and has no empty line behind them.
 fn split_header(raw: &[u8]) -> (Vec<Range<usize>>, Rest<'_>) {
     let mut fields: Vec<Range<usize>> = Vec::new();
     let mut at = 0;
@@ -128,12 +129,34 @@ fn split_header(raw: &[u8]) -> (Vec<Range<usize>>, Rest<'_>) {
         match fields.last_mut() {
             Some(last) if line.starts_with(b" ") || line.starts_with(b"\t") => last.end = end,
             _ if is_field(line) => fields.push(at..end),
+            // `Error: disk full` and whatever follows it: a program's words, of which the first happen to look like a field.
+            Some(_) if !begins_with_header(raw) => return (Vec::new(), Rest::Body(raw)),
+            // A script that leaves the empty line out.
+            Some(last) if !ends_with_comma(&raw[last.clone()]) && !holds_field(&raw[at..]) => {
+                return (fields, Rest::Body(&raw[at..]));
+            }
             Some(_) => return (fields, Rest::BrokenHeader(&raw[at..])),
             None => return (fields, Rest::Body(&raw[at..])),
         }
         at = end;
     }
-    (fields, Rest::Body(&[]))
+    match begins_with_header(raw) {
+        true => (fields, Rest::Body(&[])),
+        false => (Vec::new(), Rest::Body(raw)),
+    }
+}
+
+/// Whether a list goes on behind this field.
+fn ends_with_comma(field: &[u8]) -> bool {
+    field.trim_ascii_end().ends_with(b",")
+}
+
+/// Whether a line that stands before the next empty one is a field as mail programs write them.
+fn holds_field(text: &[u8]) -> bool {
+    let mut lines = text
+        .split(|byte| *byte == b'\n')
+        .take_while(|line| !line.trim_ascii().is_empty());
+    lines.any(begins_with_header)
 }
 
 /// RFC 5322 section 2.2: a name of printable octets, then a colon.
@@ -306,8 +329,28 @@ mod tests {
     }
 
     #[test]
+    fn the_empty_line_may_be_left_out_where_nothing_is_hidden_by_that() {
+        for (raw, body) in [
+            ("Subject: x\nbody\n", "body"),
+            ("Subject: x\nbody\n\nTo: do\n", "body\r\n\r\nTo: do"),
+        ] {
+            let left = left(raw, "a@out.test").expect("it leaves");
+            assert!(left.contains("Subject: x\r\n"), "{left}");
+            assert_eq!(left.split_once("\r\n\r\n").unwrap().1.trim(), body);
+        }
+        for raw in [
+            "Subject: x\nbody\nBcc: c@out.test\n\n",
+            "Cc: a@out.test,\nb@out.test\n\ntext\n",
+        ] {
+            assert_eq!(left(raw, "a@out.test"), Err(Refusal::Header), "{raw:?}");
+        }
+    }
+
+    #[test]
     fn a_text_without_a_header_leaves() {
         for text in [
+            "ERROR: disk full\n",
+            "Error: disk full\non /dev/sda\n",
             "text\n",
             "\ntext\n",
             "\nError: disk full\n",
@@ -315,7 +358,7 @@ mod tests {
             "\u{feff}text\n",
         ] {
             let left = left(text, "a@out.test").expect("it leaves");
-            let body = left.split_once("\r\n\r\n").unwrap().1;
+            let body = left.split_once("\r\n\r\n").unwrap().1.replace('\r', "");
             assert_eq!(body.trim(), text.trim_start_matches('\u{feff}').trim(), "{left}");
         }
     }
