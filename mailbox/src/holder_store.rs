@@ -537,7 +537,14 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// The aliases of the pack.
     fn aliases(&self) -> Result<Vec<HolderAlias>, StoreError>;
 
-    /// Writes an alias, by its address.
+    /// Changes what is noted of an alias as it stands then, and shows it. `NoRow`: there is none of this address.
+    fn alter_alias(
+        &self,
+        address: String,
+        change: impl Fn(&mut HolderAlias) + Send + 'static,
+    ) -> impl Future<Output = Result<HolderAlias, StoreError>> + Send;
+
+    /// Writes an alias, by its address: the whole of it, so that it is for new ones.
     fn put_alias(&self, alias: HolderAlias) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// What was last heard of the value.

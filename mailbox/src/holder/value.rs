@@ -22,6 +22,19 @@ impl HolderStage {
         Ok(first_use)
     }
 
+    pub(super) fn alter_alias(
+        &mut self,
+        write: &Write<'_>,
+        address: &str,
+        change: impl Fn(&mut HolderAlias),
+    ) -> Result<HolderAlias, StoreError> {
+        let known = self.books.aliases.iter().find(|known| known.address == address);
+        let mut alias = known.cloned().ok_or(StoreError::NoRow)?;
+        change(&mut alias);
+        self.put_alias(write, &alias)?;
+        Ok(alias)
+    }
+
     pub(super) fn put_alias(&mut self, write: &Write<'_>, alias: &HolderAlias) -> Result<(), StoreError> {
         let mut aliases = self.books.aliases.to_vec();
         match aliases.iter().position(|known| known.address == alias.address) {

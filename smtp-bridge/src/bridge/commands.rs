@@ -290,11 +290,11 @@ impl<S: HolderStore> Bridge<S> {
             Command::AliasName { address, display_name } => self.alias_name(&address, display_name).await,
             Command::AliasLabel { address, label } => {
                 let label = label_of(label)?;
-                self.alter(&address, |alias| alias.label = label).await
+                self.alter(&address, move |alias| alias.label = label.clone()).await
             }
             Command::AliasExpire { address, days } => {
                 let expires = self.after(days);
-                self.alter(&address, |alias| alias.expires = expires).await
+                self.alter(&address, move |alias| alias.expires = expires).await
             }
             Command::Statement => self.statement().await,
             Command::Seal {

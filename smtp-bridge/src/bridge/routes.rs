@@ -178,7 +178,7 @@ impl<S: HolderStore> Bridge<S> {
                 (_, None) => "the link goes another way".to_owned(),
             });
         }
-        self.alter(address, |alias| alias.route = route).await
+        self.alter(address, move |alias| alias.route = route.clone()).await
     }
 }
 
@@ -284,5 +284,17 @@ mod tests {
         assert_eq!((&shown["way"], &shown["hops"]), (&json!("direct"), &json!(1)));
         bridge.set_route(first, None).await.expect("nothing is settled");
         assert_eq!(noted(), None);
+        let label = bridge.alter(first, |alias| alias.label = Some("shops".to_owned()));
+        let (route, label) = tokio::join!(bridge.set_route(first, Some(AliasRoute::Direct)), label);
+        assert!(route.is_ok() && label.is_ok());
+        assert_eq!(
+            noted(),
+            Some(AliasRoute::Direct),
+            "the label that came with it leaves it"
+        );
+        assert_eq!(
+            bridge.store.aliases().expect("readable")[0].label.as_deref(),
+            Some("shops")
+        );
     }
 }

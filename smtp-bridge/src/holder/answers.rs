@@ -121,11 +121,17 @@ impl<'a, S: HolderStore> Answers<'a, S> {
         let address = format!("{local}@{}", self.store.facts().relay_domain);
         let aliases = self.store.aliases()?;
         let alias = match aliases.iter().find(|alias| alias.address == address) {
-            Some(known) => HolderAlias { open, ..known.clone() },
-            None => HolderAlias {
-                open,
-                ..HolderAlias::new(u32::try_from(aliases.len()).unwrap_or(u32::MAX), address)
-            },
+            // Its holder may note something of it meanwhile.
+            Some(_) => self.store.alter_alias(address, move |alias| alias.open = open).await?,
+            None => {
+                let number = u32::try_from(aliases.len()).unwrap_or(u32::MAX);
+                let alias = HolderAlias {
+                    open,
+                    ..HolderAlias::new(number, address)
+                };
+                self.store.put_alias(alias.clone()).await?;
+                alias
+            }
         };
         let value = self.store.value();
         let welcome = Notice::Welcome {
@@ -134,9 +140,7 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             keys: value.keys,
         };
         let is_first = alias.number == 0 && open && row.label != OPENED_AGAIN;
-        let welcome = is_first.then(|| compose(self.host, self.config, &welcome));
-        self.store.put_alias(alias).await?;
-        Ok(welcome)
+        Ok(is_first.then(|| compose(self.host, self.config, &welcome)))
     }
 
     fn notice_for(&self, row: &OutboxRow, refusal: Refusal) -> Option<Vec<u8>> {

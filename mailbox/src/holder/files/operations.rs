@@ -507,6 +507,15 @@ impl HolderStore for HolderFiles {
         Ok(self.books().aliases.to_vec())
     }
 
+    async fn alter_alias(
+        &self,
+        address: String,
+        change: impl Fn(&mut HolderAlias) + Send + 'static,
+    ) -> Result<HolderAlias, StoreError> {
+        self.run(move |stage, write| stage.alter_alias(write, &address, &change))
+            .await
+    }
+
     async fn put_alias(&self, alias: HolderAlias) -> Result<(), StoreError> {
         self.run(move |stage, write| stage.put_alias(write, &alias)).await
     }

@@ -38,7 +38,7 @@ impl<S: HolderStore> Bridge<S> {
         self.change(Operation::AliasOpen { local }).await?;
         let expires = self.after(days);
         if label.is_some() || expires.is_some() {
-            let noted = |alias: &mut HolderAlias| (alias.label, alias.expires) = (label, expires);
+            let noted = move |alias: &mut HolderAlias| (alias.label, alias.expires) = (label.clone(), expires);
             self.alter(&address, noted).await?;
         }
         Ok(json!({ "address": address }))
@@ -56,22 +56,19 @@ impl<S: HolderStore> Bridge<S> {
 
     pub(super) async fn alias_name(&self, address: &str, display_name: Option<String>) -> Result<Value, String> {
         let name = display_name.filter(|name| !name.is_empty());
-        self.alter(address, |alias| alias.display_name = name).await
+        self.alter(address, move |alias| alias.display_name = name.clone())
+            .await
     }
 
     /// Changes what is only noted here about an alias.
     pub(in crate::bridge) async fn alter(
         &self,
         address: &str,
-        change: impl FnOnce(&mut HolderAlias),
+        change: impl Fn(&mut HolderAlias) + Send + 'static,
     ) -> Result<Value, String> {
-        let mut alias = self.alias(address)?;
-        change(&mut alias);
-        self.store
-            .put_alias(alias.clone())
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(json!(alias))
+        let known = self.alias(address)?;
+        let altered = self.store.alter_alias(known.address, change).await;
+        altered.map(|alias| json!(alias)).map_err(|error| error.to_string())
     }
 
     fn alias(&self, address: &str) -> Result<HolderAlias, String> {
