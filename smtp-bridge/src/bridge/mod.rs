@@ -44,6 +44,7 @@ use crate::{control, names, smtp};
 pub use autoconfig::autoconfig;
 use diary::Diary;
 pub use lookout::NoticeSettings;
+pub(crate) use routes::nested_through;
 
 /// Settings of a bridge.
 pub struct BridgeConfig {
@@ -119,10 +120,21 @@ pub enum BridgeError {
     /// Mail of an alias is to go nested, and no pack is named by whose relay.
     #[error(
         "mail of an alias is to go nested through {through} alone, and a link without it would show your address: start the bridge with \
-         --entry and the folder of the pack there, or with --any-route to give that up"
+         --entry and the folder of the pack there, or with --any-route to give that up; 'postern route ALIAS any' settles it"
     )]
     Route {
         /// Domain of the relay that is to carry the link.
+        through: String,
+    },
+    /// The pack that is to carry the link has such mail itself.
+    #[error(
+        "mail of an alias of the pack in {dir} is to go nested through {through} alone, and as an entry that pack would show your \
+         address to its relay: take another pack as the entry, or settle it with 'postern route ALIAS any' under that pack's own bridge"
+    )]
+    EntryRoute {
+        /// Folder of the pack that is to be the entry.
+        dir: String,
+        /// Domain of the relay that is to carry its link.
         through: String,
     },
     /// Mail that is to go nested waits.
@@ -230,10 +242,14 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let entry = match &config.entry {
         Some(entry) => {
             let opened = || open(&host, &entry.dir, &entry.passphrase, false);
-            let store = once_unlocked(opened).await.map_err(|error| BridgeError::Store {
+            let error = |error| BridgeError::Store {
                 dir: entry.dir.display().to_string(),
                 error,
-            })?;
+            };
+            let store = once_unlocked(opened).await.map_err(error)?;
+            routes::refuse_entry(&store, &entry.dir)
+                .map_err(error)?
+                .map_or(Ok(()), Err)?;
             let by = HolderConfig {
                 relay_via: holder.relay_via.take(),
                 socks: holder.socks.take(),

@@ -8,8 +8,8 @@ use mailbox::holder_store::{HolderAlias, OutboxRow, OutboxState};
 use mailbox::request::{Operation, Refusal, TELL_MAX};
 use serde_json::{Value, json};
 
-use super::Bridge;
 use super::commands::{ANSWER_WAIT_MAX, from_base64};
+use super::{Bridge, nested_through};
 use crate::holder::refusal_reason;
 use crate::message::base64;
 
@@ -28,6 +28,7 @@ impl<S: HolderStore> Bridge<S> {
             "relay_public": text(&facts.relay_public),
             "rotation": facts.rotation.to_string(),
             "day": self.host.day(),
+            "nested": nested_through(&self.store).map_err(|error| error.to_string())?,
             "pad": self.store.pad().is_some(),
             "balance": value.balance,
             "keys": value.keys,

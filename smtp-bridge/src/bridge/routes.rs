@@ -3,8 +3,10 @@
 //! A link goes to the pack's relay, or to an entry first; behind the relay others may pass mail on. What an alias's holder settled
 //! about that is noted with the alias, and what would go another way is refused.
 
+use std::path::Path;
+
 use ledger::Onward;
-use mailbox::holder_store::{AliasRoute, HolderAlias, OutboxRow};
+use mailbox::holder_store::{AliasRoute, HolderAlias, OutboxRow, OutboxState};
 use mailbox::request::Operation;
 use mailbox::{HolderStore, StoreError};
 use serde_json::{Value, json};
@@ -40,23 +42,37 @@ fn relays_behind(onward: &Onward, address: &str) -> u8 {
     onward.leg_to(&domain.to_ascii_lowercase()).relays
 }
 
+/// The relay by which mail of an alias is to go nested. Closed aliases count too: a relay can close one, and may not lift by
+/// that what its holder settled.
+pub(crate) fn nested_through(store: &impl HolderStore) -> Result<Option<String>, StoreError> {
+    let through = |alias: HolderAlias| match alias.route {
+        Some(AliasRoute::Nested { through }) => Some(through),
+        _ => None,
+    };
+    Ok(store.aliases()?.into_iter().find_map(through))
+}
+
 /// Why a bridge without an entry does not link: its relay would see whose mail it is that was to go nested.
 pub(super) fn refuse_bare_link(store: &impl HolderStore, any_route: bool) -> Result<Option<BridgeError>, StoreError> {
-    let aliases = store.aliases()?;
-    let nested = aliases
-        .into_iter()
-        .filter(|alias| alias.open)
-        .find_map(|alias| match alias.route {
-            Some(AliasRoute::Nested { through }) => Some(through),
-            _ => None,
-        });
-    let Some(through) = nested else { return Ok(None) };
+    let Some(through) = nested_through(store)? else {
+        return Ok(None);
+    };
     if !any_route {
         return Ok(Some(BridgeError::Route { through }));
     }
-    let is_mail = |row: &OutboxRow| matches!(row.change.operation, Operation::Submit { .. });
-    let waits = store.outbox()?.iter().any(is_mail);
-    Ok(waits.then_some(BridgeError::RouteWaits))
+    Ok(store.outbox()?.iter().any(waits).then_some(BridgeError::RouteWaits))
+}
+
+/// Why a pack does not carry the links of another: its own is bare.
+pub(super) fn refuse_entry(store: &impl HolderStore, dir: &Path) -> Result<Option<BridgeError>, StoreError> {
+    let dir = dir.display().to_string();
+    Ok(nested_through(store)?.map(|through| BridgeError::EntryRoute { dir, through }))
+}
+
+/// Mail that is to leave yet.
+fn waits(row: &OutboxRow) -> bool {
+    let is_mail = matches!(row.change.operation, Operation::Submit { .. });
+    is_mail && matches!(row.state, OutboxState::Queued | OutboxState::Held(_))
 }
 
 /// Refuses mail that would go another way than its alias's.
@@ -122,7 +138,7 @@ impl<S: HolderStore> Bridge<S> {
         let aliases = self.store.aliases().map_err(|error| error.to_string())?;
         let rows: Vec<Value> = aliases
             .iter()
-            .filter(|alias| alias.open)
+            .filter(|alias| alias.open || matches!(alias.route, Some(AliasRoute::Nested { .. })))
             .map(|alias| {
                 json!({
                     "address": alias.address,
@@ -187,6 +203,8 @@ mod tests {
     use std::sync::Arc;
 
     use ledger::Leg;
+    use mailbox::holder_store::{OutboxOrder, SentNames, SentReports};
+    use mailbox::request::{Answer, Refusal};
 
     use super::*;
     use crate::bridge::directory::Directory;
@@ -261,6 +279,60 @@ mod tests {
         assert!(refused.is_err_and(|words| words.contains("both run by A")));
         let shown = bridge.routes().expect("readable");
         assert_eq!(shown["operators"], json!(["A", null]));
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_closes_a_nested_alias_does_not_lift_its_route() {
+        let bridge = bridge().await;
+        let store = &bridge.store;
+        let bare = |any_route| refuse_bare_link(store, any_route).expect("readable");
+        assert!(bare(false).is_none());
+        let mut alias = store.aliases().expect("readable").remove(0);
+        alias.route = Some(AliasRoute::Nested {
+            through: "entry.test".to_owned(),
+        });
+        alias.open = false;
+        store.put_alias(alias).await.expect("room");
+        let is_refused = |refused| matches!(refused, Some(BridgeError::Route { through }) if through == "entry.test");
+        assert!(is_refused(bare(false)) && bare(true).is_none());
+        let entry = refuse_entry(store, Path::new("/h")).expect("readable");
+        assert!(matches!(entry, Some(BridgeError::EntryRoute { .. })));
+        assert_eq!(bridge.pack_facts().expect("readable")["nested"], "entry.test");
+        assert_eq!(
+            bridge.routes().expect("readable")["aliases"][0]["route"]["nested"]["through"],
+            "entry.test"
+        );
+
+        let row = store.enqueue(mail()).await.expect("room");
+        assert!(matches!(bare(true), Some(BridgeError::RouteWaits)));
+        let seq = store.outbox().expect("readable")[0].change.seq;
+        let refusal = Refusal::Recipient { recipient: 0 };
+        let refused = Answer::Refused { seq, refusal };
+        store.answered(row, refused, None, 2).await.expect("its answer");
+        assert!(bare(true).is_none(), "it goes nowhere any more");
+
+        bridge.set_route("first@relay.test", None).await.expect("lifted");
+        assert!(bare(false).is_none());
+        assert!(bridge.pack_facts().expect("readable")["nested"].is_null());
+    }
+
+    fn mail() -> OutboxOrder {
+        OutboxOrder {
+            body: vec![0; 1_000],
+            kilobytes: 1,
+            length: 900,
+            recipients: 1,
+            prices: 1,
+            price: 0,
+            label: "Lunch".to_owned(),
+            sent: SentNames {
+                alias: "first@relay.test".to_owned(),
+                own: None,
+                outside: "lunch@relay.test".to_owned(),
+            },
+            reports: SentReports::default(),
+            now: 1,
+        }
     }
 
     #[tokio::test]

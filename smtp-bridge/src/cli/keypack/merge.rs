@@ -25,6 +25,7 @@ use super::super::{dirs, terminal};
 use super::split::text;
 use super::wipe::wipe_file;
 use crate::bridge::commands::Command;
+use crate::bridge::nested_through;
 use crate::control;
 use crate::holder::{self, HolderConfig, LinkState, refusal_reason};
 use crate::message::Address;
@@ -56,6 +57,9 @@ pub(super) async fn merge(args: &MergeArgs) -> Result<(), Failure> {
     let host = system::host();
     // Before anything is released: the pack that receives must be there, and of the same relay.
     let facts = control::ask(&host, &args.dir, &Command::PackFacts).await?;
+    if let Some(through) = facts["nested"].as_str() {
+        return Err(Failure(bare(through)));
+    }
     let settings = Settings::read(&args.dir)?;
     agree(args)?;
     let passphrase = args.passphrase.read()?;
@@ -127,6 +131,15 @@ fn agree(args: &MergeArgs) -> Result<(), Failure> {
     }
 }
 
+/// Why a pack is not merged whose mail is to go nested, into or out of: the other pack's link has no entry, and the relay
+/// would see by it whose both packs are.
+fn bare(through: &str) -> String {
+    format!(
+        "mail of an alias is to go nested through {through} alone, closed aliases included; merging links without an entry, and the \
+         relay would see your address and join both packs: 'postern route ALIAS any' gives that up"
+    )
+}
+
 /// The folder that a pack's file is taken into.
 fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -141,6 +154,9 @@ async fn release(
     config: HolderConfig,
     into: &serde_json::Value,
 ) -> Result<(), String> {
+    if let Some(through) = nested_through(store).map_err(|error| error.to_string())? {
+        return Err(bare(&through));
+    }
     let facts = store.facts();
     if into["relay_domain"] != *facts.relay_domain.as_str() {
         return Err("it is another relay's: value does not move between relays".to_owned());
