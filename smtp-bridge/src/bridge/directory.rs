@@ -36,6 +36,8 @@ const FORKED: &str = "directory.forked";
 const PACE: Duration = Duration::from_secs(6 * 3_600);
 /// The same after one that came to nothing.
 const PACE_UNANSWERED: Duration = Duration::from_secs(60);
+/// The same after one that the link ended on: the next would cost a key too, if the relay does not know the question.
+const PACE_CUT_OFF: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a bridge holds of its federation's directory.
 pub(super) struct Directory {
@@ -53,6 +55,8 @@ struct State {
     none: bool,
     /// Number of the two lists that contradict each other.
     forked: Option<u64>,
+    /// Whether both are on the disk.
+    fork_is_kept: bool,
     /// What the user was told last by a message, and on which day.
     told: Option<(u32, String)>,
 }
@@ -68,6 +72,7 @@ impl Directory {
             };
             state.held = signed(LIST);
             state.forked = signed(FORK).map(|fork| fork.list().serial);
+            state.fork_is_kept = state.forked.is_some();
         }
         Self {
             pin,
@@ -91,10 +96,13 @@ impl Directory {
     /// Judges what the relay serves, and keeps it if it is to be kept. It blocks on the disk.
     pub(super) fn take(&self, host: &Host, dir: &Path, served: &ServedDirectory) -> io::Result<()> {
         let Some(pin) = &self.pin else { return Ok(()) };
+        if *served == ServedDirectory::Unanswered {
+            return Ok(());
+        }
         let mut state = self.state();
         state.none = *served == ServedDirectory::None;
         let served = match (served, &state.held) {
-            (ServedDirectory::None, _) | (ServedDirectory::Known, None) => return Ok(()),
+            (ServedDirectory::None | ServedDirectory::Unanswered, _) | (ServedDirectory::Known, None) => return Ok(()),
             (ServedDirectory::Known, Some(held)) => held.clone(),
             (ServedDirectory::Text(octets), _) => {
                 let text = std::str::from_utf8(octets).ok();
@@ -111,10 +119,15 @@ impl Directory {
                 put(host, dir, LIST, &served)?;
                 state.held = Some(served);
             }
-            (Err(Fault::Fork { serial }), Some(held)) if state.forked.is_none() => {
-                put(host, dir, FORKED, held)?;
-                put(host, dir, FORK, &served)?;
+            (Err(Fault::Fork { serial }), Some(held)) if !state.fork_is_kept => {
+                let held = held.clone();
+                // It counts although the disk may take neither; the next look tries again to keep them.
                 state.forked = Some(*serial);
+                state.fault = verdict.err();
+                put(host, dir, FORKED, &held)?;
+                put(host, dir, FORK, &served)?;
+                state.fork_is_kept = true;
+                return Ok(());
             }
             _ => {}
         }
@@ -264,14 +277,38 @@ fn put(host: &Host, dir: &Path, name: &str, signed: &Signed) -> io::Result<()> {
     host.disk.sync_dir(dir)
 }
 
+/// What came of the question for the directory.
+enum Fetched {
+    /// It was judged.
+    Served,
+    /// There was no link, or no whole answer in time.
+    NotAsked,
+    /// The link ended on it.
+    CutOff,
+}
+
 impl<S: HolderStore> Bridge<S> {
     /// The directory, as it is held or as the relay serves it now.
     pub(super) async fn directory(self: &Arc<Self>, fetch: bool) -> Result<Value, String> {
         if self.directory.pin.is_none() {
             return Err(NO_KEYS.to_owned());
         }
-        if fetch && !self.fetch_directory().await {
-            return Err("the relay cannot be asked now: try again when 'postern status' says linked".to_owned());
+        if fetch {
+            match self.fetch_directory().await {
+                Fetched::Served => {}
+                Fetched::NotAsked => {
+                    return Err(
+                        "the relay cannot be asked now: try again when 'postern status' says linked".to_owned(),
+                    );
+                }
+                Fetched::CutOff => {
+                    return Err(
+                        "the link ended before the relay answered: if it does so again, the relay is of a version without a \
+                         directory, and each try costs a key"
+                            .to_owned(),
+                    );
+                }
+            }
         }
         let today = self.host.day();
         let mut shown = self.directory.show(today);
@@ -284,10 +321,14 @@ impl<S: HolderStore> Bridge<S> {
         self.directory.relay(domain, self.host.day()).map(|relay| row(&relay))
     }
 
-    /// Has the relay serve its directory, and judges it. Returns whether it did.
-    async fn fetch_directory(self: &Arc<Self>) -> bool {
+    /// Has the relay serve its directory, and judges it.
+    async fn fetch_directory(self: &Arc<Self>) -> Fetched {
         let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.directory(self.directory.known())).await;
-        let Ok(Some(served)) = asked else { return false };
+        let served = match asked {
+            Ok(Some(ServedDirectory::Unanswered)) => return Fetched::CutOff,
+            Ok(Some(served)) => served,
+            Ok(None) | Err(_) => return Fetched::NotAsked,
+        };
         let bridge = Arc::clone(self);
         let taken = self
             .host
@@ -297,7 +338,7 @@ impl<S: HolderStore> Bridge<S> {
             tracing::warn!("the directory cannot be written");
         }
         self.tell_of_directory().await;
-        true
+        Fetched::Served
     }
 
     /// Tells the user what is wrong with the directory, once a day at most while it is the same.
@@ -339,8 +380,9 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
                 return;
             }
             let pace = match bridge.fetch_directory().await {
-                true => PACE,
-                false => PACE_UNANSWERED,
+                Fetched::Served => PACE,
+                Fetched::NotAsked => PACE_UNANSWERED,
+                Fetched::CutOff => PACE_CUT_OFF,
             };
             tokio::time::sleep(pace).await;
         }
@@ -445,6 +487,23 @@ pub(super) mod tests {
         let other = Pin::new(1, vec![DirectoryKey::new(Secret::new([2; 32])).public()]).expect("1 of 1");
         assert_eq!(Directory::load(&host, dir, Some(other)).known(), [0; 32]);
         assert!(Directory::load(&host, dir, None).relay("a.test", today).is_err());
+    }
+
+    #[test]
+    fn a_fork_counts_although_the_disk_takes_neither_list() {
+        let (host, dir) = (host(), Path::new(DIR));
+        let today = host.day();
+        let directory = Directory::load(&host, dir, Some(pin()));
+        directory
+            .take(&host, dir, &served(2, today, &[("a.test", false)]))
+            .expect("written");
+        let fork = served(2, today, &[("b.test", false)]);
+        assert!(directory.take(&host, Path::new("/none"), &fork).is_err());
+        assert!(directory.warnings(today)[0].contains("two directories of number 2"));
+        assert!(directory.relay("a.test", today).is_err());
+        directory.take(&host, dir, &fork).expect("written");
+        let again = Directory::load(&host, dir, Some(pin()));
+        assert!(again.warnings(today)[0].contains("two directories of number 2"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::requests::Requests;
 /// What a relay serves.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ServedDirectory {
+    /// Unknown: the link ended on the question, as it does at a relay that does not know it.
+    Unanswered,
     /// None.
     None,
     /// That whose digest was named.
@@ -27,9 +29,13 @@ pub(super) async fn fetch(link: &mut Requests, (known, wish): Wish) -> Result<()
     let (mut text, mut whole) = (Vec::new(), None);
     loop {
         let from = u32::try_from(text.len()).expect("bounded by LIST_BYTES_MAX");
-        let part = match link.ask(&Request::Directory { from }, &[]).await? {
-            Answer::Directory(part) => part,
-            answer => return Err(unexpected(&answer)),
+        let part = match link.ask(&Request::Directory { from }, &[]).await {
+            Ok(Answer::Directory(part)) => part,
+            Ok(answer) => return Err(unexpected(&answer)),
+            Err(error) => {
+                let _ = wish.send(ServedDirectory::Unanswered);
+                return Err(error.into());
+            }
         };
         let length = usize::try_from(part.length).unwrap_or(usize::MAX);
         if length > LIST_BYTES_MAX || part.part.len() > DIRECTORY_PART_MAX {
