@@ -133,6 +133,16 @@ fn sign(args: &SignArgs) -> Result<(), Failure> {
         Some(serial) => compose(args, serial)?,
         None => read_list(&args.list)?,
     };
+    if let Some((by, _)) = signed
+        .signatures()
+        .iter()
+        .find(|(by, _)| *by != key.public() && !fits(&signed, *by))
+    {
+        return Err(Failure(format!(
+            "the signature by {} does not fit the list: it was altered behind its signer, and is not signed",
+            by.to_text()
+        )));
+    }
     signed
         .sign(&key)
         .map_err(|_| Failure("it has as many signatures as a list may have".to_owned()))?;
@@ -217,7 +227,37 @@ fn in_words(signed: &Signed) -> String {
         );
     }
     for (key, _) in signed.signatures() {
-        text += &format!("signed by {}\n", key.to_text());
+        match fits(signed, *key) {
+            true => text += &format!("signed by {}\n", key.to_text()),
+            false => text += &format!("NOT signed by {}: the signature does not fit\n", key.to_text()),
+        }
     }
     text
+}
+
+/// Whether there is a signature by this key, of this very list.
+fn fits(signed: &Signed, key: PublicKey) -> bool {
+    Pin::new(1, vec![key]).is_ok_and(|pin| pin.verify(signed).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_of_another_list_is_shown_as_none() {
+        let list = |serial| List {
+            serial,
+            from: 100,
+            until: 114,
+            relays: Vec::new(),
+        };
+        let key = DirectoryKey::new(Secret::new([1; 32]));
+        let mut signed = Signed::new(list(7)).expect("well-formed");
+        signed.sign(&key).expect("room");
+        let by = key.public().to_text();
+        assert!(in_words(&signed).contains(&format!("\nsigned by {by}\n")));
+        let altered = Signed::parse(&signed.to_text().replace("serial 7", "serial 8")).expect("well-formed");
+        assert!(in_words(&altered).contains(&format!("\nNOT signed by {by}: ")));
+    }
 }
