@@ -92,6 +92,7 @@ pub(super) async fn work<S: HolderStore>(
         store,
         // A relay whose value was never asked for has not been linked with: what it lost is nobody's here.
         is_new: store.value().at == 0,
+        told_at: None,
         recovers: false,
         shortage: Shortage::default(),
         short_of_room: Arc::clone(&wishes.short_of_room),
@@ -148,6 +149,9 @@ pub(super) async fn work<S: HolderStore>(
             }
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
+        if done.is_ok() && courier.has_paid_for_keys() {
+            done = courier.refresh_value(false).await;
+        }
     }
 }
 
@@ -167,6 +171,8 @@ struct Courier<'a, S> {
     /// Of the relay's store.
     generation: u64,
     answers: Answers<'a, S>,
+    /// Link key to come when the value was told last.
+    told_at: Option<u64>,
     /// The relay was not asked for its value before this link.
     is_new: bool,
     /// The relay was restored, and not all of it was told yet.
@@ -214,6 +220,11 @@ impl<S: HolderStore> Courier<'_, S> {
         self.shortage.may_end(self.store.room().unwrap_or(0))
     }
 
+    /// Whether the link took another key since the value was told: whatever is asked may have cost one.
+    fn has_paid_for_keys(&self) -> bool {
+        self.told_at.is_some_and(|told| told != self.store.link_position().base)
+    }
+
     /// Whether something in the outbox may go later: held for want of value, or still queued since the relay was busy.
     fn has_waiting(&self) -> bool {
         self.store.outbox_waits()
@@ -253,6 +264,7 @@ impl<S: HolderStore> Courier<'_, S> {
         else {
             return Err(unexpected(&answer));
         };
+        self.told_at = Some(self.store.link_position().base);
         let news = ValueMirror {
             balance,
             keys,
