@@ -46,14 +46,15 @@ impl<S: HolderStore> Bridge<S> {
 
     /// The same with what the relay asks, and what a day costs of what is wished.
     pub(super) async fn cover(&self) -> Result<Value, String> {
-        let asked = match &self.entry {
-            // The line is that to the entry's relay, whose offer was heard when its link began.
-            Some(_) => None,
-            None => tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.cover_offer())
-                .await
-                .ok()
-                .flatten(),
-        };
+        if self.entry.is_some() {
+            return Err(
+                "by an entry relay there is no cover: the link inside it would be given up over large mail".into(),
+            );
+        }
+        let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.cover_offer())
+            .await
+            .ok()
+            .flatten();
         let offer = asked.flatten();
         let is_on = self.cover.as_ref().map(|covered| *covered.state.borrow());
         let price = match (offer, is_on) {

@@ -238,7 +238,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let files = store.clone();
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
     let mut holder = config.holder;
-    let cover = holder.cover.clone();
+    let cover = holder.cover.clone().filter(|_| config.entry.is_none());
     let entry = match &config.entry {
         Some(entry) => {
             let opened = || open(&host, &entry.dir, &entry.passphrase, false);
@@ -255,7 +255,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
                 socks: holder.socks.take(),
                 ..holder.clone()
             };
-            // The outer link is the one that is seen.
+            // The link inside is not the one that is seen, and knows nothing of the outer one's rate.
             holder.cover = None;
             holder.through = Some(Arc::new(holder::Entry::new(host.clone(), store.clone(), by)));
             Some(store)

@@ -8,11 +8,25 @@ use super::beside::{ask, show as print};
 use super::process::Failure;
 use crate::bridge::commands::Command;
 use crate::figures::grouped;
+use crate::holder::cover::Cover;
 
 pub(super) async fn show(args: &BesideArgs) -> Result<(), Failure> {
     let answer = ask(args, Command::Cover).await?;
     print(args, &answer, in_words);
     Ok(())
+}
+
+/// A covered line carries at its own rate, of which the link inside it knows nothing: its timers would give up over a
+/// large message, and each new try costs a key of both packs.
+pub(super) fn check(cover: Option<Cover>, has_entry: bool) -> Result<(), Failure> {
+    match (cover, has_entry) {
+        (Some(_), true) => Err(Failure(
+            "cover and --entry do not go together yet: the link to the far relay would be given up over large mail, and \
+             each new one costs a key of both packs. Take 'cover' out of bridge.toml, or start without --entry"
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// One line of how it stands: for the status too.
@@ -89,6 +103,18 @@ mod tests {
             "no key beside",
         ] {
             assert!(words.contains(part), "{part}: {words}");
+        }
+    }
+
+    #[test]
+    fn cover_and_an_entry_are_refused_together_alone() {
+        let cover: Cover = "cells=2,every_ms=1000".parse().expect("a wish");
+        let Err(Failure(words)) = check(Some(cover), true) else {
+            panic!("refused");
+        };
+        assert!(words.contains("a key of both packs"), "{words}");
+        for (cover, has_entry) in [(Some(cover), false), (None, true), (None, false)] {
+            assert!(check(cover, has_entry).is_ok());
         }
     }
 

@@ -355,6 +355,7 @@ fn manual(dir: &Path) -> Result<(), Failure> {
 /// `postern bridge`.
 pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.dir)?;
+    cover::check(settings.cover, args.entry.is_some())?;
     let (smtp, imap) = (args.smtp.unwrap_or(settings.smtp), args.imap.unwrap_or(settings.imap));
     let page = args.page.or(settings.page);
     check_loopback(smtp)?;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::dial::{self, DialError, Established};
-use super::{HolderConfig, Unanswered, cover};
+use super::{HolderConfig, Unanswered};
 use crate::link::pipe::{End, pipe};
 use crate::link::{LinkError, Outgoing};
 use crate::net::{BoxStream, Host, Promise};
@@ -78,13 +78,7 @@ impl<S: HolderStore> Entry<S> {
             return Err(io::Error::other("the entry relay left a link unanswered"));
         }
         match dial::link(&self.host, &self.store, &self.config).await {
-            Ok(mut link) => {
-                // Who watches the user's line sees this link, and not the one inside.
-                cover::begin(&self.host, &self.config, &mut link)
-                    .await
-                    .map_err(io::Error::other)?;
-                Ok(link)
-            }
+            Ok(link) => Ok(link),
             Err(error) => {
                 if matches!(error, DialError::Unanswered) {
                     self.pace().spent();
