@@ -8,7 +8,7 @@ use mailbox::relay_store::Account;
 use mailbox::request::{Answer, CoverOffer, Rate, Refusal};
 use smtp_bridge::link::cover::{Paid, Purse, Toll};
 use smtp_bridge::net::Promise;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::Relay;
 use crate::config::CoverConfig;
@@ -46,6 +46,19 @@ impl Covers {
             unused.remove(&account);
         }
         ticks
+    }
+
+    /// So many cells of what an account has left, or none of them.
+    fn take_whole(&self, account: Account, cells: u64) -> bool {
+        let mut unused = self.unused();
+        let Some(left) = unused.get(&account).and_then(|kept| kept.checked_sub(cells)) else {
+            return false;
+        };
+        match left {
+            0 => unused.remove(&account),
+            left => unused.insert(account, left),
+        };
+        true
     }
 
     fn put_back(&self, account: Account, cells: u64) {
@@ -91,7 +104,8 @@ pub(super) async fn begin<S: RelayStore>(
         relay: Arc::clone(relay),
         account,
         rate,
-        amount: rate.cells_of(period).saturating_mul(offer.price),
+        cells: rate.cells_of(period),
+        price: offer.price,
         _place: place,
     };
     let mut left = relay.covers.take(account, rate);
@@ -99,7 +113,7 @@ pub(super) async fn begin<S: RelayStore>(
         match purse.pay().await {
             Paid::Yes => left = period,
             Paid::Short => {
-                let shortfall = shortfall(relay, account, purse.amount);
+                let shortfall = shortfall(relay, account, purse.cells.saturating_mul(offer.price));
                 return Err(Refusal::Value { shortfall });
             }
             Paid::Later => return Err(Refusal::Busy),
@@ -120,18 +134,37 @@ struct ByAccount<S> {
     relay: Arc<Relay<S>>,
     account: Account,
     rate: Rate,
-    /// Of a period, in µtok.
-    amount: u64,
+    /// Of a period, in both directions.
+    cells: u64,
+    /// For each cell, in µtok.
+    price: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl<S: RelayStore> Purse for ByAccount<S> {
     fn pay(&mut self) -> Promise<'static, Paid> {
-        let (relay, account, amount) = (Arc::clone(&self.relay), self.account, self.amount);
+        let (relay, account, cells) = (Arc::clone(&self.relay), self.account, self.cells);
+        let amount = cells.saturating_mul(self.price);
+        let (sender, paid) = oneshot::channel();
+        // Whoever waits for it may end: the debit does not, and what it paid for is kept.
+        self.relay.host.task(async move {
+            let paid = match relay.covers.take_whole(account, cells) {
+                true => Ok(Period { relay, account, cells }),
+                false => match relay.store.charge_cover(account, amount, relay.host.day()).await {
+                    Ok(true) => Ok(Period { relay, account, cells }),
+                    Ok(false) => Err(Paid::Short),
+                    Err(_) => Err(Paid::Later),
+                },
+            };
+            let _ = sender.send(paid);
+        });
         Box::pin(async move {
-            match relay.store.charge_cover(account, amount, relay.host.day()).await {
-                Ok(true) => Paid::Yes,
-                Ok(false) => Paid::Short,
+            match paid.await {
+                Ok(Ok(period)) => {
+                    period.used();
+                    Paid::Yes
+                }
+                Ok(Err(paid)) => paid,
                 Err(_) => Paid::Later,
             }
         })
@@ -139,6 +172,25 @@ impl<S: RelayStore> Purse for ByAccount<S> {
 
     fn unused(&mut self, ticks: u64) {
         self.relay.covers.put_back(self.account, self.rate.cells_of(ticks));
+    }
+}
+
+/// A period that is paid for: the account keeps it unless a link has taken it.
+struct Period<S: RelayStore> {
+    relay: Arc<Relay<S>>,
+    account: Account,
+    cells: u64,
+}
+
+impl<S: RelayStore> Period<S> {
+    fn used(mut self) {
+        self.cells = 0;
+    }
+}
+
+impl<S: RelayStore> Drop for Period<S> {
+    fn drop(&mut self) {
+        self.relay.covers.put_back(self.account, self.cells);
     }
 }
 
@@ -168,6 +220,13 @@ mod tests {
         assert_eq!(covers.take(Account(1), slow), 0, "one cell makes no tick");
         covers.put_back(Account(1), 1);
         assert_eq!(covers.take(Account(1), slow), 1);
+        covers.put_back(Account(1), 21);
+        assert!(!covers.take_whole(Account(1), 22) && !covers.take_whole(Account(2), 1));
+        assert!(
+            covers.take_whole(Account(1), 20),
+            "a period that is there is not paid again"
+        );
+        assert!(covers.take_whole(Account(1), 1));
         assert!(covers.unused().is_empty());
     }
 }

@@ -117,7 +117,7 @@ pub enum Paid {
 
 /// Who pays for cover at the relay's end.
 pub trait Purse: Send {
-    /// Pays for one period.
+    /// Pays for one period. A payment that nobody waits for any more is the purse's to keep for later.
     fn pay(&mut self) -> Promise<'static, Paid>;
     /// So many ticks were paid for, and will not come.
     fn unused(&mut self, ticks: u64);
@@ -266,6 +266,8 @@ impl<W: AsyncWrite + Unpin> Pump<W> {
             }
             self.write().await?;
             if !is_paid {
+                // A link without cover holds no place among those that have it.
+                self.toll = None;
                 self.covering.turn(Phase::Uncovered);
                 return Ok(true);
             }

@@ -192,6 +192,11 @@ async fn cover_ends_with_the_value_to_the_tick_and_the_link_goes_on_without() {
     let (toll, unused) = toll(2);
     let (mut writer, mut reader, seen, covering) = line(Some(toll));
     assert_eq!(covering.ended().await, Phase::Uncovered);
+    assert_eq!(
+        Arc::strong_count(&unused),
+        1,
+        "who pays is let go, and its place with it"
+    );
     sleep(Duration::from_millis(500)).await;
     assert_eq!(ticks(&seen), 3 * 4 + 1, "three periods, and the tick that says so");
     // From here on it looks as it did without cover: bursts when there is something.
