@@ -118,6 +118,8 @@ pub enum NoCover {
         /// µtok of a day.
         day: u64,
     },
+    /// The price rose between question and wish.
+    Price,
     /// The value does not cover the next period.
     Value,
     /// The link goes on under new keys or under a pad, or its pack is frozen.
@@ -135,9 +137,12 @@ impl NoCover {
                 format!("the relay sends at most {per_second_max} cells a second: set a lower rate")
             }
             NoCover::TooDear { day } => format!("a day of it costs {day} µtok, which is more than day_max"),
-            NoCover::Value => "the value of the pack does not pay for it any more: top it up".into(),
+            NoCover::Price => "the relay's price has just changed: restart the bridge to ask again".into(),
+            NoCover::Value => {
+                "the value of the pack does not pay for it any more: top it up, and restart the bridge".into()
+            }
             NoCover::Kind => "a pack that rotates its keys, is a pad, or is frozen has no cover".into(),
-            NoCover::Busy => "the relay covers as many links as it can: it is asked again at the next link".into(),
+            NoCover::Busy => "the relay covers as many links as it can: restart the bridge to ask again".into(),
         }
     }
 }
@@ -231,7 +236,8 @@ async fn agree(link: &mut Established, cover: Cover) -> Result<Result<CoverOffer
         Answer::Refused { refusal, .. } => match refusal {
             Refusal::Value { .. } => Ok(Err(NoCover::Value)),
             Refusal::Busy => Ok(Err(NoCover::Busy)),
-            Refusal::Cover | Refusal::Price { .. } => Ok(Err(NoCover::NotOffered)),
+            Refusal::Price { .. } => Ok(Err(NoCover::Price)),
+            Refusal::Cover => Ok(Err(NoCover::NotOffered)),
             _ => Err(LinkError::Broken),
         },
         _ => Err(LinkError::Broken),
