@@ -145,7 +145,13 @@ impl Verdict<'_> {
                     .messages
                     .iter()
                     .any(|message| count(mail, token(message.number).as_bytes()) > 0);
-                let is_notice = count(mail, b"Subject: Welcome") > 0 || count(mail, b"report-type=delivery-status") > 0;
+                let is_notice = [
+                    &b"Subject: Welcome"[..],
+                    b"Subject: Your disk has no room",
+                    b"report-type=delivery-status",
+                ]
+                .iter()
+                .any(|words| count(mail, words) > 0);
                 if !known && !is_notice {
                     let start: String = String::from_utf8_lossy(mail).chars().take(600).collect();
                     self.fault(format!("person {index} got what nobody sent:\n{start}"));
