@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
@@ -56,7 +57,17 @@ def row(folders, smarthost):
     for holder in relays[:-1]:
         shown = lambda relay=holder: json.loads(relay.command("peer", "list", "--json").stdout)["rows"]
         wait_until(lambda rows=shown: all(peer["link"] == "linked" for peer in rows()), 30, "a link to the next relay")
+    # Until a relay has heard of all that lies behind the next one, its prices get a new version.
+    for behind, holder in enumerate(reversed(relays)):
+        told = f"elsewhere, over {behind} more relays"
+        wait_until(lambda at=holder, behind=behind, told=told: not behind or told in page(at), 30, "what lies behind the next relay")
     return relays
+
+
+def page(relay):
+    """The status page of a relay."""
+    with urllib.request.urlopen(f"http://{relay.web}/", timeout=10) as answer:
+        return answer.read().decode()
 
 
 class _Address:
