@@ -25,6 +25,8 @@ from processes import Folder, wait_until
 OWN = ("INBOX", "Archive", "Drafts", "Junk", "Sent", "Trash")
 WORDS = "Grüße, in a few words."
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?>=]*[a-zA-Z@`]|[()][A-Z0-9]|[=>78DEM]|\][^\x07\x1b]*(\x07|\x1b\\))|[\x00\x0e\x0f]")
+# The cursor is moved, and nothing is written after it but padding.
+MOVE = re.compile(rb"\x1b\[\d+;\d+H\0*$")
 
 
 def needs(program):
@@ -37,7 +39,7 @@ class Terminal:
     """A full-screen program on a pseudo-terminal: keys go in, what it writes is kept without its escapes."""
 
     def __init__(self, command, environment, rows=50, columns=150):
-        self.name, self.text, self._from = str(command[0]), "", 0
+        self.name, self.text, self._from, self._last = str(command[0]), "", 0, b""
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             os.execvpe(str(command[0]), [str(part) for part in command], environment)
@@ -67,6 +69,13 @@ class Terminal:
                 raise AssertionError(f"{self.name} does not show {sought.pattern!r}: {self.text[self._from :][-2000:]!r}")
         return self.text[self._from :]
 
+    def rests(self, seconds=20):
+        """Waits until the last that was written moved the cursor, as to where an answer is typed."""
+        end = time.monotonic() + seconds
+        while not MOVE.search(self._last):
+            if time.monotonic() > end or not self._read(0.1):
+                raise AssertionError(f"{self.name} does not move its cursor: {self._last!r}")
+
     def do(self, *steps):
         """Types each first word and waits for each second."""
         for keys, words in steps:
@@ -89,6 +98,7 @@ class Terminal:
             octets = os.read(self._fd, 1 << 16)
         except OSError:
             return False
+        self._last = (self._last + octets)[-256:]
         if b"\x1b[6n" in octets:
             os.write(self._fd, b"\x1b[1;1R")
         self.text += ESCAPES.sub(b"", octets).decode("utf-8", "replace")

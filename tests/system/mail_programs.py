@@ -203,9 +203,11 @@ last-version-used=9.99
         return alpine
 
     def asks(self, alpine, keys, question):
-        """Types what alpine asks back about; it drops what is typed before the choices are shown."""
+        """Types what alpine asks back about. It drops what is typed before it has moved the cursor back to the question,
+        which comes after the choices."""
         alpine.do((keys, question))
         alpine.shows(re.compile(r"N \[?No"))
+        alpine.rests()
 
     def send(self, alpine):
         """Sends what is in the composer; the password is asked for at the first time."""
