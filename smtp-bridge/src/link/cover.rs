@@ -83,6 +83,15 @@ impl Covering {
         *self.0.borrow()
     }
 
+    /// What a cell may take: `covered` while it waits for ticks, and afterwards what it may on any link. Else a peer that paid
+    /// for one period could hold the room of a large body at the slow rate for as long as the link stands.
+    pub(super) fn cell_time(&self, covered: Duration) -> Duration {
+        match self.phase() {
+            Phase::Covered => covered,
+            Phase::Uncovered | Phase::Over => CELL_MAX,
+        }
+    }
+
     /// Waits until the link is covered no more, and says which end that was.
     pub async fn ended(&self) -> Phase {
         let mut phases = self.0.subscribe();

@@ -59,23 +59,25 @@ enum From<R> {
     /// The line itself.
     Line { source: R, opener: Opening },
     /// What has taken the line over, and opens them.
-    Taken(Taken),
+    Taken(Taken, Arc<Covering>),
 }
 
 impl<R: AsyncRead + Unpin + Send + 'static> LinkReader<R> {
     /// Hands the line over to what reads it all the time from now on, which is returned: to be run beside. Between messages
     /// alone, and not where the link goes on under new keys. `None`: it was handed over before.
     pub fn cover(&mut self, rate: Rate, covering: Arc<Covering>, is_holder: bool) -> Option<Promise<'static, ()>> {
-        if self.turn.is_some() || self.filled > 0 || matches!(self.from, From::Taken(_)) {
+        if self.turn.is_some() || self.filled > 0 || matches!(self.from, From::Taken(..)) {
             return None;
         }
         // Until the intake has the line, nobody sends.
         let (_, nothing) = tokio::sync::mpsc::channel(1);
-        let From::Line { source, opener } = std::mem::replace(&mut self.from, From::Taken(nothing)) else {
+        let From::Line { source, opener } =
+            std::mem::replace(&mut self.from, From::Taken(nothing, Arc::clone(&covering)))
+        else {
             return None;
         };
-        let (taken, intake) = Intake::new((source, opener), covering, is_holder);
-        self.from = From::Taken(taken);
+        let (taken, intake) = Intake::new((source, opener), Arc::clone(&covering), is_holder);
+        self.from = From::Taken(taken, covering);
         self.cell_time = cell_time(rate);
         Some(Box::pin(intake.run()))
     }
@@ -119,7 +121,7 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
             self.finish_turn().await?;
             let queued;
             let frame = match &mut self.from {
-                From::Taken(taken) => {
+                From::Taken(taken, _) => {
                     queued = taken.recv().await.ok_or(LinkError::Closed)??;
                     queued.frame()
                 }
@@ -201,10 +203,10 @@ impl<R: AsyncRead + Unpin> LinkReader<R> {
         let frame = loop {
             self.finish_turn().await?;
             let frame = match &mut self.from {
-                From::Taken(taken) => {
+                From::Taken(taken, covering) => {
                     let next = async { taken.recv().await.ok_or(LinkError::Closed)? };
                     queued = pace.wait(next).await?;
-                    pace.passed(1, self.cell_time);
+                    pace.passed(1, covering.cell_time(self.cell_time));
                     break queued.frame();
                 }
                 From::Line { source, opener } => {

@@ -363,10 +363,10 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     }
 
     async fn put(&mut self, frame: Frame<'_>) -> Result<(), LinkError> {
-        if let To::Pump(frames, _) = &self.to {
+        if let To::Pump(frames, covering) = &self.to {
             let queued = async { frames.send(Queued::of(&frame)).await.map_err(|_| LinkError::Closed) };
             self.pace.wait(queued).await?;
-            self.pace.passed(1, self.cell_time);
+            self.pace.passed(1, covering.cell_time(self.cell_time));
             self.burst += 1;
             return Ok(());
         }
