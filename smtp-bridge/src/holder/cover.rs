@@ -4,19 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use keypacks::cell::Kind;
 use mailbox::request::{
-    self, Answer, COVER_CELL_MS_MAX, COVER_CELLS_MAX, COVER_EVERY_MS, CoverOffer, Rate, Refusal, Request,
+    Answer, COVER_CELL_MS_MAX, COVER_CELLS_MAX, COVER_EVERY_MS, CoverOffer, Rate, Refusal, Request,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
 use super::HolderConfig;
 use super::dial::Established;
+use super::requests::ask_first;
+use crate::link::LinkError;
 use crate::link::cover::{Covering, Phase};
-use crate::link::{LinkError, Outgoing};
 use crate::net::Host;
 
 /// Cover as a user asks for it: `cells=2,every_ms=1000`, and `day_max=500000` for what a day may cost at most.
@@ -166,9 +165,6 @@ impl Covered {
     }
 }
 
-/// The stream on which cover is asked for, before there are others.
-const STREAM: u32 = 1;
-
 /// Has the link covered, where that is wished. Returns the rate if it is. What was refused is told, and the link goes on
 /// without.
 pub(super) async fn begin(
@@ -214,7 +210,7 @@ async fn agree(link: &mut Established, cover: Cover) -> Result<Result<CoverOffer
     if link.pad.is_some() || link.writer.turns() || link.is_frozen {
         return Ok(Err(NoCover::Kind));
     }
-    let offer = match ask(link, &Request::CoverOffer).await? {
+    let offer = match ask_first(link, &Request::CoverOffer).await? {
         Answer::CoverOffer(Some(offer)) => offer,
         Answer::CoverOffer(None) => return Ok(Err(NoCover::NotOffered)),
         _ => return Err(LinkError::Broken),
@@ -231,7 +227,7 @@ async fn agree(link: &mut Established, cover: Cover) -> Result<Result<CoverOffer
         rate: cover.rate,
         price_max: offer.price,
     };
-    match ask(link, &request).await? {
+    match ask_first(link, &request).await? {
         Answer::Covered => Ok(Ok(offer)),
         Answer::Refused { refusal, .. } => match refusal {
             Refusal::Value { .. } => Ok(Err(NoCover::Value)),
@@ -241,27 +237,6 @@ async fn agree(link: &mut Established, cover: Cover) -> Result<Result<CoverOffer
             _ => Err(LinkError::Broken),
         },
         _ => Err(LinkError::Broken),
-    }
-}
-
-async fn ask(link: &mut Established, request: &Request) -> Result<Answer, LinkError> {
-    let header = Zeroizing::new(request::encode(request));
-    let message = Outgoing {
-        kind: Kind::Request,
-        stream: STREAM,
-        header: &header,
-        body: &[],
-    };
-    link.writer.send(&message).await?;
-    loop {
-        let head = link.reader.next().await?;
-        if head.kind == Kind::New {
-            continue;
-        }
-        if head.kind != Kind::Answer || head.stream != STREAM || !head.is_bare() {
-            return Err(LinkError::Broken);
-        }
-        return request::decode(&head.header).map_err(|_| LinkError::Broken);
     }
 }
 

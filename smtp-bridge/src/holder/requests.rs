@@ -19,6 +19,32 @@ use crate::link::cover::bytes_per_second;
 use crate::link::{Head, LinkError, LinkReader, LinkWriter, Outgoing, PadCost, pad_cost};
 use crate::net::BoxStream;
 
+/// Stream of what is asked on a link before anything else is.
+pub(super) const FIRST_STREAM: u32 = 1;
+
+/// Asks something without a body on a link that nothing else is under way on. News that come in between are passed over:
+/// whoever collects looks first.
+pub(super) async fn ask_first(link: &mut Established, request: &Request) -> Result<Answer, LinkError> {
+    let header = Zeroizing::new(request::encode(request));
+    let message = Outgoing {
+        kind: Kind::Request,
+        stream: FIRST_STREAM,
+        header: &header,
+        body: &[],
+    };
+    link.writer.send(&message).await?;
+    loop {
+        let head = link.reader.next().await?;
+        if head.kind == Kind::New {
+            continue;
+        }
+        if head.kind != Kind::Answer || head.stream != FIRST_STREAM || !head.is_bare() {
+            return Err(LinkError::Broken);
+        }
+        return request::decode(&head.header).map_err(|_| LinkError::Broken);
+    }
+}
+
 /// A link that is asked one thing at a time, or through a [`Line`] several. News that come in between are noted.
 pub(super) struct Requests {
     reader: LinkReader<ReadHalf<BoxStream>>,

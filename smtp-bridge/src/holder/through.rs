@@ -3,21 +3,20 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keypacks::cell::Kind;
 use keypacks::chain::LINK_LOOK_AHEAD;
 use mailbox::HolderStore;
-use mailbox::request::{self, Answer, Refusal, Request};
+use mailbox::request::{Answer, Refusal, Request};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
 use super::dial::{self, DialError, Established};
+use super::requests::{FIRST_STREAM, ask_first};
 use super::{HolderConfig, Unanswered};
+use crate::link::LinkError;
 use crate::link::pipe::{End, pipe};
-use crate::link::{LinkError, Outgoing};
 use crate::net::{BoxStream, Host, Promise};
 
-/// The stream that carries the inner link.
-const STREAM: u32 = 1;
+/// The stream that carries the inner link: that on which it was asked for.
+const STREAM: u32 = FIRST_STREAM;
 /// Room between the inner link and the outer one, in bytes each way.
 const ROOM: usize = 4 * keypacks::CELL;
 
@@ -138,27 +137,10 @@ async fn ask(link: &mut Established, relay: &str) -> Result<Option<Refusal>, Lin
     let request = Request::Through {
         relay: relay.to_owned(),
     };
-    let header = Zeroizing::new(request::encode(&request));
-    let message = Outgoing {
-        kind: Kind::Request,
-        stream: STREAM,
-        header: &header,
-        body: &[],
-    };
-    link.writer.send(&message).await?;
-    loop {
-        let head = link.reader.next().await?;
-        if head.kind == Kind::New {
-            continue;
-        }
-        if head.kind != Kind::Answer || head.stream != STREAM || !head.is_bare() {
-            return Err(LinkError::Broken);
-        }
-        return match request::decode(&head.header) {
-            Ok(Answer::Through) => Ok(None),
-            Ok(Answer::Refused { refusal, .. }) => Ok(Some(refusal)),
-            _ => Err(LinkError::Broken),
-        };
+    match ask_first(link, &request).await? {
+        Answer::Through => Ok(None),
+        Answer::Refused { refusal, .. } => Ok(Some(refusal)),
+        _ => Err(LinkError::Broken),
     }
 }
 
