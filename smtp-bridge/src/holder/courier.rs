@@ -1,23 +1,19 @@
 //! The work on an established link: empty the outbox, collect the mail, keep the mirror of the value true.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use keypacks::deposit;
 use keypacks::pad::PadError;
 use ledger::Services;
 use mailbox::holder_store::{OutboxRow, ValueMirror};
-use mailbox::request::{
-    Answer, COLLECT_MAX, Collected, DEVICES_MAX, OFFERS_MAX, Operation, Refusal, Request, SERVICES_MAX,
-};
+use mailbox::request::{Answer, DEVICES_MAX, OFFERS_MAX, Operation, Refusal, Request, SERVICES_MAX};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::answers::{Answers, OPENED_AGAIN};
+use super::answers::Answers;
 use super::dial::Established;
 use super::requests::Requests;
 use super::shortage::Shortage;
@@ -28,6 +24,8 @@ use crate::link::LinkError;
 use crate::message::{self, Notice};
 use crate::names;
 use crate::net::{Host, stopped};
+
+mod recovery;
 
 /// Why the work on a link is over.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +92,7 @@ pub(super) async fn work<S: HolderStore>(
         is_new: store.value().at == 0,
         told_at: None,
         recovers: false,
-        shortage: Shortage::default(),
+        shortage: std::mem::take(&mut wishes.shortage),
         short_of_room: Arc::clone(&wishes.short_of_room),
         is_frozen: link.is_frozen,
         generation: link.generation,
@@ -102,7 +100,19 @@ pub(super) async fn work<S: HolderStore>(
         answers: Answers::new(host, store, config),
         stop: stop.clone(),
     };
-    let mut outbox = store.outbox_changed();
+    let ended = go_on(&mut courier, wishes, covered.is_some(), stop).await;
+    // The next link does not begin its pauses anew.
+    wishes.shortage = courier.shortage;
+    ended
+}
+
+async fn go_on<S: HolderStore>(
+    courier: &mut Courier<'_, S>,
+    wishes: &mut Wishes,
+    is_covered: bool,
+    mut stop: watch::Receiver<bool>,
+) -> Ended {
+    let mut outbox = courier.store.outbox_changed();
     let start = Instant::now();
     let mut due = None;
     let mut value_due = start + VALUE_PACE;
@@ -122,7 +132,9 @@ pub(super) async fn work<S: HolderStore>(
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
         let look = courier.link.news || courier.has_waiting() || courier.shortage.lasts();
         // Once there is something to look for, its tick stands: mail that goes out without a pause does not put it off.
-        let tick = due.filter(|_| look).unwrap_or_else(|| next_tick(start, config.tick));
+        let tick = due
+            .filter(|_| look)
+            .unwrap_or_else(|| next_tick(start, courier.config.tick));
         due = look.then_some(tick);
         done = tokio::select! {
             biased;
@@ -143,7 +155,7 @@ pub(super) async fn work<S: HolderStore>(
             Some(wish) = wishes.directory.recv() => directory::fetch(&mut courier.link, wish).await,
             _ = outbox.changed() => courier.send_all().await,
             // Cover costs while nothing else happens.
-            () = tokio::time::sleep_until(value_due), if covered.is_some() => {
+            () = tokio::time::sleep_until(value_due), if is_covered => {
                 value_due = Instant::now() + VALUE_PACE;
                 courier.refresh_value(false).await
             }
@@ -378,6 +390,10 @@ impl<S: HolderStore> Courier<'_, S> {
 
     /// Sends every queued change in the order of their numbers.
     async fn send_all(&mut self) -> Result<(), Ended> {
+        if self.recovers {
+            // It has to know the aliases again before it is sent anything from them.
+            return Ok(());
+        }
         let mut sent = false;
         loop {
             if self.config.settle.is_some() && !self.is_frozen && self.link.may_stream() {
@@ -423,101 +439,6 @@ impl<S: HolderStore> Courier<'_, S> {
             }
         }
         if sent { self.refresh_value(false).await } else { Ok(()) }
-    }
-
-    /// What a relay that was restored from a copy has to be told again, each of it without effect where it knew. The
-    /// generation comes last: a crash before repeats it all.
-    async fn recover(&mut self, is_new: bool) -> Result<(), Ended> {
-        let now = self.host.clock.unix_seconds();
-        let mut notice = None;
-        if !is_new {
-            tracing::warn!("the relay was restored from a copy");
-            if !self.confirm_again().await? {
-                return Ok(());
-            }
-            // Another device may have told the relay already, and closed meanwhile what this one knows as open.
-            self.collect().await?;
-            if *self.stop.borrow() {
-                // Perhaps not all was collected.
-                return Err(Ended::Stopped);
-            }
-            if self.shortage.lasts() {
-                return Err(StoreError::Full.into());
-            }
-            let mut aliases = self.store.aliases()?;
-            // In the order of their numbers, which the relay gives out again.
-            aliases.sort_by_key(|alias| alias.number);
-            let expiry = self.store.expiry()?;
-            let has_ended = expiry.flatten().is_some_and(|day| day <= self.host.day());
-            // Those of a pack that has ended are nobody's to open.
-            for alias in aliases.into_iter().filter(|_| !has_ended) {
-                let Some((local, _)) = alias.address.rsplit_once('@') else {
-                    continue;
-                };
-                let open = Operation::AliasOpen { local: local.into() };
-                let close = Operation::AliasClose { local: local.into() };
-                for operation in [Some(open), (!alias.open).then_some(close)].into_iter().flatten() {
-                    self.store.enqueue_change(operation, OPENED_AGAIN.into(), now).await?;
-                }
-            }
-            if let Some(day) = expiry {
-                let operation = Operation::Expire { day };
-                self.store
-                    .enqueue_change(operation, "end of the pack".into(), now)
-                    .await?;
-            }
-            notice = Some(self.compose(&Notice::RelayRestored));
-        }
-        self.store.relay_restored(self.generation, notice, now).await?;
-        Ok(())
-    }
-
-    /// Confirms what was collected and stored before, and which a restored relay has again. `false`: not now, since the
-    /// pack is frozen.
-    async fn confirm_again(&mut self) -> Result<bool, Ended> {
-        let pending = self.store.pending()?.into_iter().map(|deposit| deposit.index);
-        let unconfirmed = self.store.unconfirmed()?.into_iter().map(|(index, _)| index);
-        let under_way: BTreeSet<u64> = pending.chain(unconfirmed).collect();
-        let (mut from, end) = (0, self.store.collect_from());
-        while from < end {
-            if *self.stop.borrow() {
-                return Err(Ended::Stopped);
-            }
-            let most = COLLECT_MAX;
-            let answer = self.link.ask(&Request::Collect { from, most }, &[]).await?;
-            let Answer::Collected { deposits, next, .. } = answer else {
-                return Err(unexpected(&answer));
-            };
-            let is_over = |index: u64| {
-                (from..end).contains(&index) && !under_way.contains(&index) && self.store.post_step(index).is_none()
-            };
-            let again: Vec<_> = deposits
-                .into_iter()
-                .filter_map(|entry| match entry {
-                    Collected::Wrap { index, wrap } if is_over(index) => Some((index, deposit::wrap_digest(&wrap))),
-                    _ => None,
-                })
-                .collect();
-            if again.len() > usize::from(COLLECT_MAX) {
-                return Err(Ended::Nonsense);
-            }
-            if !again.is_empty() {
-                let answer = self.link.ask(&Request::Confirm { deposits: again }, &[]).await?;
-                match answer {
-                    Answer::Confirmed { .. } => {}
-                    Answer::Refused {
-                        refusal: Refusal::Frozen,
-                        ..
-                    } => return Ok(false),
-                    answer => return Err(unexpected(&answer)),
-                }
-            }
-            if next <= from {
-                break;
-            }
-            from = next;
-        }
-        Ok(true)
     }
 
     fn compose(&self, notice: &Notice<'_>) -> Vec<u8> {

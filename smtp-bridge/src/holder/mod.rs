@@ -242,6 +242,8 @@ struct Wishes {
     frozen: Arc<AtomicBool>,
     /// Whether mail waits since the disk has no room for it.
     short_of_room: Arc<AtomicBool>,
+    /// What is known of that from one link to the next.
+    shortage: shortage::Shortage,
 }
 
 /// The loop and its handle. The loop ends when `stop` turns true, or when the keys are used up.
@@ -283,6 +285,7 @@ pub fn new<S: HolderStore>(
         resume: handle.resume.clone(),
         frozen: Arc::clone(&handle.frozen),
         short_of_room: Arc::clone(&handle.short_of_room),
+        shortage: shortage::Shortage::default(),
     };
     (handle, run(host, store, config, state_sender, wishes, stop))
 }

@@ -13,7 +13,7 @@ use mailbox::disk::{Disk, MemoryDisk, RESERVE_BYTES};
 use mailbox::entropy::SeededEntropy;
 use mailbox::holder::{HolderFiles, HolderOptions};
 use mailbox::holder_store::{HolderAlias, OpenedDeposit, OutboxOrder, PendingDeposit, SentNames, SentReports};
-use mailbox::request::{self, Credit, DirectoryPart, Mixing, Offers, OnwardPrices};
+use mailbox::request::{self, Collected, Credit, DirectoryPart, Mixing, Offers, OnwardPrices};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 
@@ -191,6 +191,25 @@ async fn work_for(
     work_with(asked, time, answer).await
 }
 
+/// Of nobody but who asks for statements; whoever keeps the other end keeps them from ending.
+fn wishes(asked: mpsc::Receiver<Statement>) -> (Wishes, watch::Sender<u64>) {
+    let (refresh, refreshed) = watch::channel(0);
+    let wishes = Wishes {
+        refreshed,
+        asked,
+        devices: mpsc::channel(1).1,
+        mixing: mpsc::channel(1).1,
+        offers: mpsc::channel(1).1,
+        cover: mpsc::channel(1).1,
+        directory: mpsc::channel(1).1,
+        resume: watch::Sender::new(false),
+        frozen: Arc::default(),
+        short_of_room: Arc::default(),
+        shortage: Shortage::default(),
+    };
+    (wishes, refresh)
+}
+
 /// The same with somebody who may ask for a statement.
 async fn work_with(
     asked: mpsc::Receiver<Statement>,
@@ -203,19 +222,7 @@ async fn work_with(
     let (established, stream, link) = linked();
     tokio::spawn(relay(stream, link, answer));
     let config = config();
-    let (_refresh, refreshed) = watch::channel(0);
-    let mut wishes = Wishes {
-        refreshed,
-        asked,
-        devices: mpsc::channel(1).1,
-        mixing: mpsc::channel(1).1,
-        offers: mpsc::channel(1).1,
-        cover: mpsc::channel(1).1,
-        directory: mpsc::channel(1).1,
-        resume: watch::Sender::new(false),
-        frozen: Arc::default(),
-        short_of_room: Arc::default(),
-    };
+    let (mut wishes, _refresh) = wishes(asked);
     let (_stop, stop) = watch::channel(false);
     let host = system::host();
     let work = work(&host, &store, &config, established, &mut wishes, stop);
@@ -432,19 +439,7 @@ async fn work_on(
     let (established, stream, link) = linked();
     tokio::spawn(relay(stream, link, answer));
     let (_ask, asked) = mpsc::channel(1);
-    let (_refresh, refreshed) = watch::channel(0);
-    let mut wishes = Wishes {
-        refreshed,
-        asked,
-        devices: mpsc::channel(1).1,
-        mixing: mpsc::channel(1).1,
-        offers: mpsc::channel(1).1,
-        cover: mpsc::channel(1).1,
-        directory: mpsc::channel(1).1,
-        resume: watch::Sender::new(false),
-        frozen: Arc::default(),
-        short_of_room: Arc::default(),
-    };
+    let (mut wishes, _refresh) = wishes(asked);
     let (_stop, stop) = watch::channel(false);
     let established = Established {
         is_frozen,
@@ -500,22 +495,13 @@ async fn a_frozen_pack_tells_a_restored_relay_later_and_keeps_its_link() {
     };
     store.put_value(known, None).await.expect("durable");
     // One deposit was collected and is over: a restored relay has it again.
-    let pending = PendingDeposit {
-        index: 0,
-        wrap_digest: [1; 32],
-        dek: deposit::Dek::new(Secret::new([2; 32])),
-        body_digest: [3; 32],
-        length: 4,
-        kilobytes: 1,
-        alias: 0,
-    };
     let opened = OpenedDeposit {
         index: 0,
         message: b"Subject: text\r\n\r\ntext\r\n".to_vec(),
         summary: Vec::new(),
         now: 1_000,
     };
-    store.collected(vec![pending], 1).await.expect("durable");
+    store.collected(vec![pending(1)], 1).await.expect("durable");
     store.store_deposits(vec![opened]).await.expect("durable");
     store.confirmed(vec![0]).await.expect("durable");
     for is_frozen in [true, false] {
@@ -529,21 +515,25 @@ async fn a_frozen_pack_tells_a_restored_relay_later_and_keeps_its_link() {
     }
 }
 
-/// A large message waits, which the disk has no room for.
-#[tokio::test(start_paused = true)]
-async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
-    let disk = MemoryDisk::new();
-    let store = store(&disk);
-    let large = PendingDeposit {
+/// The first deposit, of so many kilobytes.
+fn pending(kilobytes: u32) -> PendingDeposit {
+    PendingDeposit {
         index: 0,
         wrap_digest: [1; 32],
         dek: deposit::Dek::new(Secret::new([2; 32])),
         body_digest: [3; 32],
         length: 4,
-        kilobytes: 16_000,
+        kilobytes,
         alias: 0,
-    };
-    store.collected(vec![large], 1).await.expect("durable");
+    }
+}
+
+/// A large message waits, which the disk has no room for.
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
+    let disk = MemoryDisk::new();
+    let store = store(&disk);
+    store.collected(vec![pending(16_000)], 1).await.expect("durable");
     store.enqueue(lunch()).await.expect("durable");
     disk.set_free_bytes(Some(RESERVE_BYTES + (8 << 20)));
     let counts = Arc::new(Mutex::new((0, 0)));
@@ -557,20 +547,8 @@ async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
     let (established, stream, link) = linked();
     tokio::spawn(relay(stream, link, answer));
     let (_ask, asked) = mpsc::channel(1);
-    let (_refresh, refreshed) = watch::channel(0);
-    let short_of_room = Arc::new(AtomicBool::new(false));
-    let mut wishes = Wishes {
-        refreshed,
-        asked,
-        devices: mpsc::channel(1).1,
-        mixing: mpsc::channel(1).1,
-        offers: mpsc::channel(1).1,
-        cover: mpsc::channel(1).1,
-        directory: mpsc::channel(1).1,
-        resume: watch::Sender::new(false),
-        frozen: Arc::default(),
-        short_of_room: Arc::clone(&short_of_room),
-    };
+    let (mut wishes, _refresh) = wishes(asked);
+    let short_of_room = Arc::clone(&wishes.short_of_room);
     let (_stop, stop) = watch::channel(false);
     let (host, config) = (system::host(), config());
     let mut work = std::pin::pin!(work(&host, &store, &config, established, &mut wishes, stop));
@@ -584,4 +562,48 @@ async fn a_full_disk_costs_no_bodies_and_holds_up_no_mail_that_goes_out() {
     assert!(tokio::time::timeout(hour, &mut work).await.is_err(), "the link is kept");
     assert!(!short_of_room.load(Ordering::Relaxed));
     assert!(counts.lock().expect("one thread").0 > 0, "it is asked for");
+}
+
+/// What it refused for want of an alias that it lost would be reported as not sent.
+#[tokio::test(start_paused = true)]
+async fn a_restored_relay_is_sent_nothing_while_the_disk_keeps_it_from_being_told() {
+    let disk = MemoryDisk::new();
+    let store = store(&disk);
+    let known = ValueMirror {
+        at: 1,
+        ..ValueMirror::default()
+    };
+    store.put_value(known, None).await.expect("durable");
+    store.collected(vec![pending(16_000)], 1).await.expect("durable");
+    disk.set_free_bytes(Some(RESERVE_BYTES + (8 << 20)));
+    let sent = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&sent);
+    let answer = move |request: &Request| {
+        *counted.lock().expect("one thread") += usize::from(matches!(request, Request::Change(_)));
+        plainly(request)
+    };
+    let (established, stream, link) = linked();
+    tokio::spawn(relay(stream, link, answer));
+    let (_ask, asked) = mpsc::channel(1);
+    let (mut wishes, _refresh) = wishes(asked);
+    let (stops, stop) = watch::channel(false);
+    let established = Established {
+        generation: 5,
+        ..established
+    };
+    let (host, config) = (system::host(), config());
+    {
+        let mut work = std::pin::pin!(work(&host, &store, &config, established, &mut wishes, stop));
+        let hour = Duration::from_secs(3_600);
+        assert!(tokio::time::timeout(hour, &mut work).await.is_err(), "the link is kept");
+        store.enqueue(lunch()).await.expect("durable");
+        assert!(tokio::time::timeout(hour, &mut work).await.is_err(), "the link is kept");
+        assert_eq!(
+            (*sent.lock().expect("one thread"), store.relay_generation()),
+            (0, Ok(0))
+        );
+        stops.send_replace(true);
+        assert!(matches!(work.await, Ended::Stopped));
+    }
+    assert!(wishes.shortage.lasts(), "the next link knows of it");
 }
