@@ -5,7 +5,9 @@ relay is bought by its name in the directory; one that is being left is not offe
 """
 
 import json
+import shlex
 import time
+import tomllib
 
 from harness import BINARIES, Bridge, Hazard, Relay
 from processes import Folder, run, wait_until
@@ -207,6 +209,12 @@ class Directory(Hazard):
         done = wait_until(bought, 60, "the pack")
         self.assertIn("at far.test", done.stdout)
         self.assertTrue(out.exists())
+        taken = next(line for line in done.stdout.splitlines() if "postern init" in line)
+        far = self.w.folder.path / "bought"
+        words = [str(far) if word == "FAR" else word for word in shlex.split(taken)[1:]]
+        run(BINARIES / "postern", *words, "--passphrase-file", self.w.a.passphrase)
+        keys = [tomllib.loads((data / "bridge.toml").read_text())["directory_keys"] for data in (self.w.a.data, far)]
+        self.assertEqual(keys[0], keys[1])
 
     def test_5_two_lists_of_one_number_are_kept_as_evidence(self):
         self.in_order(50)

@@ -28,6 +28,7 @@ use super::init::shell;
 use super::keypack::{end_file, put_new};
 use super::passphrase::PassphraseArgs;
 use super::process::Failure;
+use super::settings::Settings;
 use crate::bridge::commands::{Command, from_base64, to_base64};
 use crate::control;
 use crate::figures::grouped;
@@ -412,8 +413,15 @@ fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
         grouped(draft.keys),
         grouped(draft.value)
     );
+    // Both are relays of one federation, as a rule; settings that cannot be read keep nobody from a pack that is paid.
+    let keys = Settings::read(&args.dir)
+        .ok()
+        .and_then(|settings| settings.directory_keys);
+    let keys = keys.map_or_else(String::new, |keys| {
+        format!(" --directory-keys {}", shell(Path::new(&keys)))
+    });
     println!(
-        "Take it in, and reach it by this pack's relay:\n  postern init --pack {} --dir FAR\n  postern bridge --dir FAR --entry {}",
+        "Take it in, and reach it by this pack's relay:\n  postern init --pack {}{keys} --dir FAR\n  postern bridge --dir FAR --entry {}",
         shell(out),
         shell(&args.dir)
     );
