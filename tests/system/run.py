@@ -53,6 +53,7 @@ ORDER = [
     "entry",
     "knowledge",
     "hostile",
+    "lying",
     "mixing",
     "cover",
     "procure",
