@@ -54,12 +54,14 @@ mod live;
 mod load;
 mod moves;
 mod pads;
+mod pages;
 mod parcel_tags;
 mod parcels;
 mod procure;
 mod restore;
 mod roots;
 mod rows;
+mod short_tags;
 mod spool;
 mod stage;
 mod upkeep;
@@ -189,8 +191,8 @@ impl RelayFiles {
         self.shared
             .live()
             .accounts
-            .values()
-            .filter(|account| account.chains.is_none())
+            .iter()
+            .filter(|(_, account)| account.chains.is_none())
             .count() as u64
     }
 }
@@ -259,7 +261,7 @@ impl RelayStore for RelayFiles {
         self.shared
             .live()
             .accounts
-            .get(&account.0)
+            .get(account.0)
             .map(LiveAccount::standing)
             .unwrap_or_default()
     }
@@ -413,7 +415,7 @@ impl RelayStore for RelayFiles {
         self.shared
             .live()
             .accounts
-            .get(&account.0)
+            .get(account.0)
             .is_some_and(|live| live.waiting > 0)
     }
 

@@ -401,7 +401,7 @@ impl RelayFiles {
     pub(super) fn tag_hit(&self, tag: &Tag) -> Option<TagHit> {
         let live = self.shared.live();
         let (account, index, is_old) = live.find_tag(tag)?;
-        let found = live.accounts.get(&account)?;
+        let found = live.accounts.get(account)?;
         let chains = found.chains.as_ref()?;
         let (chain, root) = match is_old {
             true => (found.root.as_ref()?.old.as_ref()?, chains.root - 1),
@@ -417,7 +417,7 @@ impl RelayFiles {
 
     pub(super) fn live_step(&self, account: Account, index: u64) -> Option<LinkStep> {
         let live = self.shared.live();
-        let live = live.accounts.get(&account.0)?;
+        let live = live.accounts.get(account.0)?;
         let chains = live.chains.as_ref()?;
         let end = chains.link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
         (chains.link.index()..end)

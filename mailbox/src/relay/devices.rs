@@ -97,7 +97,7 @@ impl RelayStage {
     /// Whether an account's slot is lost, or contradicts the database.
     fn is_lost(&self, account: u64) -> bool {
         let live = self.shared.live();
-        live.accounts.get(&account).is_some_and(|live| live.chains.is_none())
+        live.accounts.get(account).is_some_and(|live| live.chains.is_none())
     }
 
     /// Whether an account has other devices beside it.
@@ -588,7 +588,7 @@ impl RelayFiles {
     pub(super) async fn clear(&self, account: u64) -> Result<(), StoreError> {
         let has_rows = || {
             let live = self.shared.live();
-            let live = live.accounts.get(&account);
+            let live = live.accounts.get(account);
             live.is_some_and(|live| live.dropped && live.waiting > 0)
         };
         while has_rows()

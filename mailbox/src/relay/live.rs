@@ -8,16 +8,18 @@ use keypacks::{Secret, Tag};
 use ledger::{Onward, PriceList};
 
 use super::chains::Chains;
+use super::pages::Accounts;
 use super::parcel_tags::{ParcelTags, live_tags};
 use super::rows::{AliasRow, PoolRow};
+use super::short_tags::{LiveTags, short};
 use crate::relay_store::{DeliveryId, Pooled, Standing};
 use crate::slab::RecordNumber;
 
 /// See the module. Changes with commits only, through [`Live::apply`].
 #[derive(Default)]
 pub(super) struct Live {
-    pub(super) accounts: HashMap<u64, LiveAccount>,
-    pub(super) tags: HashMap<Tag, (u64, u64)>,
+    pub(super) accounts: Accounts,
+    pub(super) tags: LiveTags<LINK_LOOK_AHEAD>,
     /// Tags of the root before, of accounts that have had no link under theirs yet.
     pub(super) old_tags: HashMap<Tag, (u64, u64)>,
     /// Accounts that are frozen.
@@ -39,6 +41,7 @@ pub(super) struct Live {
     pub(super) epochs: Epochs,
 }
 
+#[derive(Default)]
 pub(super) struct LiveAccount {
     /// `None`: the slot contradicts the database; the account is frozen.
     pub(super) chains: Option<Chains>,
@@ -233,7 +236,7 @@ impl Live {
             Effect::Stays { account } => drop(self.ending.remove(&account)),
             Effect::Extent { account, link_keys } => {
                 self.remove_tags(account);
-                if let Some(live) = self.accounts.get_mut(&account) {
+                if let Some(live) = self.accounts.get_mut(account) {
                     live.link_keys = link_keys;
                 }
                 self.add_tags(account);
@@ -241,7 +244,7 @@ impl Live {
             Effect::Joined { account, house } => drop(self.devices.insert(account, house)),
             Effect::Dropped { account, chains } => self.end(account, chains),
             Effect::Posted { account, chain } => {
-                if let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) {
+                if let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.as_mut()) {
                     chains.post = chain;
                 }
             }
@@ -249,7 +252,7 @@ impl Live {
             Effect::Skipped { account, index, tag } => self.parcels.add_skipped(account, index, &tag),
             Effect::SkippedNoMore { account, index } => self.parcels.remove_skipped(account, index),
             Effect::Waiting { account, count } => {
-                if let Some(live) = self.accounts.get_mut(&account) {
+                if let Some(live) = self.accounts.get_mut(account) {
                     self.deposits = self.deposits + count - live.waiting;
                     live.waiting = count;
                 }
@@ -271,21 +274,21 @@ impl Live {
 
     /// Account and link index of a live tag, and whether it is of the root before.
     pub(super) fn find_tag(&self, tag: &Tag) -> Option<(u64, u64, bool)> {
-        let find = |tags: &HashMap<Tag, (u64, u64)>, is_old| {
-            let (account, index) = tags.get(tag)?;
-            Some((*account, *index, is_old))
-        };
-        find(&self.tags, false).or_else(|| find(&self.old_tags, true))
+        let live = self.tags.find(short(tag)).find_map(|(account, slot)| {
+            let index = self.accounts.get(account)?.index_of(tag, slot)?;
+            Some((account, index, false))
+        });
+        let old = || self.old_tags.get(tag).map(|(account, index)| (*account, *index, true));
+        live.or_else(old)
     }
 
     fn root_mut(&mut self, account: u64) -> Option<&mut LiveRoot> {
-        self.accounts.get_mut(&account)?.root.as_deref_mut()
+        self.accounts.get_mut(account)?.root.as_deref_mut()
     }
 
     /// Makes room for so many accounts with their tags.
     pub(super) fn reserve(&mut self, accounts: usize) {
-        self.accounts.reserve(accounts);
-        self.tags.reserve(accounts.saturating_mul(LINK_LOOK_AHEAD as usize));
+        self.tags.reserve(accounts);
         if self.takes_parcels {
             self.parcels.reserve(accounts);
         }
@@ -296,7 +299,7 @@ impl Live {
         &mut self,
         account: u64,
         live: LiveAccount,
-        tags: &[(u64, Tag)],
+        tags: &[(u64, u64)],
         parcel_tags: &[(u64, u64)],
     ) {
         self.deposits += live.waiting;
@@ -304,28 +307,25 @@ impl Live {
         self.old_tags
             .extend(live.old_tags().into_iter().map(|(index, tag)| (tag, (account, index))));
         self.accounts.insert(account, live);
-        self.tags
-            .extend(tags.iter().map(|(index, tag)| (*tag, (account, *index))));
+        self.tags.add(account, tags.iter().copied());
         self.parcels.add(account, parcel_tags);
     }
 
     /// Makes the tags of an account's live link indices known.
     fn add_tags(&mut self, account: u64) {
-        let Some(live) = self.accounts.get(&account) else {
+        let Some(live) = self.accounts.get(account) else {
             return;
         };
         let of = |(index, tag)| (tag, (account, index));
-        self.tags.extend(live.tags().into_iter().map(of));
+        self.tags.add(account, live.tags());
         self.old_tags.extend(live.old_tags().into_iter().map(of));
     }
 
     fn remove_tags(&mut self, account: u64) {
-        let Some(live) = self.accounts.get(&account) else {
+        let Some(live) = self.accounts.get(account) else {
             return;
         };
-        for (_, tag) in live.tags() {
-            self.tags.remove(&tag);
-        }
+        self.tags.remove(account, live.tags());
         for (_, tag) in live.old_tags() {
             self.old_tags.remove(&tag);
         }
@@ -338,14 +338,14 @@ impl Live {
             .insert(name, row)
             .map_or(0, |before| u64::from(before.open));
         self.aliases_open = self.aliases_open + opened - closed;
-        if let Some(live) = self.accounts.get_mut(&account) {
+        if let Some(live) = self.accounts.get_mut(account) {
             live.open_aliases = live.open_aliases + u32::from(opened > 0) - u32::from(closed > 0);
         }
     }
 
     fn burn(&mut self, account: u64, base: u64) {
         self.remove_tags(account);
-        if let Some(live) = self.accounts.get_mut(&account) {
+        if let Some(live) = self.accounts.get_mut(account) {
             // The commit moved the index by less than the look-ahead: the tag that was found says so. One index counts for
             // both roots.
             let old = live.root.as_mut().and_then(|root| root.old.as_mut());
@@ -365,7 +365,7 @@ impl Live {
     /// Takes a device out of everything that finds its keys.
     pub(super) fn end(&mut self, account: u64, chains: Chains) {
         self.remove_tags(account);
-        let Some(live) = self.accounts.get_mut(&account) else {
+        let Some(live) = self.accounts.get_mut(account) else {
             return;
         };
         if self.takes_parcels {
@@ -381,7 +381,7 @@ impl Live {
 
     fn reroot(&mut self, account: u64, chains: Chains, fresh: RecordNumber) {
         self.remove_tags(account);
-        let Some(live) = self.accounts.get_mut(&account) else {
+        let Some(live) = self.accounts.get_mut(account) else {
             return;
         };
         let was_frozen = live.standing().is_frozen;
@@ -402,7 +402,7 @@ impl Live {
     }
 
     fn move_parcels(&mut self, account: u64, chain: BoxChain) {
-        let Some(chains) = self.accounts.get_mut(&account).and_then(|live| live.chains.as_mut()) else {
+        let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.as_mut()) else {
             return;
         };
         if self.takes_parcels {
@@ -414,19 +414,32 @@ impl Live {
 
     /// Makes the tags of an account's live parcel indices known, if parcels are taken.
     fn add_parcel_tags(&mut self, account: u64) {
-        if let Some(live) = self.accounts.get(&account).filter(|_| self.takes_parcels) {
+        if let Some(live) = self.accounts.get(account).filter(|_| self.takes_parcels) {
             self.parcels.add(account, &live.parcel_tags());
         }
     }
 }
 
 impl LiveAccount {
-    /// The live link indices and their tags.
-    pub(super) fn tags(&self) -> Vec<(u64, Tag)> {
+    /// The live link indices and the short names of their tags.
+    pub(super) fn tags(&self) -> Vec<(u64, u64)> {
+        let tags = self.link().map(|link| link.tags_ahead(self.link_keys));
+        let named = |(index, tag): (u64, Tag)| (index, short(&tag));
+        tags.unwrap_or_default().into_iter().map(named).collect()
+    }
+
+    /// The live link index that has this tag, if the one that is `slot` modulo the look-ahead has.
+    fn index_of(&self, tag: &Tag, slot: u64) -> Option<u64> {
+        let link = self.link()?;
+        let ahead = (slot + LINK_LOOK_AHEAD - link.index() % LINK_LOOK_AHEAD) % LINK_LOOK_AHEAD;
+        let index = link.index().checked_add(ahead)?;
+        (index < self.link_keys && link.step_at(index)?.tag == *tag).then_some(index)
+    }
+
+    /// The chain whose keys are live.
+    fn link(&self) -> Option<&LinkChain> {
         let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
-        chains
-            .map(|chains| chains.link.tags_ahead(self.link_keys))
-            .unwrap_or_default()
+        chains.map(|chains| &chains.link)
     }
 
     /// The live link indices of the root before, and their tags.
@@ -579,6 +592,25 @@ mod tests {
         live.apply(Effect::Burned { account: 1, base: 6 });
         assert_eq!(known(&live), [0; 0]);
         assert_eq!(live.tags.len(), 4, "the other account's");
+        let slow = |index| chain.step_at(index).expect("near").tag;
+        assert!((0..6).all(|index| live.find_tag(&slow(index)).is_none()));
+    }
+
+    #[test]
+    fn a_tag_that_is_like_another_in_its_short_form_leads_to_its_own_account() {
+        let mut live = Live::default();
+        issued(&mut live, 1, 16);
+        let tag = Chains::from_root(&Secret::new([2; 32]))
+            .link
+            .step_at(2)
+            .expect("near")
+            .tag;
+        live.tags.add(1, [(0, short(&tag)), (2, short(&tag))]);
+        assert_eq!(live.find_tag(&tag), None);
+        issued(&mut live, 2, 16);
+        assert_eq!(live.find_tag(&tag), Some((2, 2, false)));
+        live.apply(Effect::Burned { account: 2, base: 3 });
+        assert_eq!(live.find_tag(&tag), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::index::View;
-use keypacks::{Secret, Tag};
+use keypacks::Secret;
 use tokio::sync::watch;
 
 use super::chains::{self, Chains};
@@ -139,8 +139,8 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     };
     let frozen = live
         .accounts
-        .values()
-        .filter(|account| account.chains.is_none())
+        .iter()
+        .filter(|(_, account)| account.chains.is_none())
         .count();
     if frozen > 0 {
         tracing::error!(
@@ -223,7 +223,7 @@ impl RelayStage {
             .filter(|(_, row)| row.dropped)
             .map(|(account, _)| *account)
         {
-            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
             let Some(Chains {
                 root,
                 link,
@@ -254,7 +254,8 @@ struct Beside {
 struct Loaded {
     account: u64,
     live: LiveAccount,
-    tags: Vec<(u64, Tag)>,
+    /// Short names of its live link tags.
+    tags: Vec<(u64, u64)>,
     /// None if parcels are not taken.
     parcel_tags: Vec<(u64, u64)>,
     /// Of its slot, if that opens.

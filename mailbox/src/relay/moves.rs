@@ -300,7 +300,7 @@ impl RelayStage {
         let live = self.shared.live();
         let known = live
             .accounts
-            .get(&account)
+            .get(account)
             .map_or(0, |live| i64::from(live.open_aliases));
         let here = self.batch.effects.iter().map(|effect| match effect {
             Effect::Alias { row, .. } if row.account == account => {

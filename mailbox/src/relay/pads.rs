@@ -87,7 +87,7 @@ impl RelayFiles {
         let pad = Arc::clone(&pads.by_account.get(&account)?.pad);
         drop(pads);
         let live = self.shared.live();
-        let live = live.accounts.get(&account)?;
+        let live = live.accounts.get(account)?;
         let floor = live.chains.as_ref()?.link.index();
         (floor < live.link_keys).then_some(PadHit {
             account: Account(account),

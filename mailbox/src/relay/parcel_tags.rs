@@ -1,8 +1,4 @@
-//! Tags of parcels in memory, as short as they can be: every pack has eight live ones, and most never use any.
-//!
-//! Of a tag that is live the table keeps 32 bits, beside 32 bits that say whose it is: eight octets for each, in one
-//! array that is at the most four fifths full. What is found by so little may be another tag: whoever looks computes the
-//! key of each candidate and compares the whole tag.
+//! Tags of parcels in memory: the live ones, and those of indices that were passed over.
 
 use std::collections::HashMap;
 
@@ -10,10 +6,12 @@ use keypacks::Tag;
 use keypacks::chain::BoxChain;
 use keypacks::parcel::PARCEL_LOOK_AHEAD;
 
+use super::short_tags::{LiveTags, short};
+
 /// The tags of live parcel indices, and of those that were passed over.
 #[derive(Default)]
 pub(super) struct ParcelTags {
-    live: Table,
+    live: LiveTags<PARCEL_LOOK_AHEAD>,
     skipped: HashMap<u64, (u64, u64)>,
     /// Names of skipped indices, to be taken out by.
     names: HashMap<(u64, u64), u64>,
@@ -37,32 +35,24 @@ impl ParcelTags {
             account: *account,
             index: *index,
         });
-        let live = self.live.places(fragment(name)).map(|place| Found::Live {
-            account: u64::from(place) / PARCEL_LOOK_AHEAD,
-            slot: u64::from(place) % PARCEL_LOOK_AHEAD,
-        });
+        let live = self
+            .live
+            .find(name)
+            .map(|(account, slot)| Found::Live { account, slot });
         skipped.into_iter().chain(live).collect()
     }
 
     pub(super) fn reserve(&mut self, accounts: usize) {
-        self.live.reserve(accounts.saturating_mul(PARCEL_LOOK_AHEAD as usize));
+        self.live.reserve(accounts);
     }
 
     /// Takes up the live tags of an account, as [`live_tags`] names them.
     pub(super) fn add(&mut self, account: u64, tags: &[(u64, u64)]) {
-        for (index, name) in tags {
-            if let Some(place) = place(account, *index) {
-                self.live.insert(fragment(*name), place);
-            }
-        }
+        self.live.add(account, tags.iter().copied());
     }
 
     pub(super) fn remove(&mut self, account: u64, tags: &[(u64, u64)]) {
-        for (index, name) in tags {
-            if let Some(place) = place(account, *index) {
-                self.live.remove(fragment(*name), place);
-            }
-        }
+        self.live.remove(account, tags.iter().copied());
     }
 
     pub(super) fn add_skipped(&mut self, account: u64, index: u64, tag: &Tag) {
@@ -84,171 +74,4 @@ pub(super) fn live_tags(chain: &BoxChain) -> Vec<(u64, u64)> {
         .map(|_| ahead.advance())
         .map(|step| (step.index, short(&step.tag)))
         .collect()
-}
-
-fn short(tag: &Tag) -> u64 {
-    u64::from_le_bytes(*tag.0.first_chunk().expect("a tag has sixteen octets"))
-}
-
-fn fragment(name: u64) -> u32 {
-    u32::try_from(name >> 32).expect("32 bits")
-}
-
-/// Account times eight, and the index modulo eight, which is enough to know it by. `None`: behind half a billion packs
-/// there is no room for another, and its parcels are not found.
-fn place(account: u64, index: u64) -> Option<u32> {
-    let place = account
-        .checked_mul(PARCEL_LOOK_AHEAD)?
-        .checked_add(index % PARCEL_LOOK_AHEAD)?;
-    u32::try_from(place).ok().filter(|place| *place != EMPTY)
-}
-
-/// A place that no index has.
-const EMPTY: u32 = u32::MAX;
-/// Fewest entries that room is made for.
-const LEAST: usize = 64;
-
-/// Open addressing by linear probing, ordered by fragment as far as it goes: an entry lies at or behind where its
-/// fragment leads, and what is taken out leaves no mark.
-#[derive(Default)]
-struct Table {
-    /// Fragment and place.
-    entries: Box<[(u32, u32)]>,
-    count: usize,
-}
-
-impl Table {
-    fn places(&self, fragment: u32) -> impl Iterator<Item = u32> + '_ {
-        let from = if self.entries.is_empty() {
-            0
-        } else {
-            self.ideal(fragment)
-        };
-        let run = (0..self.entries.len()).map(move |step| self.entries[(from + step) % self.entries.len()]);
-        run.take_while(|(_, place)| *place != EMPTY)
-            .filter(move |(other, _)| *other == fragment)
-            .map(|(_, place)| place)
-    }
-
-    fn insert(&mut self, fragment: u32, place: u32) {
-        if (self.count + 1) * 5 > self.entries.len() * 4 {
-            // By half as much again: doubling would leave half of it empty.
-            self.resize((self.entries.len() + self.entries.len() / 2).max(LEAST));
-        }
-        self.put(fragment, place);
-    }
-
-    fn remove(&mut self, fragment: u32, place: u32) {
-        let length = self.entries.len();
-        if length == 0 {
-            return;
-        }
-        let mut at = self.ideal(fragment);
-        while self.entries[at] != (fragment, place) {
-            if self.entries[at].1 == EMPTY {
-                return;
-            }
-            at = (at + 1) % length;
-        }
-        // Those behind move up as long as that brings none before where it belongs.
-        let mut next = at;
-        loop {
-            next = (next + 1) % length;
-            let (fragment, place) = self.entries[next];
-            if place == EMPTY {
-                break;
-            }
-            let distance = |from: usize, to: usize| (to + length - from) % length;
-            if distance(self.ideal(fragment), next) >= distance(at, next) {
-                self.entries[at] = (fragment, place);
-                at = next;
-            }
-        }
-        self.entries[at] = (0, EMPTY);
-        self.count -= 1;
-    }
-
-    fn reserve(&mut self, more: usize) {
-        let wanted = (self.count.saturating_add(more)).saturating_mul(5) / 4 + LEAST;
-        if wanted > self.entries.len() {
-            self.resize(wanted);
-        }
-    }
-
-    fn resize(&mut self, length: usize) {
-        let grown = vec![(0, EMPTY); length].into_boxed_slice();
-        let before = std::mem::replace(&mut self.entries, grown);
-        self.count = 0;
-        for (fragment, place) in before {
-            if place != EMPTY {
-                self.put(fragment, place);
-            }
-        }
-    }
-
-    fn put(&mut self, fragment: u32, place: u32) {
-        let mut at = self.ideal(fragment);
-        while self.entries[at].1 != EMPTY {
-            at = (at + 1) % self.entries.len();
-        }
-        self.entries[at] = (fragment, place);
-        self.count += 1;
-    }
-
-    /// Where the fragment leads; tags are uniform, so that no hash is needed.
-    fn ideal(&self, fragment: u32) -> usize {
-        let scaled = (u128::from(fragment) * self.entries.len() as u128) >> 32;
-        usize::try_from(scaled).expect("below the length")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn the_table_holds_what_a_set_holds(
-            orders in prop::collection::vec((any::<bool>(), prop_oneof![0..9u32, any::<u32>()], 0..40u32), 0..600),
-        ) {
-            let (mut table, mut set) = (Table::default(), BTreeSet::new());
-            for (adds, fragment, place) in orders {
-                match adds {
-                    true => {
-                        if set.insert((fragment, place)) {
-                            table.insert(fragment, place);
-                        }
-                    }
-                    false => {
-                        set.remove(&(fragment, place));
-                        table.remove(fragment, place);
-                    }
-                }
-                prop_assert_eq!(table.count, set.len());
-                let found: BTreeSet<u32> = table.places(fragment).collect();
-                let held = set.range((fragment, 0)..=(fragment, u32::MAX)).map(|(_, place)| *place);
-                prop_assert_eq!(found, held.collect::<BTreeSet<u32>>());
-            }
-            for (fragment, place) in set {
-                prop_assert!(table.places(fragment).any(|found| found == place));
-            }
-        }
-    }
-
-    #[test]
-    fn a_million_packs_have_their_tags_in_a_tenth_of_a_kilobyte_each() {
-        let mut table = Table::default();
-        const PACKS: u32 = 100_000;
-        table.reserve(PACKS as usize * 8);
-        for place in 0..PACKS * 8 {
-            // As good as random, and the same each time.
-            table.insert(place.wrapping_mul(2_654_435_769), place);
-        }
-        assert!(table.entries.len() * size_of::<(u32, u32)>() <= PACKS as usize * 90);
-        assert!(table.places(7u32.wrapping_mul(2_654_435_769)).any(|place| place == 7));
-    }
 }

@@ -419,7 +419,7 @@ impl RelayFiles {
         match found {
             Found::Live { account, slot } => {
                 let live = self.shared.live();
-                let live = live.accounts.get(&account)?;
+                let live = live.accounts.get(account)?;
                 let chain = &live.chains.as_ref()?.parcel;
                 let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
                 let step = chain.step_at(chain.index().checked_add(ahead)?)?;
@@ -427,7 +427,7 @@ impl RelayFiles {
             }
             Found::Skipped { account, index } => {
                 // Before the row: a root that comes between ends it.
-                let root = self.shared.live().accounts.get(&account)?.standing().root;
+                let root = self.shared.live().accounts.get(account)?.standing().root;
                 let row = SKIPPED.get(&self.shared.base.view().ok()?, (account, index)).ok()??;
                 Some((account, root, self.shared.open_skipped(index, &row).ok()?))
             }

@@ -379,19 +379,19 @@ impl RelayStage {
         {
             let (read, live) = (shared.base.view()?, shared.live());
             told.accounts = live.accounts.len() as u64;
-            for (account, live) in &live.accounts {
+            for (account, live) in live.accounts.iter() {
                 let Some(chains) = &live.chains else {
                     told.frozen += 1;
                     continue;
                 };
-                let row = ACCOUNTS.get(&read, *account)?.ok_or(StoreError::Corrupt)?;
-                let parcels = PARCELS.get(&read, *account)?.unwrap_or_default().base;
-                let lost = skipped.remove(account).unwrap_or_default();
+                let row = ACCOUNTS.get(&read, account)?.ok_or(StoreError::Corrupt)?;
+                let parcels = PARCELS.get(&read, account)?.unwrap_or_default().base;
+                let lost = skipped.remove(&account).unwrap_or_default();
                 let stands = (chains.link.index(), chains.post.index(), chains.parcel.index());
                 let is_behind =
-                    stands != (row.link_base, row.post_next, parcels) || has_older_root(&read, *account, chains)?;
+                    stands != (row.link_base, row.post_next, parcels) || has_older_root(&read, account, chains)?;
                 if is_behind || !lost.is_empty() {
-                    behind.push((*account, lost));
+                    behind.push((account, lost));
                 }
             }
         }
@@ -467,7 +467,7 @@ impl RelayStage {
     /// Where the chains of an account stand now.
     fn positions(&self, account: u64) -> Result<(u64, u64, u64), StoreError> {
         let live = self.shared.live();
-        let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+        let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
         let chains = chains.ok_or(StoreError::Corrupt)?;
         Ok((chains.link.index(), chains.post.index(), chains.parcel.index()))
     }
@@ -485,7 +485,7 @@ impl RelayStage {
         let (link, post, parcel) = self.positions(account)?;
         let newer = {
             let live = shared.live();
-            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
             let chains = chains.ok_or(StoreError::Corrupt)?;
             has_older_root(write, account, chains)?.then_some(chains.root)
         };

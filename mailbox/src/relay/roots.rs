@@ -46,7 +46,7 @@ impl RelayStage {
     pub(super) fn root(&self, write: &Write<'_>, account: u64) -> Result<Option<RootRow>, StoreError> {
         let is_known = {
             let live = self.shared.live();
-            live.accounts.get(&account).is_some_and(|live| live.root.is_some())
+            live.accounts.get(account).is_some_and(|live| live.root.is_some())
         };
         match is_known || self.batch.roots.contains(&account) {
             true => ROOTS.get(write, account),
@@ -116,7 +116,7 @@ impl RelayStage {
         let before = self.root(write, account)?;
         let (on_pad, lagging) = {
             let live = shared.live();
-            let live = live.accounts.get(&account);
+            let live = live.accounts.get(account);
             let lagging = live.and_then(|live| live.root.as_ref()?.fresh);
             (live.is_some_and(|live| live.on_pad), lagging)
         };
@@ -191,7 +191,7 @@ impl RelayStage {
     /// The account's link chain at `base`, where this batch may have moved it.
     fn link_chain(&self, account: u64, base: u64) -> Result<LinkChain, StoreError> {
         let live = self.shared.live();
-        let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+        let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
         let mut chain = chains.ok_or(StoreError::Corrupt)?.link.duplicate();
         chain.forward_to(base).map_err(|_| StoreError::Corrupt)?;
         Ok(chain)
@@ -291,7 +291,7 @@ impl Shared {
         let mut records = BTreeSet::new();
         ROOTS.scan(read, (0, u64::MAX), |account, row| {
             records.extend(row.old.map(|old| old.record));
-            let root = live.accounts.get(&account).and_then(|live| live.root.as_ref());
+            let root = live.accounts.get(account).and_then(|live| live.root.as_ref());
             records.extend(root.and_then(|root| root.fresh));
             Ok(ControlFlow::Continue(()))
         })?;

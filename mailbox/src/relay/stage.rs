@@ -78,7 +78,7 @@ impl RelayStage {
     /// An account's row. `NoRow`: there is none. `RestoredDatabase`: it is frozen.
     pub(super) fn account(&self, write: &Write<'_>, account: u64) -> Result<AccountRow, StoreError> {
         let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::NoRow)?;
-        match self.shared.live().accounts.get(&account) {
+        match self.shared.live().accounts.get(account) {
             Some(LiveAccount { chains: None, .. }) => Err(StoreError::RestoredDatabase),
             _ => Ok(row),
         }
@@ -90,7 +90,7 @@ impl RelayStage {
 
     /// Accounts and journal for one transfer of this holder.
     pub(super) fn books<'t>(&'t self, write: &'t Write<'t>, holder: u64) -> Books<'t> {
-        let known = self.shared.live().accounts.get(&holder).and_then(|live| live.postings);
+        let known = self.shared.live().accounts.get(holder).and_then(|live| live.postings);
         if let Some(count) = known {
             self.batch.postings.borrow_mut().entry(holder).or_insert(count);
         }
@@ -130,7 +130,7 @@ impl RelayStage {
     fn write_slots(&mut self) -> Result<(), StoreError> {
         let updates: Vec<_> = {
             let live = self.shared.live();
-            let state = |account: &u64| Some(live.accounts.get(account)?.chains.as_ref()?.to_state());
+            let state = |account: &u64| Some(live.accounts.get(*account)?.chains.as_ref()?.to_state());
             let update = |account: &u64| {
                 Some(SlotUpdate {
                     slot: *account,
@@ -144,7 +144,7 @@ impl RelayStage {
         let mut live = self.shared.live_mut();
         for account in std::mem::take(&mut self.lagging) {
             // The slot has the chains of the root now, in both copies: what they began with is finished.
-            let root = live.accounts.get_mut(&account).and_then(|live| live.root.as_mut());
+            let root = live.accounts.get_mut(account).and_then(|live| live.root.as_mut());
             if let Some(record) = root.and_then(|root| root.fresh.take()) {
                 self.shared.base.slab.finish_now(record);
             }
@@ -154,7 +154,7 @@ impl RelayStage {
 
     fn note_used(&mut self, live: &Live, effect: &Effect) {
         let Some(used) = &mut self.used else { return };
-        let chains = |account: &u64| live.accounts.get(account).and_then(|live| live.chains.as_ref());
+        let chains = |account: &u64| live.accounts.get(*account).and_then(|live| live.chains.as_ref());
         match effect {
             Effect::Burned { account, base } => {
                 chains(account)
@@ -180,7 +180,7 @@ impl RelayStage {
                 }
             }
             Effect::Settled { account } => {
-                let root = live.accounts.get(account).and_then(|live| live.root.as_ref());
+                let root = live.accounts.get(*account).and_then(|live| live.root.as_ref());
                 if let Some(old) = root.and_then(|root| root.old.as_ref()) {
                     used.note_link(old, old.index() + 1);
                 }
@@ -202,7 +202,7 @@ fn take(
         Entry::Occupied(moved) => moved.into_mut(),
         Entry::Vacant(unmoved) => {
             let live = shared.live();
-            let chains = live.accounts.get(&account).and_then(|live| live.chains.as_ref());
+            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
             unmoved.insert(chain(chains.ok_or(StoreError::Corrupt)?).duplicate())
         }
     };
@@ -263,7 +263,7 @@ impl Stage for RelayStage {
             live.apply(effect);
         }
         for (account, count) in postings.into_inner() {
-            if let Some(live) = live.accounts.get_mut(&account) {
+            if let Some(live) = live.accounts.get_mut(account) {
                 live.postings = Some(count);
             }
         }

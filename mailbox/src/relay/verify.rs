@@ -34,7 +34,7 @@ impl RelayFiles {
 
     /// The slots, which are the committer's: some between two commits.
     pub(super) async fn run_verify_slots(&self, verified: &mut Verified) -> Result<(), StoreError> {
-        let accounts: Vec<u64> = self.shared.live().accounts.keys().copied().collect();
+        let accounts: Vec<u64> = self.shared.live().accounts.iter().map(|(account, _)| account).collect();
         for slice in accounts.chunks(SLICE) {
             let slice = slice.to_vec();
             verified.slots += slice.len() as u64;
