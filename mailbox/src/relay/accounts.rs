@@ -404,8 +404,8 @@ impl RelayFiles {
         let found = live.accounts.get(account)?;
         let chains = found.chains.as_ref()?;
         let (chain, root) = match is_old {
-            true => (found.root.as_ref()?.old.as_ref()?, chains.root - 1),
-            false => (&chains.link, chains.root),
+            true => (found.root.as_ref()?.old.as_ref()?.duplicate(), chains.root() - 1),
+            false => (chains.link(), chains.root()),
         };
         Some(TagHit {
             account: Account(account),
@@ -418,11 +418,11 @@ impl RelayFiles {
     pub(super) fn live_step(&self, account: Account, index: u64) -> Option<LinkStep> {
         let live = self.shared.live();
         let live = live.accounts.get(account.0)?;
-        let chains = live.chains.as_ref()?;
-        let end = chains.link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
-        (chains.link.index()..end)
+        let link = live.chains.as_ref()?.link();
+        let end = link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
+        (link.index()..end)
             .contains(&index)
-            .then(|| chains.link.step_at(index))
+            .then(|| link.step_at(index))
             .flatten()
     }
 

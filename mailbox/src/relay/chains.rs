@@ -77,6 +77,76 @@ impl Chains {
     }
 }
 
+/// The chains of an account as memory keeps them: in one piece, as most of them are not looked at for months.
+pub(super) struct KeptChains(Secret<{ 4 * CHAIN_BYTES + NUMBER_BYTES }>);
+
+impl KeptChains {
+    pub(super) fn new(chains: &Chains) -> Self {
+        Self(Secret::from_fn(|kept| {
+            // As the slot has them; the number is nothing where it leaves it out.
+            let state = chains.to_state();
+            kept[..state.len()].copy_from_slice(&state);
+        }))
+    }
+
+    pub(super) fn root(&self) -> u64 {
+        let (_, root) = self.0.expose().as_chunks::<CHAIN_BYTES>();
+        u64::from_le_bytes(root.try_into().expect("eight octets are left"))
+    }
+
+    pub(super) fn link(&self) -> LinkChain {
+        let (index, state) = self.chain(0);
+        LinkChain::from_state(index, state)
+    }
+
+    pub(super) fn post(&self) -> BoxChain {
+        let (index, state) = self.chain(1);
+        BoxChain::from_state(BoxKind::Post, index, state)
+    }
+
+    pub(super) fn parcel(&self) -> BoxChain {
+        let (index, state) = self.chain(2);
+        BoxChain::from_state(BoxKind::Parcel, index, state)
+    }
+
+    /// Next indices of link, post and parcel.
+    pub(super) fn stand(&self) -> (u64, u64, u64) {
+        (self.index(0), self.index(1), self.index(2))
+    }
+
+    /// Changes the chains; what they were is wiped.
+    pub(super) fn change(&mut self, change: impl FnOnce(&mut Chains)) {
+        let sync = self.chain(3);
+        let mut chains = Chains {
+            root: self.root(),
+            link: self.link(),
+            post: self.post(),
+            parcel: self.parcel(),
+            sync: BoxChain::from_state(BoxKind::Sync, sync.0, sync.1),
+        };
+        change(&mut chains);
+        *self = Self::new(&chains);
+    }
+
+    /// As the slot keeps them.
+    pub(super) fn to_state(&self) -> Zeroizing<Vec<u8>> {
+        let number = if self.root() > 0 { NUMBER_BYTES } else { 0 };
+        Zeroizing::new(self.0.expose()[..4 * CHAIN_BYTES + number].to_vec())
+    }
+
+    fn bytes(&self, chain: usize) -> &[u8; CHAIN_BYTES] {
+        &self.0.expose().as_chunks::<CHAIN_BYTES>().0[chain]
+    }
+
+    fn index(&self, chain: usize) -> u64 {
+        u64::from_le_bytes(*self.bytes(chain).first_chunk().expect("eight octets of forty"))
+    }
+
+    fn chain(&self, chain: usize) -> (u64, Secret<32>) {
+        split(self.bytes(chain)).expect("forty octets are an index and a state")
+    }
+}
+
 fn split(chain: &[u8; CHAIN_BYTES]) -> Option<(u64, Secret<32>)> {
     let (index, state) = chain.split_first_chunk::<8>()?;
     Some((u64::from_le_bytes(*index), Secret::from_slice(state)?))
@@ -85,6 +155,24 @@ fn split(chain: &[u8; CHAIN_BYTES]) -> Option<(u64, Secret<32>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_memory_keeps_is_what_the_slot_has() {
+        for number in [0, 3] {
+            let mut chains = Chains::from_root_at(number, &Secret::new([5; 32]), (7, 8, 9));
+            let mut kept = KeptChains::new(&chains);
+            assert_eq!((kept.root(), kept.stand()), (number, (7, 8, 9)));
+            let change = |chains: &mut Chains| {
+                chains.link.forward_to(9).expect("near");
+                chains.parcel.advance();
+            };
+            change(&mut chains);
+            kept.change(change);
+            assert!(kept.to_state() == chains.to_state());
+            assert!(kept.link().state() == chains.link.state() && kept.post().state() == chains.post.state());
+            assert!(kept.parcel().advance().tag == chains.parcel.advance().tag);
+        }
+    }
 
     #[test]
     fn a_slot_state_gives_the_same_chains_back() {

@@ -7,7 +7,7 @@ use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::{Secret, Tag};
 use ledger::{Onward, PriceList};
 
-use super::chains::Chains;
+use super::chains::{Chains, KeptChains};
 use super::pages::Accounts;
 use super::parcel_tags::{ParcelTags, live_tags};
 use super::rows::{AliasRow, PoolRow};
@@ -44,7 +44,7 @@ pub(super) struct Live {
 #[derive(Default)]
 pub(super) struct LiveAccount {
     /// `None`: the slot contradicts the database; the account is frozen.
-    pub(super) chains: Option<Chains>,
+    pub(super) chains: Option<KeptChains>,
     pub(super) link_keys: u64,
     /// Deposits that wait.
     pub(super) waiting: u64,
@@ -200,7 +200,7 @@ impl Live {
                 self.accounts.insert(
                     account,
                     LiveAccount {
-                        chains: Some(chains),
+                        chains: Some(KeptChains::new(&chains)),
                         link_keys,
                         waiting: 0,
                         postings: None,
@@ -245,7 +245,7 @@ impl Live {
             Effect::Dropped { account, chains } => self.end(account, chains),
             Effect::Posted { account, chain } => {
                 if let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.as_mut()) {
-                    chains.post = chain;
+                    chains.change(|chains| chains.post = chain);
                 }
             }
             Effect::Arrived { account, chain } => self.move_parcels(account, chain),
@@ -348,15 +348,13 @@ impl Live {
         if let Some(live) = self.accounts.get_mut(account) {
             // The commit moved the index by less than the look-ahead: the tag that was found says so. One index counts for
             // both roots.
-            let old = live.root.as_mut().and_then(|root| root.old.as_mut());
-            for chain in live
-                .chains
-                .as_mut()
-                .map(|chains| &mut chains.link)
-                .into_iter()
-                .chain(old)
-            {
-                let _ = chain.forward_to(base);
+            if let Some(chains) = &mut live.chains {
+                chains.change(|chains| {
+                    let _ = chains.link.forward_to(base);
+                });
+            }
+            if let Some(old) = live.root.as_mut().and_then(|root| root.old.as_mut()) {
+                let _ = old.forward_to(base);
             }
         }
         self.add_tags(account);
@@ -371,7 +369,7 @@ impl Live {
         if self.takes_parcels {
             self.parcels.remove(account, &live.parcel_tags());
         }
-        live.chains = Some(chains);
+        live.chains = Some(KeptChains::new(&chains));
         live.dropped = true;
         if let Some(root) = &mut live.root {
             root.old = None;
@@ -389,11 +387,11 @@ impl Live {
             self.parcels.remove(account, &live.parcel_tags());
         }
         let number = chains.root;
-        let before = live.chains.replace(chains);
+        let before = live.chains.replace(KeptChains::new(&chains));
         live.root = Some(Box::new(LiveRoot {
             number,
             frozen: false,
-            old: before.map(|chains| chains.link),
+            old: before.map(|chains| chains.link()),
             fresh: Some(fresh),
         }));
         self.frozen -= u64::from(was_frozen);
@@ -406,9 +404,9 @@ impl Live {
             return;
         };
         if self.takes_parcels {
-            self.parcels.remove(account, &live_tags(&chains.parcel));
+            self.parcels.remove(account, &live_tags(chains.parcel()));
         }
-        chains.parcel = chain;
+        chains.change(|chains| chains.parcel = chain);
         self.add_parcel_tags(account);
     }
 
@@ -437,9 +435,9 @@ impl LiveAccount {
     }
 
     /// The chain whose keys are live.
-    fn link(&self) -> Option<&LinkChain> {
+    fn link(&self) -> Option<LinkChain> {
         let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
-        chains.map(|chains| &chains.link)
+        chains.map(KeptChains::link)
     }
 
     /// The live link indices of the root before, and their tags.
@@ -463,7 +461,7 @@ impl LiveAccount {
     /// The live parcel indices and the short names of their tags.
     pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
         let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
-        chains.map(|chains| live_tags(&chains.parcel)).unwrap_or_default()
+        chains.map(|chains| live_tags(chains.parcel())).unwrap_or_default()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::index::View;
 use keypacks::Secret;
 use tokio::sync::watch;
 
-use super::chains::{self, Chains};
+use super::chains::{self, Chains, KeptChains};
 use super::live::{Live, LiveAccount};
 use super::pads::Pads;
 use super::roots::LoadedRoot;
@@ -224,19 +224,9 @@ impl RelayStage {
             .map(|(account, _)| *account)
         {
             let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
-            let Some(Chains {
-                root,
-                link,
-                post,
-                parcel,
-                ..
-            }) = chains
-            else {
-                continue;
-            };
+            let Some(chains) = chains else { continue };
             let nobody = Secret::from_fn(|root| self.shared.base.entropy.fill(root));
-            let at = (link.index(), post.index(), parcel.index());
-            let chains = Chains::from_root_at(*root, &nobody, at);
+            let chains = Chains::from_root_at(chains.root(), &nobody, chains.stand());
             live.end(account, chains);
             self.lagging.insert(account);
         }
@@ -318,7 +308,7 @@ impl Loaded {
         let (chains, is_lagging) = moved.unzip();
         let (chains, is_fresh) = chains.unzip();
         let live = LiveAccount {
-            chains,
+            chains: chains.as_ref().map(KeptChains::new),
             link_keys: row.link_keys,
             waiting: row.deposits,
             postings: None,

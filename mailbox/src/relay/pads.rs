@@ -88,7 +88,7 @@ impl RelayFiles {
         drop(pads);
         let live = self.shared.live();
         let live = live.accounts.get(account)?;
-        let floor = live.chains.as_ref()?.link.index();
+        let floor = live.chains.as_ref()?.stand().0;
         (floor < live.link_keys).then_some(PadHit {
             account: Account(account),
             record,

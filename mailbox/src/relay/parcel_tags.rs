@@ -67,9 +67,8 @@ impl ParcelTags {
     }
 }
 
-/// The live indices from where `chain` stands, each with the short name of its tag.
-pub(super) fn live_tags(chain: &BoxChain) -> Vec<(u64, u64)> {
-    let mut ahead = chain.duplicate();
+/// The live indices from where the chain stands, each with the short name of its tag.
+pub(super) fn live_tags(mut ahead: BoxChain) -> Vec<(u64, u64)> {
     (0..PARCEL_LOOK_AHEAD)
         .map(|_| ahead.advance())
         .map(|step| (step.index, short(&step.tag)))

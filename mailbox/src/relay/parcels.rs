@@ -420,7 +420,7 @@ impl RelayFiles {
             Found::Live { account, slot } => {
                 let live = self.shared.live();
                 let live = live.accounts.get(account)?;
-                let chain = &live.chains.as_ref()?.parcel;
+                let chain = live.chains.as_ref()?.parcel();
                 let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
                 let step = chain.step_at(chain.index().checked_add(ahead)?)?;
                 Some((account, live.standing().root, step))

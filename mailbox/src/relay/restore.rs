@@ -24,7 +24,7 @@ use keypacks::chain::LINK_KEYS_MIN;
 
 use super::RelayConfig;
 use super::books::{balance, charge};
-use super::chains::{self, Chains};
+use super::chains::{self, KeptChains};
 use super::epochs;
 use super::load::{self, When};
 use super::rows::{
@@ -387,7 +387,7 @@ impl RelayStage {
                 let row = ACCOUNTS.get(&read, account)?.ok_or(StoreError::Corrupt)?;
                 let parcels = PARCELS.get(&read, account)?.unwrap_or_default().base;
                 let lost = skipped.remove(&account).unwrap_or_default();
-                let stands = (chains.link.index(), chains.post.index(), chains.parcel.index());
+                let stands = chains.stand();
                 let is_behind =
                     stands != (row.link_base, row.post_next, parcels) || has_older_root(&read, account, chains)?;
                 if is_behind || !lost.is_empty() {
@@ -468,8 +468,7 @@ impl RelayStage {
     fn positions(&self, account: u64) -> Result<(u64, u64, u64), StoreError> {
         let live = self.shared.live();
         let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
-        let chains = chains.ok_or(StoreError::Corrupt)?;
-        Ok((chains.link.index(), chains.post.index(), chains.parcel.index()))
+        Ok(chains.ok_or(StoreError::Corrupt)?.stand())
     }
 
     /// Moves the rows of an account to where its chains stand. `lost`: the skipped parcels whose key is gone.
@@ -487,7 +486,7 @@ impl RelayStage {
             let live = shared.live();
             let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
             let chains = chains.ok_or(StoreError::Corrupt)?;
-            has_older_root(write, account, chains)?.then_some(chains.root)
+            has_older_root(write, account, chains)?.then_some(chains.root())
         };
         if let Some(number) = newer {
             told.roots += 1;
@@ -564,9 +563,9 @@ impl RelayStage {
 }
 
 /// Whether the row of an account's root, or none, is of a root before that of its chains.
-fn has_older_root(source: &impl Source, account: u64, chains: &Chains) -> Result<bool, StoreError> {
+fn has_older_root(source: &impl Source, account: u64, chains: &KeptChains) -> Result<bool, StoreError> {
     let known = ROOTS.get(source, account)?.map_or(0, |root| root.number);
-    Ok(known < chains.root)
+    Ok(known < chains.root())
 }
 
 /// Whether a row's key is gone: it does not open, or its record was never written.

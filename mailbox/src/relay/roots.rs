@@ -192,7 +192,7 @@ impl RelayStage {
     fn link_chain(&self, account: u64, base: u64) -> Result<LinkChain, StoreError> {
         let live = self.shared.live();
         let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
-        let mut chain = chains.ok_or(StoreError::Corrupt)?.link.duplicate();
+        let mut chain = chains.ok_or(StoreError::Corrupt)?.link();
         chain.forward_to(base).map_err(|_| StoreError::Corrupt)?;
         Ok(chain)
     }

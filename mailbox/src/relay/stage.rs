@@ -10,7 +10,7 @@ use keypacks::chain::{BoxChain, BoxStep};
 
 use super::Shared;
 use super::books::Books;
-use super::chains::Chains;
+use super::chains::KeptChains;
 use super::live::{Effect, Live, LiveAccount};
 use super::rows::{ACCOUNTS, AccountRow};
 use crate::StoreError;
@@ -106,13 +106,7 @@ impl RelayStage {
     ///
     /// Memory moves on with the commit; if it fails, the same key is taken again.
     pub(super) fn take_post(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
-        take(
-            &self.shared,
-            &mut self.batch.posts,
-            |chains| &chains.post,
-            account,
-            index,
-        )
+        take(&self.shared, &mut self.batch.posts, KeptChains::post, account, index)
     }
 
     /// Takes the parcel key of `index`, as [`Self::take_post`] does.
@@ -120,7 +114,7 @@ impl RelayStage {
         take(
             &self.shared,
             &mut self.batch.parcels,
-            |chains| &chains.parcel,
+            KeptChains::parcel,
             account,
             index,
         )
@@ -159,24 +153,24 @@ impl RelayStage {
             Effect::Burned { account, base } => {
                 chains(account)
                     .into_iter()
-                    .for_each(|chains| used.note_link(&chains.link, *base));
+                    .for_each(|chains| used.note_link(&chains.link(), *base));
             }
             Effect::Posted { account, chain } => {
                 chains(account)
                     .into_iter()
-                    .for_each(|chains| used.note_boxes(&chains.post, chain.index()));
+                    .for_each(|chains| used.note_boxes(&chains.post(), chain.index()));
             }
             Effect::Arrived { account, chain } => {
                 chains(account)
                     .into_iter()
-                    .for_each(|chains| used.note_boxes(&chains.parcel, chain.index()));
+                    .for_each(|chains| used.note_boxes(&chains.parcel(), chain.index()));
             }
             Effect::Rerooted { account, .. } => {
                 for chain in chains(account)
                     .into_iter()
-                    .flat_map(|chains| [&chains.post, &chains.parcel])
+                    .flat_map(|chains| [chains.post(), chains.parcel()])
                 {
-                    used.note_boxes(chain, chain.index() + 1);
+                    used.note_boxes(&chain, chain.index() + 1);
                 }
             }
             Effect::Settled { account } => {
@@ -194,7 +188,7 @@ impl RelayStage {
 fn take(
     shared: &Shared,
     moved: &mut BTreeMap<u64, BoxChain>,
-    chain: impl FnOnce(&Chains) -> &BoxChain,
+    chain: impl FnOnce(&KeptChains) -> BoxChain,
     account: u64,
     index: u64,
 ) -> Result<BoxStep, StoreError> {
@@ -203,7 +197,7 @@ fn take(
         Entry::Vacant(unmoved) => {
             let live = shared.live();
             let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
-            unmoved.insert(chain(chains.ok_or(StoreError::Corrupt)?).duplicate())
+            unmoved.insert(chain(chains.ok_or(StoreError::Corrupt)?))
         }
     };
     if chain.index() != index {
