@@ -54,6 +54,7 @@ ORDER = [
     "knowledge",
     "hostile",
     "lying",
+    "months",
     "mixing",
     "cover",
     "procure",
