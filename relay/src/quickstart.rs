@@ -282,6 +282,7 @@ impl Plan {
                 notices: Default::default(),
                 mix: Default::default(),
                 cover: None,
+                loops: None,
                 html: Default::default(),
                 real_addresses: Vec::new(),
             },

@@ -15,4 +15,5 @@ pub mod link;
 pub mod message;
 pub mod names;
 pub mod net;
+mod sealed_file;
 pub mod smtp;

@@ -391,8 +391,11 @@ impl<S: HolderStore> Bridge<S> {
         }
     }
 
+    /// What the user has in the outbox.
     pub(super) fn rows(&self) -> Result<Vec<OutboxRow>, String> {
-        self.store.outbox().map_err(|error| error.to_string())
+        let mut rows = self.store.outbox().map_err(|error| error.to_string())?;
+        rows.retain(|row| !self.is_loop(row));
+        Ok(rows)
     }
 
     /// Looks for the relay's position, and waits a while for the link.
@@ -421,7 +424,7 @@ impl<S: HolderStore> Bridge<S> {
         let mixing = asked.ok().flatten().ok_or(
             "the relay cannot be asked now, which alone knows its pool: try again when 'postern status' says linked",
         )?;
-        Ok(json!({ "default": self.hygiene.mix.name(), "offer": mixing }))
+        Ok(json!({ "default": self.default_mix().name(), "offer": mixing }))
     }
 
     async fn seal(

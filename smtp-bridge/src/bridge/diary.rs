@@ -4,18 +4,20 @@
 //! costs a plot and repeats a notice.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use keypacks::{kdf, secretbox};
 use mailbox::HolderStore;
 use mailbox::holder_store::ValueMirror;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::net::Host;
+use crate::sealed_file::SealedFile;
 
 const FILE: &str = "diary";
-const VERSION: u8 = 1;
+const PURPOSE: &str = "bridge/diary";
+/// The version that is written. Version 1 did not know of the pool.
+const VERSION: u8 = 2;
 /// Days that are remembered.
 const DAYS_MAX: usize = 400;
 /// Largest file that is read, in bytes.
@@ -51,20 +53,28 @@ pub(super) struct Diary {
     pub(super) told: Told,
     /// UTC second at which a link was last seen to stand; 0 is never.
     pub(super) linked: u64,
+    /// Whether the relay behind an entry has a pool, as it last said.
+    pub(super) pool: Option<bool>,
 }
 
 impl Diary {
     /// Reads the diary in `dir`; one that is missing or does not open is empty.
     pub(super) fn load<S: HolderStore>(host: &Host, dir: &Path, store: &S) -> Self {
         let read = || -> io::Result<Self> {
-            let file = host.disk.open(&dir.join(FILE), false)?;
-            let mut sealed = vec![0; usize::try_from(file.len()?.min(BYTES_MAX)).unwrap_or(0)];
-            file.read_at(0, &mut sealed)?;
-            let plain = secretbox::open(&store.derive("bridge/diary"), &sealed)
-                .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+            let plain = SealedFile::new(host, dir, store, FILE, PURPOSE).read(BYTES_MAX)?;
             match plain.split_first() {
                 Some((&VERSION, diary)) => {
                     postcard::from_bytes(diary).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+                }
+                Some((1, diary)) => {
+                    let (days, told, linked) =
+                        postcard::from_bytes(diary).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                    Ok(Diary {
+                        days,
+                        told,
+                        linked,
+                        pool: None,
+                    })
                 }
                 _ => Err(io::ErrorKind::InvalidData.into()),
             }
@@ -81,15 +91,7 @@ impl Diary {
     pub(super) fn save<S: HolderStore>(&self, host: &Host, dir: &Path, store: &S) -> io::Result<()> {
         let mut plain = Zeroizing::new(vec![VERSION]);
         plain.extend_from_slice(&postcard::to_allocvec(self).expect("a diary is plain data"));
-        let nonce = kdf::hedged_nonce(&store.derive("hedge"), &host.random(), 0, &plain);
-        let sealed = secretbox::seal(&store.derive("bridge/diary"), nonce, &plain);
-        let fresh: PathBuf = dir.join("diary.new");
-        let file = host.disk.open(&fresh, true)?;
-        file.set_len(0)?;
-        file.write_at(0, &sealed)?;
-        file.sync()?;
-        host.disk.rename(&fresh, &dir.join(FILE))?;
-        host.disk.sync_dir(dir)
+        SealedFile::new(host, dir, store, FILE, PURPOSE).write(&plain)
     }
 
     /// Notes what was heard of the value. Returns whether it is new.
@@ -137,6 +139,7 @@ impl Diary {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bridge::reading::tests::bridge;
 
     fn value(debits: u64) -> ValueMirror {
         ValueMirror {
@@ -146,6 +149,25 @@ mod tests {
             credits: 1_000,
             at: 1,
         }
+    }
+
+    #[tokio::test]
+    async fn a_diary_of_the_version_before_is_read_and_what_is_written_comes_back() {
+        let bridge = bridge().await;
+        let (host, dir, store) = (&bridge.host, &bridge.dir, &bridge.store);
+        let mut diary = Diary::default();
+        diary.note(10, &value(5));
+        diary.linked = 7;
+        let mut plain = vec![1];
+        plain.extend(postcard::to_allocvec(&(&diary.days, &diary.told, diary.linked)).expect("plain data"));
+        let file = SealedFile::new(host, dir, store, FILE, PURPOSE);
+        file.write(&plain).expect("written");
+        assert!(Diary::load(host, dir, store) == diary);
+        diary.pool = Some(true);
+        diary.save(host, dir, store).expect("written");
+        assert!(Diary::load(host, dir, store) == diary);
+        file.write(&[9]).expect("written");
+        assert!(Diary::load(host, dir, store) == Diary::default());
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl<S: HolderStore> Watcher<'_, S> {
             if value.at > 0 {
                 self.is_new |= diary.note(self.bridge.host.day(), &value);
             }
+            let pool = self.bridge.pool.as_ref().and_then(|pool| pool.is_there());
+            if pool.is_some() && pool != diary.pool {
+                diary.pool = pool;
+                self.is_new = true;
+            }
             // To the hour is enough for days, and writes little.
             if is_linked && now.abs_diff(diary.linked) > 3_600 {
                 diary.linked = now;

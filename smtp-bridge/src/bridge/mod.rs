@@ -10,6 +10,7 @@ mod covering;
 mod diary;
 mod directory;
 mod lookout;
+pub(crate) mod looping;
 mod moving;
 pub(crate) mod opening;
 mod pad;
@@ -37,6 +38,8 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::holder::cover::Covered;
+use crate::holder::loops::{LoopWish, Loops};
+use crate::holder::pool::RelayPool;
 use crate::holder::{self, HolderConfig, HolderHandle};
 use crate::message::{Html, Mix, Traces};
 use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
@@ -72,6 +75,8 @@ pub struct BridgeConfig {
     pub entry: Option<EntryPack>,
     /// Links without one although an alias's mail is to go nested.
     pub any_route: bool,
+    /// Loops that the user wishes.
+    pub loops: Option<LoopWish>,
     /// For tests of erasure alone: keeps every used key.
     pub keep_used_keys: bool,
 }
@@ -83,8 +88,9 @@ pub struct Hygiene {
     pub html: Html,
     /// Real addresses and names that must not leave.
     pub traces: Traces,
-    /// How messages wait at the relay that say nothing of it.
-    pub mix: Mix,
+    /// How messages wait at the relay that say nothing of it. Not set: mixed where a link inside a link leads to a relay
+    /// with a pool, else at once.
+    pub mix: Option<Mix>,
 }
 
 /// A pack whose links carry those of another.
@@ -179,6 +185,10 @@ struct Bridge<S> {
     /// The cover that the user wishes, and how it stands.
     cover: Option<Covered>,
     directory: directory::Directory,
+    /// Whether the relay behind an entry has a pool, where that decides how mail waits.
+    pool: Option<Arc<RelayPool>>,
+    /// Messages of the user to the user, by which a relay that loses mail is noticed.
+    looping: looping::Looping,
     /// What is to be said of the disk.
     caveat: Option<String>,
     /// The pack by whose relay this one's is reached.
@@ -196,6 +206,26 @@ struct Ports {
 /// The password for mail clients: known to whoever can open the store, and to nobody else.
 pub fn password(store: &impl HolderStore) -> Zeroizing<String> {
     Zeroizing::new(names::spell(&store.derive("bridge/password").expose()[..20]))
+}
+
+impl<S> Bridge<S> {
+    /// How messages wait that say nothing of it, to recipients that the relay delivers to by itself.
+    fn default_mix(&self) -> Mix {
+        self.hygiene.mix.unwrap_or(match &self.pool {
+            // Not known yet: a relay without a pool refuses it, and what left at once is not taken back.
+            Some(pool) if pool.is_there() != Some(false) => Mix::Mixed,
+            _ => Mix::Fast,
+        })
+    }
+
+    /// Why, where nobody settled it; a sentence's end.
+    fn mix_reason(&self) -> Option<&'static str> {
+        Some(match self.pool.as_ref()?.is_there() {
+            Some(false) => "since the relay behind the entry has no pool",
+            Some(true) => "as always behind an entry whose further relay has a pool",
+            None => "until the relay behind the entry says whether it has a pool",
+        })
+    }
 }
 
 /// Runs a bridge until `stop` turns true, by a signal or by the control socket.
@@ -239,6 +269,9 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     let (to, tick) = (config.holder.user.clone(), config.holder.tick);
     let mut holder = config.holder;
     let cover = holder.cover.clone().filter(|_| config.entry.is_none());
+    // Also where none are sent any more: some may be under way.
+    let loops = Arc::new(Loops::load(&host, &config.dir, &store));
+    holder.loops = Some(Arc::clone(&loops));
     let entry = match &config.entry {
         Some(entry) => {
             let opened = || open(&host, &entry.dir, &entry.passphrase, false);
@@ -262,6 +295,14 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         }
         None => None,
     };
+    if entry.is_some() && config.hygiene.mix.is_none() {
+        holder.pool = Some(Arc::default());
+    }
+    let pool = holder.pool.clone();
+    let diary = Diary::load(&host, &config.dir, &store);
+    if let Some(pool) = &pool {
+        pool.note(diary.pool);
+    }
     let (handle, link) = holder::new(host.clone(), store.clone(), holder, stop.subscribe());
     let bridge = Arc::new(Bridge {
         password: password(&store),
@@ -272,7 +313,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         },
         page_keys: page::Keys::draw(&host),
         notices: config.notices,
-        diary: Mutex::new(Diary::load(&host, &config.dir, &store)),
+        diary: Mutex::new(diary),
         directory: directory::Directory::load(&host, &config.dir, config.directory),
         dir: config.dir,
         host,
@@ -285,6 +326,11 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         hygiene: config.hygiene,
         warned: warned::Warned::default(),
         cover,
+        pool,
+        looping: looping::Looping {
+            wish: config.loops,
+            loops,
+        },
         caveat,
         entry: entry.clone(),
         stop: stop.clone(),
@@ -318,6 +364,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     if let Some(listener) = page_listener {
         tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
     }
+    tasks.spawn(looping::watch(bridge.clone(), to.clone(), stop.subscribe()));
     tasks.spawn(covering::watch(bridge.clone(), to.clone(), stop.subscribe()));
     tasks.spawn(directory::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(lookout::watch(bridge.clone(), to, tick, stop.subscribe()));
@@ -419,5 +466,31 @@ async fn sessions<F, G>(
             }
             Err(_) => host.task(turn_away(stream)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_settled_is_mixed_behind_an_entry_unless_there_is_no_pool() {
+        let mut bridge = reading::tests::bridge().await;
+        let inner = Arc::get_mut(&mut bridge).expect("nobody else has it");
+        assert!(inner.default_mix() == Mix::Fast && inner.mix_reason().is_none());
+        let pool = Arc::new(RelayPool::default());
+        inner.pool = Some(Arc::clone(&pool));
+        for (is_there, mix, reason) in [
+            (None, Mix::Mixed, "until"),
+            (Some(true), Mix::Mixed, "always"),
+            (Some(false), Mix::Fast, "no pool"),
+        ] {
+            pool.note(is_there);
+            assert!(inner.default_mix() == mix);
+            assert!(inner.mix_reason().is_some_and(|words| words.contains(reason)));
+        }
+        pool.note(Some(false));
+        inner.hygiene.mix = Some(Mix::Paranoid);
+        assert!(inner.default_mix() == Mix::Paranoid);
     }
 }

@@ -19,6 +19,7 @@ use mailbox::{HolderStore, StoreError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::holder::loops::Loops;
 use crate::holder::{as_kept, notices_of, notices_of_devices, open_body};
 use crate::message::{self, Address, Notice};
 use crate::names;
@@ -204,6 +205,11 @@ impl<S: HolderStore> Opening<'_, S> {
         mut message: Zeroizing<Vec<u8>>,
         gives: bool,
     ) -> Result<Opened, StoreError> {
+        if Loops::of(self.store).take(&message) {
+            let now = self.host.clock.unix_seconds();
+            self.store.take_receipts(index, Vec::new(), Vec::new(), now).await?;
+            return Ok(Outcome::Receipts(0).into());
+        }
         let (store, message) = (self.store.clone(), std::mem::take(&mut *message));
         let kept = self.host.compute(move || as_kept(&store, alias, message)).await;
         let (message, summary) = kept.ok_or(StoreError::Busy)??;

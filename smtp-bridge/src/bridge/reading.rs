@@ -255,6 +255,11 @@ pub(super) mod tests {
             recent: imap::Recent::default(),
             hygiene: super::super::Hygiene::default(),
             cover: None,
+            pool: None,
+            looping: super::super::looping::Looping {
+                wish: None,
+                loops: Arc::new(crate::holder::loops::Loops::new(keypacks::Secret::new([0; 32]))),
+            },
             caveat: None,
             entry: None,
             warned: super::super::warned::Warned::default(),

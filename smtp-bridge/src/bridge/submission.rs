@@ -398,8 +398,35 @@ pub(super) fn rebuild(
         let enhanced = Enhanced::parse(refusal.enhanced()).unwrap_or(Enhanced::new(5, 6, 0));
         Reply::new(refusal.code(), enhanced, refusal.reason())
     })?;
-    rebuilt.mix.get_or_insert(hygiene.mix);
+    rebuilt.mix = rebuilt.mix.or(hygiene.mix);
     Ok(rebuilt)
+}
+
+/// How a message waits that says nothing of it, and whose sender set nothing. A relay further on may have no pool, and would
+/// refuse it.
+fn mix_by_way<S: HolderStore>(bridge: &Bridge<S>, recipients: &[String]) -> Mix {
+    let onward = bridge.store.onward();
+    let leg_of = |address: &String| {
+        let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+        onward.leg_to(&domain.to_ascii_lowercase())
+    };
+    match recipients.iter().all(|address| leg_of(address).relays == 0) {
+        true => bridge.default_mix(),
+        false => Mix::Fast,
+    }
+}
+
+/// Sends a message of the bridge's own to the alias that it is from; `false`: it was not taken.
+pub(super) async fn send_own<S: HolderStore>(bridge: &Bridge<S>, alias: &HolderAlias, raw: &[u8]) -> bool {
+    let Ok(rebuilt) = rebuild(&bridge.store, &bridge.hygiene, &bridge.local_address(), alias, raw) else {
+        return false;
+    };
+    let to = Recipients {
+        addresses: vec![alias.address.clone()],
+        options: Vec::new(),
+        reports: SentReports::default(),
+    };
+    take_in(bridge, alias, to, rebuilt).await.code == replies::ACCEPTED.code
 }
 
 /// Prices the message and takes it into the outbox; 250 is said only when that is durable.
@@ -414,10 +441,17 @@ async fn take_in<S: HolderStore>(
         mut options,
         reports,
     } = recipients;
-    let mix = rebuilt.mix.and_then(Mix::option);
     let asks_receipt =
         |option: &EnvelopeOption| matches!(option, EnvelopeOption::Notify { wishes, .. } if wishes.success());
-    if mix.is_some() && options.iter().any(asks_receipt) {
+    let asks_receipt = options.iter().any(asks_receipt);
+    let mix = match rebuilt.mix {
+        Some(mix) => mix,
+        // A receipt would tell when it left.
+        None if asks_receipt => Mix::Fast,
+        None => mix_by_way(bridge, &recipients),
+    };
+    let mix = mix.option();
+    if mix.is_some() && asks_receipt {
         return RECEIPT_OF_MIXED;
     }
     options.extend(mix);

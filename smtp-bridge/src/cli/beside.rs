@@ -58,8 +58,14 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             Some(relay) => format!(" by {relay}, where {} keys are left", status["entry"]["keys"]),
             None => String::new(),
         };
+        let mixing = [&status["mix"], &status["mix_reason"]].map(Value::as_str);
+        let mixing = mixing.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let loops = match status["loops"]["wish"].as_str() {
+            Some(_) => format!("\nloops     {}", crate::bridge::looping::in_words(&status["loops"])),
+            None => String::new(),
+        };
         format!(
-            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
+            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}{loops}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
             status["state"].as_str().unwrap_or_default(),
             pad(&status["pad"]),
             activated(status),
@@ -67,7 +73,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             status["reserved"],
             status["keys"],
             rotation(&status["rotation"]),
-            status["mix"].as_str().unwrap_or_default(),
+            mixing,
             super::cover::state(&status["cover"]),
             status["outbox"],
             aliases.join("\n          "),

@@ -100,6 +100,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             imap: args.imap,
             mix: Default::default(),
             cover: None,
+            loops: None,
             html: Default::default(),
             real_addresses: Vec::new(),
             page: Some(args.page),

@@ -402,6 +402,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
                     .map_err(|_| Failure("the user in bridge.toml is no name for a mailbox".to_owned()))?,
             )
         },
+        loops: settings.loops,
         user: settings.user,
         keep_used_keys: args.keep_used_keys,
     };

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::process::Failure;
 use crate::bridge::{Hygiene, NoticeSettings};
 use crate::holder::cover::Cover;
+use crate::holder::loops::LoopWish;
 use crate::message::{Html, Mix, Traces};
 
 /// Name of the file.
@@ -36,12 +37,16 @@ pub struct Settings {
     /// What becomes of HTML in what is sent.
     #[serde(default)]
     pub html: Html,
-    /// How messages wait at the relay that say nothing of it by `X-Postern-Mix`: "fast", "mixed" or "paranoid".
-    #[serde(default)]
-    pub mix: Mix,
+    /// How messages wait at the relay that say nothing of it by `X-Postern-Mix`: "fast", "mixed" or "paranoid". Without it
+    /// at once, or mixed behind an entry relay if there is a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
     /// Cover on the line to the relay, such as "cells=2,every_ms=1000": as much each way whether there is mail or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cover: Option<Cover>,
+    /// Messages to oneself at random times, such as "mean_s=3600,within_s=86400", by which a relay that loses mail is noticed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loops: Option<LoopWish>,
     /// Real addresses and names of the user: a message with one of them in it is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub real_addresses: Vec<String>,

@@ -83,7 +83,13 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             } if *seq == row.change.seq && self.repriced.contains(&row.row) => None,
             Answer::Done { seq, .. } if *seq == row.change.seq => self.note_alias(&row).await?,
             Answer::Rerooted { seq, .. } if *seq == row.change.seq => None,
-            Answer::Moved { seq, .. } | Answer::Endowed { seq, .. } if *seq == row.change.seq => None,
+            Answer::Moved { seq, .. } | Answer::Endowed { seq, .. } if *seq == row.change.seq => {
+                if let Some(loops) = &self.config.loops {
+                    // Perhaps a device came or went.
+                    loops.set_alone(None);
+                }
+                None
+            }
             Answer::Refused { seq, refusal } if *seq == row.change.seq => self.notice_for(&row, *refusal),
             _ => return Err(Ended::Nonsense),
         };
@@ -145,6 +151,11 @@ impl<'a, S: HolderStore> Answers<'a, S> {
 
     fn notice_for(&self, row: &OutboxRow, refusal: Refusal) -> Option<Vec<u8>> {
         let is_mail = matches!(row.change.operation, Operation::Submit { .. });
+        let loops = self.config.loops.as_ref();
+        if is_mail && loops.is_some_and(|loops| loops.is_own(row.label.as_bytes())) {
+            // The bridge's own: it drops it, and tells of loops by their figures.
+            return None;
+        }
         let reason;
         let notice = match refusal {
             Refusal::Busy | Refusal::Frozen | Refusal::Unacknowledged => return None,

@@ -16,7 +16,7 @@ use std::pin::pin;
 use keypacks::chain::BoxStep;
 use keypacks::deposit;
 use mailbox::devices::{EVENTS, Event, decode_events};
-use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit, STORED_MAX};
+use mailbox::holder_store::{Flags, FolderId, OpenedDeposit, PendingDeposit};
 use mailbox::parcel::{self, RECEIPTS, Receipt};
 use mailbox::request::{self, Answer, COLLECT_MAX, Collected, Refusal, Request};
 use mailbox::{HolderStore, StoreError};
@@ -31,21 +31,18 @@ use crate::link::LinkError;
 use crate::message::Notice;
 use crate::net::{Host, Promise};
 
+mod load;
 mod notices;
 mod opened;
+mod own;
 
+use self::load::Load;
 pub(crate) use self::notices::{notices_of, notices_of_devices};
 use self::opened::read;
 pub(crate) use self::opened::{as_kept, open};
 
 /// Most bodies that are asked for at one time: enough for the line to be busy while a commit is under way.
 const FETCHES_MAX: usize = 64;
-/// Most bodies that were asked for and are not durable yet.
-const UNSTORED_MAX: usize = STORED_MAX;
-/// Most bytes of bodies that were asked for and are not durable yet; a larger body is asked for when there is no other.
-const UNSTORED_BYTES_MAX: usize = 8 << 20;
-/// Room on the disk that is wanted beside the bodies themselves: their seals, rows and summaries, and other commits.
-const ROOM_BESIDE: u64 = 1 << 20;
 /// A message of this length is opened and looked through where it holds up no other task.
 pub(crate) const LARGE_BYTES: usize = 256 << 10;
 
@@ -115,36 +112,6 @@ enum Wraps {
     UnderWay,
     /// All that waited when they were last asked for are known.
     Known,
-}
-
-/// Bodies, by their number and the length of what is sealed.
-#[derive(Clone, Copy, Default)]
-struct Load {
-    count: usize,
-    bytes: usize,
-}
-
-impl Load {
-    fn add(&mut self, pending: &PendingDeposit) {
-        self.count += 1;
-        self.bytes += deposit::class_bytes(pending.kilobytes);
-    }
-
-    fn sub(&mut self, other: Load) {
-        self.count -= other.count;
-        self.bytes -= other.bytes;
-    }
-
-    /// Room on the disk that storing them takes at most, in bytes.
-    fn wants(&self) -> u64 {
-        self.bytes as u64 + ROOM_BESIDE
-    }
-
-    /// Whether a body may be asked for beside these.
-    fn has_room_for(&self, pending: &PendingDeposit) -> bool {
-        let bytes = self.bytes + deposit::class_bytes(pending.kilobytes);
-        self.count == 0 || (self.count < UNSTORED_MAX && bytes <= UNSTORED_BYTES_MAX)
-    }
 }
 
 /// What the next commit is to make durable.
@@ -464,12 +431,19 @@ impl<'a, S: HolderStore> Collecting<'a, S> {
         if pending.alias == EVENTS {
             match decode_events(&message) {
                 Ok(events) => {
+                    own::note_devices(self.config, &events);
                     let notices = notices_of_devices(&events, &|notice| self.compose(notice));
                     self.batch.events.push((index, events, notices));
                     self.batch.digests.push((index, digest));
                 }
                 Err(_) => self.batch.abandoned.push((index, self.compose(&Notice::Damaged))),
             }
+            return Ok(());
+        }
+        if own::takes_loop(self.host, self.config, &message).await {
+            // Done with, and confirmed, as what is in no folder is.
+            self.batch.receipts.push((index, Vec::new(), Vec::new()));
+            self.batch.digests.push((index, digest));
             return Ok(());
         }
         let now = self.host.clock.unix_seconds();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keypacks::pad::PadError;
 use ledger::Services;
 use mailbox::holder_store::{OutboxRow, ValueMirror};
-use mailbox::request::{Answer, DEVICES_MAX, OFFERS_MAX, Operation, Refusal, Request, SERVICES_MAX};
+use mailbox::request::{Answer, DEVICES_MAX, OFFERS_MAX, Offer, Operation, Profile, Refusal, Request, SERVICES_MAX};
 use mailbox::{HolderStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -204,7 +204,20 @@ impl<S: HolderStore> Courier<'_, S> {
         }
         // Nothing is deleted for a frozen pack, and what is to be told again waits until it is.
         self.recovers = self.generation > self.store.relay_generation()? && (self.is_new || !self.is_frozen);
+        self.look_for_pool().await?;
         self.look().await
+    }
+
+    /// Whether the relay mixes decides how mail waits that says nothing of it.
+    async fn look_for_pool(&mut self) -> Result<(), Ended> {
+        let Some(pool) = self.config.pool.as_ref().filter(|_| !self.is_frozen) else {
+            return Ok(());
+        };
+        if let Answer::Mixing(mixing) = self.link.ask(&Request::Mixing, &[]).await? {
+            let is_mixed = |offer: &Offer| offer.profile == Profile::Mixed.number();
+            pool.note(Some(mixing.profiles.iter().any(is_mixed)));
+        }
+        Ok(())
     }
 
     /// What a tick is for.

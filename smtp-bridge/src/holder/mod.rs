@@ -9,8 +9,10 @@ mod courier;
 pub mod cover;
 mod dial;
 mod directory;
+pub mod loops;
 mod next_keys;
 mod pad;
+pub mod pool;
 mod requests;
 mod shortage;
 mod streaming;
@@ -63,6 +65,10 @@ pub struct HolderConfig {
     pub answer_timeout: Duration,
     /// What has to be done before an answer counts, if anything.
     pub settle: Option<Arc<dyn Settle>>,
+    /// By which loops that came back are known: they are nothing for the user.
+    pub loops: Option<Arc<loops::Loops>>,
+    /// Where it is noted at each link whether the relay has a pool.
+    pub pool: Option<Arc<pool::RelayPool>>,
     /// Cover on the line to the relay.
     pub cover: Option<cover::Covered>,
 }
@@ -79,6 +85,8 @@ impl HolderConfig {
             flight_timeout: Duration::from_secs(15),
             answer_timeout: Duration::from_secs(120),
             settle: None,
+            loops: None,
+            pool: None,
             cover: None,
         }
     }

@@ -105,6 +105,13 @@ pub enum Notice<'a> {
     Procured,
     /// It could not be made.
     NotProcured,
+    /// Loops did not come back.
+    LoopsLost {
+        /// How many.
+        lost: usize,
+        /// Of how many.
+        of: usize,
+    },
     /// The link is not covered, though it should be.
     NoCover {
         /// Why; a sentence's end.
@@ -145,6 +152,7 @@ impl Notice<'_> {
             Notice::Directory { .. } => "The directory of relays is not in order".into(),
             Notice::Procured => "A pack that you ordered is there".into(),
             Notice::NotProcured => "A pack that you ordered could not be made".into(),
+            Notice::LoopsLost { .. } => "Messages to yourself do not come back".into(),
             Notice::NoCover { .. } => "Your line has no cover now".into(),
             Notice::Warned(Warning::HtmlConverted) => "Your HTML was sent as plain text".into(),
             Notice::Warned(Warning::OpenPgpInText) => "OpenPGP was sent in your text".into(),
@@ -223,6 +231,11 @@ impl Notice<'_> {
                  procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),
             Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \
                  statement' shows. You may order another one.\n".into(),
+            Notice::LoopsLost { lost, of } => format!(
+                "The bridge sends messages to itself by the way that your mail takes. {lost} of the last {of}\ndid not come back in \
+                 time. A relay on that way loses mail, or holds it up, or somebody cuts\nits lines: ask its operator. 'postern \
+                 status' shows how it goes on.\n"
+            ),
             Notice::NoCover { reason } => format!(
                 "bridge.toml asks for cover on the line to the relay, and there is none: {reason}.\n\nMail goes and comes \
                  without: whoever watches the line sees when, and how much.\n'postern cover' shows what the relay offers.\n"

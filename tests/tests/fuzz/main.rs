@@ -66,6 +66,7 @@ parsers! {
     proxies: "socks", "smtp-bridge/src/net/socks.rs", smtp_bridge::net::socks::fuzz;
     letters_for_sendmail: "letter", "smtp-bridge/src/cli/sendmail/letter.rs", smtp_bridge::cli::fuzz_letter;
     covers: "cover", "smtp-bridge/src/holder/cover.rs", smtp_bridge::holder::cover::fuzz;
+    loops: "loop", "smtp-bridge/src/holder/loops.rs", smtp_bridge::holder::loops::fuzz;
     programs: "elf", "smtp-bridge/src/cli/keypack/elf.rs", smtp_bridge::cli::fuzz_elf;
     mails_with_parcels: "carriage", "relay/src/parcels/carriage.rs", relay::fuzz_carriage;
     commands_of_a_bridge: "control-bridge", "", json_as::<smtp_bridge::bridge::commands::Command>;

@@ -130,6 +130,7 @@ fn bridge_program(ip: [u8; 4]) -> Program {
                 any_route: false,
                 notices: NoticeSettings::default(),
                 hygiene: Hygiene::default(),
+                loops: None,
                 holder: HolderConfig {
                     tick: Duration::from_secs(2),
                     flight_timeout: Duration::from_secs(5),

@@ -17,7 +17,7 @@ use crate::holder::LinkState;
 const ENDING_DAYS: u32 = 7;
 
 impl<S: HolderStore> Bridge<S> {
-    pub(super) fn status(&self) -> Result<Value, String> {
+    pub(in super::super) fn status(&self) -> Result<Value, String> {
         let value = self.store.value();
         let rows = self.rows()?;
         let waiting = rows
@@ -43,8 +43,10 @@ impl<S: HolderStore> Bridge<S> {
             "onward": onward_figures(&self.store.onward()),
             "aliases": self.store.aliases().map_err(|error| error.to_string())?.into_iter().filter(|alias| alias.open).map(|alias| alias.address).collect::<Vec<_>>(),
             "outbox": waiting,
-            "mix": self.hygiene.mix.name(),
+            "mix": self.default_mix().name(),
+            "mix_reason": self.mix_reason(),
             "cover": self.cover_state(),
+            "loops": self.loop_figures(),
             "pad": self.pad_figures(),
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),

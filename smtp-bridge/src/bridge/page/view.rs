@@ -58,7 +58,8 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
     let now = bridge.host.clock.unix_seconds();
     let all_keys = bridge.store.link_position().keys;
     let aliases = bridge.store.aliases()?;
-    let rows = bridge.store.outbox()?;
+    let mut rows = bridge.store.outbox()?;
+    rows.retain(|row| !bridge.is_loop(row));
     let today = bridge.host.day();
     let spent = {
         let diary = bridge.diary.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,9 +95,13 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
                     tr { th { @if bridge.has_ended() { "Ended" } @else { "Ends" } } td { "on " (date(day)) } }
                 }
                 tr { th { "Mixing" } td {
-                    (bridge.hygiene.mix.name())
+                    (bridge.default_mix().name())
+                    @if let Some(reason) = bridge.mix_reason() { ", " (reason) }
                     span.soft { ", unless a message says otherwise; what the relay offers: " code { "postern mix" } }
                 } }
+                @if let Some(words) = bridge.loop_words() {
+                    tr { th { "Loops" } td { (words) } }
+                }
                 @if let Some(words) = bridge.cover_words() {
                     tr { th { "Cover" } td { (words) } }
                 }

@@ -168,6 +168,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     imap: args.imap,
                     mix: Default::default(),
                     cover: None,
+                    loops: None,
                     html: Default::default(),
                     real_addresses: Vec::new(),
                     page: None,
