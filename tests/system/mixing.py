@@ -6,6 +6,7 @@ import unittest
 import urllib.request
 
 from clients import message, split_address, submit
+from entry import Nested
 from harness import OUTSIDE, Hazard, World, word
 from peers import Chain
 from processes import wait_until
@@ -108,9 +109,19 @@ class Pool(Hazard):
             wait_until(lambda holder=holder: holder.status()["linked"], 30, "a new link")
 
 
+#: One message stays, and leaves after four seconds anyway.
+SHORT = {"round_s": 1, "least": 1, "least_paranoid": 1, "rounds_paranoid": 0, "percent": 100, "hold_s": 4}
+
+
 def chain():
-    """Three relays in a row; one message stays in each pool, and leaves after four seconds anyway."""
-    return Chain(mix={"round_s": 1, "least": 1, "least_paranoid": 1, "rounds_paranoid": 0, "percent": 100, "hold_s": 4})
+    """Three relays in a row."""
+    return Chain(mix=SHORT)
+
+
+def mixed(relay):
+    """How many deliveries left a relay's pool."""
+    page = urllib.request.urlopen(f"http://{relay.web}/metrics", timeout=10).read().decode()
+    return next(int(line.split()[1]) for line in page.splitlines() if line.startswith("postern_mixed_total "))
 
 
 class Way(Hazard):
@@ -125,16 +136,10 @@ class Way(Hazard):
         submit(self.w.a, OUTSIDE, message("me@localhost", OUTSIDE, token, headers=["X-Postern-Mix: mixed"]))
         return token
 
-    @staticmethod
-    def mixed(relay):
-        """How many deliveries left a relay's pool."""
-        page = urllib.request.urlopen(f"http://{relay.web}/metrics", timeout=10).read().decode()
-        return next(int(line.split()[1]) for line in page.splitlines() if line.startswith("postern_mixed_total "))
-
     def test_each_relay_of_the_way_mixes_and_one_that_does_not_refuses(self):
         token = self.send()
         wait_until(lambda: self.w.sink.with_word(token), 60, "the message outside")
-        self.assertEqual([self.mixed(relay) for relay in self.w.relays.values()], [1, 1, 1])
+        self.assertEqual([mixed(relay) for relay in self.w.relays.values()], [1, 1, 1])
         self.w.far.mix = None
         self.w.far.stop()
         self.w.far.start()
@@ -143,6 +148,34 @@ class Way(Hazard):
         report = self.w.a.inbox().wait_for(token, seconds=60)[0]
         self.assertIn(b"5.3.3", report)
         self.assertEqual(self.w.sink.with_word(token), [])
+
+
+class ByAnEntry(Hazard):
+    """What nobody settled is mixed behind an entry: mail that leaves at once joins the two lines by its time."""
+
+    make = staticmethod(lambda: Nested(mix=SHORT))
+
+    def send(self, *headers):
+        token = word()
+        submit(self.world.a, OUTSIDE, message("me@localhost", OUTSIDE, token, headers=headers))
+        wait_until(lambda: self.world.sink.with_word(token), 60, "the message outside")
+
+    def standing(self, how):
+        wait_until(lambda: self.world.a.status()["mix"] == how, 60, f"mail that is {how} by itself")
+
+    def test_mail_is_mixed_by_itself_where_the_far_relay_has_a_pool(self):
+        self.world.a.settled()
+        self.standing("mixed")
+        self.send()
+        self.assertEqual([mixed(self.world.far), mixed(self.world.entry)], [1, 0])
+        self.send("X-Postern-Mix: fast")
+        self.assertEqual(mixed(self.world.far), 1, "what a message says counts")
+        self.world.far.mix = None
+        self.world.far.stop()
+        self.world.far.start()
+        self.standing("fast")
+        self.assertIn("no pool", self.world.a.command("status").stdout)
+        self.send()
 
 
 if __name__ == "__main__":

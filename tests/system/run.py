@@ -57,6 +57,7 @@ ORDER = [
     "months",
     "mixing",
     "cover",
+    "loops",
     "procure",
     "directory",
     "routes",
