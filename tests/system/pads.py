@@ -5,11 +5,13 @@ anybody forge. So the recording decides, not the programs: the test keeps the pa
 crossed the path by the documents alone, makes it again, and keeps count of every record and byte.
 """
 
+import os
 import random
 import shutil
 import smtplib
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -17,7 +19,7 @@ from clients import Inbox, curl, deliver, message, refusal_of, split_address, su
 from copied import copy_of
 from harness import BINARIES, OUTSIDE, Bridge, Hazard, World, by_extent, second_implementation, word
 from needles import Secret, search_files, search_memory
-from processes import run, wait_for_port, wait_until
+from processes import peak, reset_peak, run, wait_for_port, wait_until
 from proxy import DOWN, UP
 
 CELL = 16_384
@@ -183,6 +185,43 @@ class Making(Padded):
             self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         blocks = {blob[at : at + 32] for blob in pads for at in range(8_192, len(blob), 32)}
         self.assertEqual(len(blocks), 2 * ((1 << 20) // 32))
+
+
+class Large(Padded):
+    def test_a_pad_of_any_size_is_made_taken_in_and_used_in_the_memory_of_a_small_one(self):
+        size = by_extent("128M", "4G")
+        folder, small = self.world.folder.path, self.a
+        bridge = Bridge(folder, "large", self.proxy.address)
+        made, taken = {}, {}
+        for name, of in (("little", SIZE), ("large", size)):
+            pack, data = folder / f"{name}.pack", folder / name
+            words = ["--keys", 400, "--value", 100_000_000, "--passphrase-file", bridge.passphrase, "--pad", of]
+            command = [BINARIES / "posternd", "pack", "issue", "--data", self.relay.data, "--out", pack, *words]
+            reset_peak(self.relay.pid)
+            made[name] = (most_memory(*command), peak(self.relay.pid))
+            words = ["--pack", pack, "--dir", data, "--passphrase-file", bridge.passphrase]
+            taken[name] = most_memory(BINARIES / "postern", "init", *words)
+        mib = 1 << 20
+        for one, other in (*zip(made["little"], made["large"]), (taken["little"], taken["large"])):
+            self.assertLess(other - one, 8 * mib, "beyond what a pad of 1 MiB takes")
+        self.world.bridges.append(bridge.start())
+        token = word()
+        deliver(self.relay.mx, OUTSIDE, bridge.alias, message(OUTSIDE, bridge.alias, token, "z" * 70 + "\r\n"))
+        Inbox(bridge).wait_for(token)
+        self.mail_both_ways()
+        used = peak(bridge.pid) - peak(small.pid)
+        self.assertLess(used, 8 * mib, "beyond what a bridge on a pad of 1 MiB takes")
+        print(f"      {size}: made in {made['large'][0] / mib:.0f} MiB, {used / mib:+.1f} MiB to use it")
+
+
+def most_memory(*command):
+    """Runs a command and returns how much memory it had resident at its most, in bytes."""
+    process = subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise AssertionError(f"{command[:3]}: {process.returncode}")
+    return usage.ru_maxrss * 1_024
 
 
 class Links(Padded):
