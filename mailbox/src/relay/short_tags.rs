@@ -1,32 +1,43 @@
 //! Tags in memory, as short as they can be: every pack has a dozen live ones, and most never use any.
 //!
-//! Of a tag the table keeps 32 bits, beside 32 bits that say whose it is: eight octets for each, in one array that is at the
-//! most four fifths full. What is found by so little may be another tag: whoever looks computes the tag of each candidate
-//! and compares the whole.
+//! Of a tag the table keeps 32 bits of a hash that is keyed anew in each process, beside 32 bits that say whose it is: eight
+//! octets for each, in one array that is at the most four fifths full. What is found by so little may be another tag: whoever
+//! looks computes the tag of each candidate and compares the whole.
+//!
+//! Nobody can find tags that are alike in the table but by giving several packs one root, which harms those alone: no more
+//! than [`CANDIDATES_MAX`] are looked at.
+
+use std::hash::{BuildHasher, RandomState};
 
 use keypacks::Tag;
 
+/// Most accounts that a tag is compared with. With a million packs there is by chance a second one in one lookup of 500.
+const CANDIDATES_MAX: usize = 16;
+
 /// The tags of the `AHEAD` next indices of each account's chain.
 #[derive(Default)]
-pub(super) struct LiveTags<const AHEAD: u64>(Table);
+pub(super) struct LiveTags<const AHEAD: u64> {
+    table: Table,
+    keys: RandomState,
+}
 
 impl<const AHEAD: u64> LiveTags<AHEAD> {
     /// Accounts that may have the tag, seldom more than one, each with its index modulo the look-ahead.
     pub(super) fn find(&self, name: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let places = self.0.places(fragment(name)).map(u64::from);
-        places.map(|place| (place / AHEAD, place % AHEAD))
+        let places = self.table.places(self.fragment(name)).take(CANDIDATES_MAX);
+        places.map(|place| (u64::from(place) / AHEAD, u64::from(place) % AHEAD))
     }
 
     /// Makes room for so many accounts.
     pub(super) fn reserve(&mut self, accounts: usize) {
-        self.0.reserve(accounts.saturating_mul(AHEAD as usize));
+        self.table.reserve(accounts.saturating_mul(AHEAD as usize));
     }
 
     /// Takes up live indices of an account, each with the short name of its tag.
     pub(super) fn add(&mut self, account: u64, tags: impl IntoIterator<Item = (u64, u64)>) {
         for (index, name) in tags {
             if let Some(place) = Self::place(account, index) {
-                self.0.insert(fragment(name), place);
+                self.table.insert(self.fragment(name), place);
             }
         }
     }
@@ -34,7 +45,7 @@ impl<const AHEAD: u64> LiveTags<AHEAD> {
     pub(super) fn remove(&mut self, account: u64, tags: impl IntoIterator<Item = (u64, u64)>) {
         for (index, name) in tags {
             if let Some(place) = Self::place(account, index) {
-                self.0.remove(fragment(name), place);
+                self.table.remove(self.fragment(name), place);
             }
         }
     }
@@ -42,11 +53,15 @@ impl<const AHEAD: u64> LiveTags<AHEAD> {
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.count
+        self.table.count
     }
 
-    /// Account times the look-ahead, and the index modulo it, which is enough to know it by. `None`: behind half a billion
-    /// packs there is no room for another, and its tags are not found.
+    fn fragment(&self, name: u64) -> u32 {
+        u32::try_from(self.keys.hash_one(name) >> 32).expect("32 bits")
+    }
+
+    /// Account times the look-ahead, and the index modulo it, which is enough to know it by. `None`: behind so many packs
+    /// (half a billion with a look-ahead of eight) there is no room for another, and its tags are not found.
     fn place(account: u64, index: u64) -> Option<u32> {
         let place = account.checked_mul(AHEAD)?.checked_add(index % AHEAD)?;
         u32::try_from(place).ok().filter(|place| *place != EMPTY)
@@ -56,10 +71,6 @@ impl<const AHEAD: u64> LiveTags<AHEAD> {
 /// The half of a tag that stands for it.
 pub(super) fn short(tag: &Tag) -> u64 {
     u64::from_le_bytes(*tag.0.first_chunk().expect("a tag has sixteen octets"))
-}
-
-fn fragment(name: u64) -> u32 {
-    u32::try_from(name >> 32).expect("32 bits")
 }
 
 /// A place that no index has.
@@ -91,8 +102,8 @@ impl Table {
 
     fn insert(&mut self, fragment: u32, place: u32) {
         if (self.count + 1) * 5 > self.entries.len() * 4 {
-            // By half as much again: doubling would leave half of it empty.
-            self.resize((self.entries.len() + self.entries.len() / 2).max(LEAST));
+            // By an eighth: doubling would leave half of it empty.
+            self.resize((self.entries.len() + self.entries.len() / 8).max(LEAST));
         }
         self.put(fragment, place);
     }
@@ -128,7 +139,9 @@ impl Table {
     }
 
     fn reserve(&mut self, more: usize) {
-        let wanted = (self.count.saturating_add(more)).saturating_mul(5) / 4 + LEAST;
+        let count = self.count.saturating_add(more);
+        // And for a sixteenth more: the first packs that are issued then do not have it all put elsewhere.
+        let wanted = count.saturating_add(count / 16).saturating_mul(5) / 4 + LEAST;
         if wanted > self.entries.len() {
             self.resize(wanted);
         }
@@ -154,7 +167,7 @@ impl Table {
         self.count += 1;
     }
 
-    /// Where the fragment leads; tags are uniform, so that no hash is needed.
+    /// Where the fragment leads; fragments are uniform, so that no further hash is needed.
     fn ideal(&self, fragment: u32) -> usize {
         let scaled = (u128::from(fragment) * self.entries.len() as u128) >> 32;
         usize::try_from(scaled).expect("below the length")
@@ -196,6 +209,17 @@ mod tests {
                 prop_assert!(table.places(fragment).any(|found| found == place));
             }
         }
+    }
+
+    #[test]
+    fn packs_that_have_tags_alike_do_not_make_a_search_long() {
+        let mut tags = LiveTags::<4>::default();
+        (0..5_000).for_each(|account| tags.add(account, [(3, 7)]));
+        tags.add(6_000, [(2, 8)]);
+        assert_eq!(tags.find(7).count(), CANDIDATES_MAX);
+        assert_eq!(tags.find(8).collect::<Vec<_>>(), [(6_000, 2)]);
+        (1..5_000).for_each(|account| tags.remove(account, [(3, 7)]));
+        assert_eq!(tags.find(7).collect::<Vec<_>>(), [(0, 3)]);
     }
 
     #[test]
