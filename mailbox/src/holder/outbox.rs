@@ -185,13 +185,17 @@ impl HolderStage {
         let state = &mut self.books.state;
         state.next_seq = state.next_seq.max(next);
         state.answered_seq = state.answered_seq.max(highest);
-        let taken: Vec<(u64, Arc<Row>)> = self
-            .books
-            .queued()
-            .filter(|(_, row)| is_taken(row))
-            .map(|(number, row)| (number, Arc::clone(row)))
-            .collect();
-        for (number, row) in taken {
+        self.number_again(write, is_taken)?;
+        self.put_state(write)?;
+        Ok(perhaps)
+    }
+
+    /// Gives queued rows that were never sent another number, behind all others and in the order in which they came.
+    fn number_again(&mut self, write: &Write<'_>, is_meant: impl Fn(&Row) -> bool) -> Result<(), StoreError> {
+        let meant = self.books.queued().filter(|(_, row)| is_meant(row));
+        let mut meant: Vec<(u64, Arc<Row>)> = meant.map(|(number, row)| (number, Arc::clone(row))).collect();
+        meant.sort_by_key(|(_, row)| row.entry.change.seq);
+        for (number, row) in meant {
             let entry = OutboxEntry {
                 change: self.number(row.entry.change.operation.clone()),
                 ..row.entry.clone()
@@ -199,11 +203,11 @@ impl HolderStage {
             let key = self.shelf.key(row.record)?;
             self.put_row(write, number, entry, &key)?;
         }
-        self.put_state(write)?;
-        Ok(perhaps)
+        Ok(())
     }
 
-    /// The relay's database is of this generation now.
+    /// The relay's database is of this generation now. With a notice, it was told anew what it lost: mail that was never sent
+    /// goes behind that.
     pub(super) fn relay_restored(
         &mut self,
         write: &Write<'_>,
@@ -214,6 +218,8 @@ impl HolderStage {
         // First, since it may be refused for want of room.
         if let Some(notice) = notice {
             self.append(write, FolderId::INBOX, notice, &[], Flags::default(), now)?;
+            let is_mail = |row: &Row| matches!(row.entry.change.operation, Operation::Submit { .. });
+            self.number_again(write, |row| is_mail(row) && row.hold.is_untouched())?;
         }
         self.tell_time(now);
         RELAY_GENERATION.put(write, Single, &generation)?;

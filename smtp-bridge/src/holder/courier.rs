@@ -198,14 +198,14 @@ struct Courier<'a, S> {
 impl<S: HolderStore> Courier<'_, S> {
     /// What every link starts with.
     async fn begin(&mut self) -> Result<(), Ended> {
+        // Nothing is deleted for a frozen pack, and what is to be told again waits until it is.
+        self.recovers = self.generation > self.store.relay_generation()? && (self.is_new || !self.is_frozen);
         if self.store.rooting().is_pending {
             // Perhaps the relay has changed keys, and its answer was lost: then it hears of nothing else on this link.
             self.send_all().await?;
         }
-        // Nothing is deleted for a frozen pack, and what is to be told again waits until it is.
-        self.recovers = self.generation > self.store.relay_generation()? && (self.is_new || !self.is_frozen);
         self.look_for_pool().await?;
-        self.look().await
+        self.look_once().await
     }
 
     /// Whether the relay mixes decides how mail waits that says nothing of it.
@@ -223,10 +223,15 @@ impl<S: HolderStore> Courier<'_, S> {
     /// What a tick is for.
     async fn look(&mut self) -> Result<(), Ended> {
         if self.recovers && self.shortage.lasts() && !self.has_room_again() {
-            // What it is told rests on what waits there: until that is collected it hears of nothing else.
+            // What it is told rests on what waits there: until that is collected it hears of nothing else, but what has room
+            // still comes.
             self.link.news = false;
-            return Ok(());
+            return self.collect().await;
         }
+        self.look_once().await
+    }
+
+    async fn look_once(&mut self) -> Result<(), Ended> {
         self.refresh_value(true).await?;
         if self.recovers {
             self.recover(self.is_new).await?;
@@ -403,13 +408,11 @@ impl<S: HolderStore> Courier<'_, S> {
 
     /// Sends every queued change in the order of their numbers.
     async fn send_all(&mut self) -> Result<(), Ended> {
-        if self.recovers {
-            // It has to know the aliases again before it is sent anything from them.
-            return Ok(());
-        }
+        // A relay that was restored has to know the aliases again before it is sent anything from them.
+        let keys_alone = self.is_frozen || self.recovers;
         let mut sent = false;
         loop {
-            if self.config.settle.is_some() && !self.is_frozen && self.link.may_stream() {
+            if self.config.settle.is_some() && !keys_alone && self.link.may_stream() {
                 let streamed = streaming::send(&mut self.answers, &mut self.link, &self.stop).await?;
                 sent |= streamed.sent;
                 if !streamed.goes_on {
@@ -421,7 +424,7 @@ impl<S: HolderStore> Courier<'_, S> {
             }
             let Some(row) = self.store.next_queued()? else { break };
             let is_reroot = matches!(row.change.operation, Operation::Reroot { .. });
-            if self.is_frozen && !is_reroot {
+            if keys_alone && !is_reroot {
                 break;
             }
             let body = match row.change.operation {

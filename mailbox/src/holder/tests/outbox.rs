@@ -72,6 +72,31 @@ fn mail_that_a_restored_copy_took_in_and_never_sent_gets_a_number_of_its_own() {
 }
 
 #[test]
+fn mail_that_was_never_sent_goes_behind_what_a_restored_relay_is_told_again() {
+    let disk = made(1);
+    block_on(async {
+        let running = Running::open(&disk, 2).expect("opens");
+        let store = &running.store;
+        let sent = store.enqueue(order("a", 10)).await.expect("room");
+        assert!(store.outbox_body(sent).is_ok_and(|body| body.is_some()));
+        let waiting = [
+            store.enqueue(order("b", 10)).await.expect("room"),
+            store.enqueue(order("c", 10)).await.expect("room"),
+        ];
+        let local = "again".to_owned();
+        let open = Operation::AliasOpen { local };
+        let told = store.enqueue_change(open, "again".into(), 10).await.expect("room");
+        store
+            .relay_restored(2, Some(b"Subject: restored\r\n\r\n".to_vec()), 10)
+            .await
+            .expect("durable");
+        let order: Vec<u64> = store.outbox().expect("readable").iter().map(|row| row.row).collect();
+        assert_eq!(order, [sent, told, waiting[0], waiting[1]]);
+        running.stop().await;
+    });
+}
+
+#[test]
 fn what_another_copy_may_have_sent_under_a_number_of_its_own_goes_nowhere_by_itself() {
     let short = Refusal::Value { shortfall: 3 };
     let behind = Told {

@@ -465,13 +465,15 @@ async fn a_restored_relay_is_told_of_aliases_after_what_waits_is_collected() {
         ..HolderAlias::new(0, "one@relay.example".to_owned())
     };
     store.put_alias(alias).await.expect("durable");
+    store.enqueue(lunch()).await.expect("durable");
     let (asked, of) = (Arc::new(Mutex::new(Vec::new())), store.clone());
     let answer = {
         let asked = Arc::clone(&asked);
         move |request: &Request| {
             let noted = match request {
                 Request::Collect { .. } => Some(("collect", of.outbox().expect("readable").len())),
-                Request::Change(_) => Some(("change", of.outbox().expect("readable").len())),
+                Request::Change(change) if matches!(change.operation, Operation::Submit { .. }) => Some(("mail", 0)),
+                Request::Change(_) => Some(("alias", 0)),
                 _ => None,
             };
             asked.lock().expect("whole").extend(noted);
@@ -481,8 +483,17 @@ async fn a_restored_relay_is_told_of_aliases_after_what_waits_is_collected() {
     assert!(work_on(&store, false, answer).await.is_none());
     assert_eq!(store.relay_generation(), Ok(5));
     let asked = asked.lock().expect("whole");
-    assert_eq!(asked.first(), Some(&("collect", 0)), "nothing is to be told yet");
-    assert!(asked.iter().any(|(what, _)| *what == "change"));
+    assert_eq!(asked.first(), Some(&("collect", 1)), "nothing is to be told yet");
+    let changes: Vec<_> = asked
+        .iter()
+        .filter(|(what, _)| *what != "collect")
+        .map(|(what, _)| *what)
+        .collect();
+    assert_eq!(
+        changes,
+        ["alias", "mail"],
+        "it refuses mail from an alias that it does not know"
+    );
 }
 
 /// Each link that ends over it would cost a key.
