@@ -58,6 +58,7 @@ mod pages;
 mod parcel_tags;
 mod parcels;
 mod procure;
+mod queue;
 mod restore;
 mod roots;
 mod rows;

@@ -13,7 +13,8 @@ use crate::index::Write;
 use keypacks::Secret;
 use zeroize::Zeroizing;
 
-use super::live::{Effect, Epoch, Epochs, Queued};
+use super::live::{Effect, Epoch, Epochs};
+use super::queue::Queued;
 use super::rows::{SPOOL, SpoolRow};
 use super::stage::RelayStage;
 use crate::StoreError;

@@ -14,7 +14,8 @@ use zeroize::{Zeroize, Zeroizing};
 use super::changes::Sealed;
 use super::deposits::{Deposit, Quota};
 use super::epochs::queued;
-use super::live::{Effect, Queued};
+use super::live::Effect;
+use super::queue::Queued;
 use super::rows::{MIXED, NEVER_DUE, POOL, PoolRow, PrivateRow, SPOOL, SpoolRow, Stay, Tries};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
@@ -373,7 +374,7 @@ impl RelayFiles {
 
     pub(super) fn read_queue(&self, most: usize) -> Vec<QueueRow> {
         let live = self.shared.live();
-        let row = |(id, queued): (u64, &super::live::Queued)| QueueRow {
+        let row = |(id, queued): (u64, &Queued)| QueueRow {
             id: DeliveryId(id),
             attempts: queued.attempts,
             due: queued.due,
