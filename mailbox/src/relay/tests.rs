@@ -13,8 +13,8 @@ use super::*;
 use crate::conformance::{Backend, every_case, stream};
 use crate::disk::{MemoryDisk, RESERVE_BYTES, SystemDisk};
 use crate::entropy::SeededEntropy;
-use crate::relay_store::Spooled;
-use crate::request::Operation;
+use crate::relay_store::{Account, BurnOrder, DepositOrder, Effect, IssueOrder, Issued, Outcome, RelayStore, Spooled};
+use crate::request::{Answer, Change, Collected, Operation, Refusal};
 
 mod ahead;
 mod devices;

@@ -9,6 +9,7 @@ use crate::parcel::{
     AliasChange, Asked, Outcome as End, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX,
     decode_receipts,
 };
+use crate::request::COLLECT_MAX;
 
 fn files() -> Files {
     let mut files = Files::new();

@@ -1,6 +1,7 @@
 //! A database put back from a backup: what was used since stays used, and everything else goes on.
 
 use keypacks::deposit::wrap_digest;
+use keypacks::pack::Identifier;
 
 use super::*;
 use crate::request::Collected;

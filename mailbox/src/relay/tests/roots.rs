@@ -11,7 +11,7 @@ use keypacks::reroot::{self, Offer, RecoveryCode};
 use super::*;
 use crate::holder::{HolderFiles, HolderOptions};
 use crate::holder_store::{HolderStore, OutboxRow, Rooting, Told};
-use crate::relay_store::{DepositOrder, NewRoot, Standing};
+use crate::relay_store::{Burned, DepositOrder, NewRoot, Standing};
 use crate::request::{Collected, Proof};
 
 const PASSPHRASE: &[u8] = b"correct horse";
