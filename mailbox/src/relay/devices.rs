@@ -17,7 +17,6 @@ use std::sync::Arc;
 
 use keypacks::Secret;
 use keypacks::chain::LINK_KEYS_MIN;
-use keypacks::deposit::{BodySealer, Dek};
 use keypacks::kdf;
 use keypacks::pack::Identifier;
 
@@ -25,22 +24,21 @@ use super::RelayFiles;
 use super::accounts::{account_of, rotation};
 use super::chains::Chains;
 use super::changes::Execution;
-use super::deposits::{Deposit, Quota};
 use super::live::Effect;
 use super::moves::{Moved, SPLITS_PER_DAY};
-use super::parcels::after_a_write;
 use super::rows::{
-    ACCOUNTS, ALIASES, AccountRow, DEPOSITS, DEVICES, DeviceRow, HOUSES, HouseRow, MOVES, MovesRow, PADS, PARCELS,
-    ROOTS, SHARES, SKIPPED, ShareRow, all_of,
+    ACCOUNTS, AccountRow, DEPOSITS, DEVICES, DeviceRow, HOUSES, HouseRow, MOVES, MovesRow, PADS, PARCELS, ROOTS,
+    SHARES, SKIPPED, ShareRow, all_of,
 };
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::bodies::BodyName;
-use crate::devices::{EVENTS, EVENTS_WAITING_MAX, Event, encode_events};
-use crate::entropy::random;
+use crate::devices::Event;
 use crate::index::{Source, View, Write};
-use crate::relay_store::{Account, DepositOrder, IssueOrder};
+use crate::relay_store::{Account, IssueOrder};
 use crate::request::{Answer, DEVICES_MAX, Device, Refusal};
+
+mod events;
 
 /// Deposits of dropped devices that one commit deletes.
 const SLICE: usize = 256;
@@ -291,98 +289,6 @@ impl RelayStage {
         };
         self.tell((write, order.day), (account, row), &house.members, &[event])?;
         Ok(Ok(Moved { keys, value: 0 }))
-    }
-
-    /// Tells all devices how these aliases stand. Those that are not the account's are passed over.
-    pub(super) fn tell_aliases(
-        &mut self,
-        (write, day): (&Write<'_>, u32),
-        (account, row): (u64, &mut AccountRow),
-        addresses: &[String],
-    ) -> Result<(), StoreError> {
-        let house = self.house(write, account)?;
-        let members = self.members(write, house)?;
-        if members.len() < 2 {
-            return Ok(());
-        }
-        let mut events = Vec::new();
-        for address in addresses {
-            let name = self.shared.alias_name(address);
-            if let Some(alias) = ALIASES.get(write, name)?.filter(|alias| alias.account == house) {
-                events.push(Event::Alias {
-                    number: alias.number,
-                    address: address.clone(),
-                    open: alias.open,
-                });
-            }
-        }
-        self.tell((write, day), (account, row), &members, &events)
-    }
-
-    /// Whether all devices of an account have room for another event.
-    pub(super) fn may_tell(&self, write: &Write<'_>, account: u64) -> Result<bool, StoreError> {
-        let house = self.house(write, account)?;
-        let members = self.members(write, house)?;
-        if members.len() < 2 {
-            return Ok(true);
-        }
-        for member in self.reachable(members) {
-            if self.waiting(write, member, EVENTS)? >= EVENTS_WAITING_MAX {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Tells the others that a copy of this device's pack was in use.
-    pub(super) fn tell_frozen(
-        &mut self,
-        (write, day): (&Write<'_>, u32),
-        (account, row): (u64, &mut AccountRow),
-    ) -> Result<(), StoreError> {
-        let Some(own) = self.device(write, account)? else {
-            return Ok(());
-        };
-        let mut others = self.members(write, own.house)?;
-        others.retain(|member| *member != account);
-        let event = Event::Frozen { device: own.number };
-        self.tell((write, day), (account, row), &others, &[event])
-    }
-
-    /// A deposit of its own kind for each of these devices: free, beside the quotas of the aliases, shown in no folder.
-    /// `row`: that of the account whose caller keeps it.
-    pub(super) fn tell(
-        &mut self,
-        (write, day): (&Write<'_>, u32),
-        (account, row): (u64, &mut AccountRow),
-        members: &[u64],
-        events: &[Event],
-    ) -> Result<(), StoreError> {
-        let members: Vec<u64> = members
-            .iter()
-            .copied()
-            .filter(|member| !self.is_lost(*member))
-            .collect();
-        if members.is_empty() || events.is_empty() {
-            return Ok(());
-        }
-        let entropy = Arc::clone(&self.shared.base.entropy);
-        let dek = Dek::new(Secret::from_fn(|key| entropy.fill(key)));
-        let mut sealer = BodySealer::new(dek, random(&*entropy));
-        sealer.push(&encode_events(events)).map_err(|_| StoreError::Invalid)?;
-        let sealed = sealer.finish();
-        let deposit = Deposit::check(DepositOrder {
-            recipients: members.iter().map(|member| (Account(*member), EVENTS)).collect(),
-            body: sealed.body,
-            dek: sealed.dek,
-            length: sealed.length,
-            kilobytes: sealed.kilobytes,
-            day,
-        })?;
-        self.put_account(write, account, row)?;
-        self.deposit(write, &deposit, Quota::Waived).map_err(after_a_write)?;
-        *row = self.account(write, account)?;
-        Ok(())
     }
 
     /// Makes an account a device of a house.
