@@ -81,6 +81,19 @@ async fn collect(store: &HolderFiles) -> u64 {
     index
 }
 
+/// Collects a deposit of these receipts and takes them up: its index.
+async fn take(store: &HolderFiles, receipts: Vec<Receipt>) -> u64 {
+    let index = collect(store).await;
+    let taken = store.take_receipts(index, receipts, Vec::new(), 5);
+    taken.await.expect("taken");
+    index
+}
+
+/// Which deposits these are.
+fn indices(deposits: &[(u64, [u8; 32])]) -> Vec<u64> {
+    deposits.iter().map(|(index, _)| *index).collect()
+}
+
 #[test]
 fn a_key_is_taken_with_the_bytes_that_it_sealed_and_is_gone_then() {
     let disk = made(1);
@@ -169,7 +182,6 @@ fn a_receipt_of_what_another_copy_sealed_moves_the_chain_behind_it() {
         let running = Running::open(&disk, 2).expect("opens");
         let store = &running.store;
         keep(store, b'a').await;
-        let index = collect(store).await;
         let refused = Receipt {
             index: 4,
             prefix: [3; 16],
@@ -177,8 +189,7 @@ fn a_receipt_of_what_another_copy_sealed_moves_the_chain_behind_it() {
         };
         // What nobody can have sealed yet, and what never came, say nothing of this store.
         let nothing = [receipt(u64::MAX), Receipt::burned(9)];
-        let taken = store.take_receipts(index, [&nothing[..], &[refused]].concat(), Vec::new(), 5);
-        taken.await.expect("taken");
+        take(store, [&nothing[..], &[refused]].concat()).await;
         assert_eq!(store.parcels().len(), 1, "the own one waits");
         assert_eq!(keep(store, b'b').await, 5, "no used key seals again");
         assert_eq!(
@@ -249,33 +260,21 @@ fn what_control_asked_for_holds_when_its_receipt_comes_and_not_before() {
         let running = Running::open(&disk, 2).expect("opens");
         let store = &running.store;
         // A deposit of receipts is to be confirmed.
-        let first = collect(store).await;
-        store
-            .take_receipts(first, Vec::new(), Vec::new(), 5)
-            .await
-            .expect("taken");
+        let first = take(store, Vec::new()).await;
         let confirmed = store.to_confirm().expect("readable");
-        assert_eq!(confirmed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [first]);
+        assert_eq!(indices(&confirmed), [first]);
         let asked = Asked {
             confirmed,
             alias: Some(AliasChange::Open("second".to_owned())),
         };
         assert_eq!(store.keep_parcel(control(0, asked)).await, Ok(true));
         assert_eq!(store.reserved(), Ok(0));
-        let second = collect(store).await;
-        store.take_receipts(second, vec![], Vec::new(), 5).await.expect("taken");
-        let order: Vec<u64> = store
-            .to_confirm()
-            .expect("readable")
-            .iter()
-            .map(|(index, _)| *index)
-            .collect();
+        let second = take(store, Vec::new()).await;
+        let order = indices(&store.to_confirm().expect("readable"));
         assert_eq!(order, [second, first], "what is under way comes last");
         assert_eq!(store.unconfirmed().expect("readable").len(), 2);
 
-        let third = collect(store).await;
-        let taken = store.take_receipts(third, vec![done(0, 90), done(1, 80), done(0, 70)], Vec::new(), 5);
-        taken.await.expect("taken");
+        let third = take(store, vec![done(0, 90), done(1, 80), done(0, 70)]).await;
         let value = store.value();
         assert_eq!(
             (value.balance, value.debits, value.keys),
@@ -283,12 +282,7 @@ fn what_control_asked_for_holds_when_its_receipt_comes_and_not_before() {
             "that of the latest"
         );
         assert_eq!(store.prices().map(|prices| prices.version), Some(3));
-        let left: Vec<u64> = store
-            .unconfirmed()
-            .expect("readable")
-            .iter()
-            .map(|(index, _)| *index)
-            .collect();
+        let left = indices(&store.unconfirmed().expect("readable"));
         assert_eq!(left, [second, third]);
         let aliases = store.aliases().expect("readable");
         assert!(
@@ -310,26 +304,18 @@ fn control_that_was_refused_confirms_nothing() {
     block_on(async {
         let running = Running::open(&disk, 2).expect("opens");
         let store = &running.store;
-        let first = collect(store).await;
-        store
-            .take_receipts(first, Vec::new(), Vec::new(), 5)
-            .await
-            .expect("taken");
+        take(store, Vec::new()).await;
         let asked = Asked {
             confirmed: store.to_confirm().expect("readable"),
             alias: Some(AliasChange::Open("taken".to_owned())),
         };
         let aliases = store.aliases().expect("readable").len();
         assert_eq!(store.keep_parcel(control(0, asked)).await, Ok(true));
-        let second = collect(store).await;
         let refused = Receipt {
             outcome: Outcome::Refused(Refusal::AliasTaken),
             ..receipt(0)
         };
-        store
-            .take_receipts(second, vec![refused], Vec::new(), 5)
-            .await
-            .expect("taken");
+        take(store, vec![refused]).await;
         assert_eq!(store.unconfirmed().expect("readable").len(), 2);
         assert_eq!(store.aliases().expect("readable").len(), aliases);
         assert!(store.parcels().is_empty());
