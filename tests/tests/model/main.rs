@@ -49,17 +49,20 @@ where
 }
 
 /// Looks until a property does not hold, which must be this one.
-fn breaks(model: Sequence, property: &'static str) {
+fn breaks<M>(model: M, property: &'static str)
+where
+    M: Model + Debug + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
     let found = HasDiscoveries::AllOf([property].into());
-    let checker = model
-        .checker()
-        .finish_when(found)
-        .target_max_depth(22)
-        .threads(2)
-        .spawn_bfs()
-        .join();
-    let rule = checker.model().without;
-    assert!(checker.discovery(property).is_some(), "{rule:?} is not missed");
+    let checker = model.checker().finish_when(found).target_max_depth(22).threads(2);
+    let checker = checker.spawn_bfs().join();
+    let model = checker.model();
+    assert!(
+        checker.discovery(property).is_some(),
+        "what is left out is not missed: {model:?}"
+    );
 }
 
 #[test]
@@ -209,14 +212,7 @@ fn every_rule_of_new_roots_is_needed() {
     ] {
         let without = Some(rule);
         println!("{rule:?}");
-        let found = HasDiscoveries::AllOf([property].into());
-        let checker = Reroots { without, ..model }
-            .checker()
-            .finish_when(found)
-            .target_max_depth(22)
-            .threads(2);
-        let checker = checker.spawn_bfs().join();
-        assert!(checker.discovery(property).is_some(), "{without:?} is not missed");
+        breaks(Reroots { without, ..model }, property);
     }
     // What is lost without this one is a way, not a promise.
     let without = Some(reroot::Rule::AnswerKept);
