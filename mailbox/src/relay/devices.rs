@@ -13,22 +13,20 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use keypacks::Secret;
-use keypacks::chain::LINK_KEYS_MIN;
 use keypacks::kdf;
 use keypacks::pack::Identifier;
 
 use super::RelayFiles;
-use super::accounts::{account_of, rotation};
+use super::accounts::rotation;
 use super::chains::Chains;
 use super::changes::Execution;
 use super::live::Effect;
-use super::moves::{Moved, SPLITS_PER_DAY};
+use super::moves::{Moved, SPLITS_PER_DAY, may_part, moves_of_new};
 use super::rows::{
-    ACCOUNTS, AccountRow, DEPOSITS, DEVICES, DeviceRow, HOUSES, HouseRow, MOVES, MovesRow, PADS, PARCELS, ROOTS,
-    SHARES, SKIPPED, ShareRow, all_of,
+    ACCOUNTS, AccountRow, DEPOSITS, DEVICES, DeviceRow, HOUSES, HouseRow, MOVES, PARCELS, ROOTS, SHARES, SKIPPED,
+    ShareRow, all_of,
 };
 use super::stage::RelayStage;
 use crate::StoreError;
@@ -143,28 +141,15 @@ impl RelayStage {
         row: &mut AccountRow,
         join: &Join,
     ) -> Result<Result<Moved, Refusal>, StoreError> {
-        let shared = Arc::clone(&self.shared);
         let giver = order.account;
         let birth = birth(row, join);
-        if let Some(known) = account_of(write, &shared, &join.identifier)? {
-            // The holder lost the answer and asks under another number: its pack is there.
-            let is_it = MOVES.get(write, known)?.is_some_and(|moves| moves.birth == Some(birth));
-            return Ok(is_it.then(Moved::default).ok_or(Refusal::Malformed));
+        if let Some(before) = self.made_before(write, &join.identifier, birth)? {
+            return Ok(before);
         }
-        let mut moves = MOVES.get(write, giver)?.unwrap_or_default();
-        if moves.day != order.day {
-            (moves.day, moves.splits) = (order.day, 0);
-        }
-        // Two packs cannot take bytes off one pad, and nobody is to get less than they think they have.
-        if join.keys < LINK_KEYS_MIN || PADS.get(write, giver)?.is_some() {
-            return Ok(Err(Refusal::Malformed));
-        }
-        if row.keys_left().checked_sub(join.keys) < Some(LINK_KEYS_MIN) {
-            return Ok(Err(Refusal::Keys));
-        }
-        if moves.splits >= SPLITS_PER_DAY {
-            return Ok(Err(Refusal::Limit));
-        }
+        let mut moves = match may_part(write, order, row, join.keys, SPLITS_PER_DAY)? {
+            Ok(moves) => moves,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         if self.is_to_end(write, giver)? {
             return Ok(Err(Refusal::Occupied));
         }
@@ -198,14 +183,7 @@ impl RelayStage {
         };
         let child = self.found(write, &join.identifier, &join.root, &issue)?;
         self.batch.may_be_deposited_to();
-        let moves = MovesRow {
-            day: order.day,
-            splits: SPLITS_PER_DAY,
-            keys_received: join.keys,
-            keys_given: 0,
-            birth: Some(birth),
-        };
-        MOVES.put(write, child, &moves)?;
+        MOVES.put(write, child, &moves_of_new(order.day, join.keys, birth))?;
         let number = members.next;
         members.next += 1;
         let told = members.members.clone();

@@ -113,7 +113,6 @@ impl RelayStage {
         split: &Split,
         (most, rotates): (u32, Option<Policy>),
     ) -> Result<Result<Moved, Refusal>, StoreError> {
-        let shared = Arc::clone(&self.shared);
         let (giver, moved) = (
             order.account,
             Moved {
@@ -122,25 +121,13 @@ impl RelayStage {
             },
         );
         let birth = birth(row, split);
-        if let Some(known) = account_of(write, &shared, &split.identifier)? {
-            // The holder lost the answer and asks under another number: its pack is there.
-            let is_it = MOVES.get(write, known)?.is_some_and(|moves| moves.birth == Some(birth));
-            return Ok(is_it.then(Moved::default).ok_or(Refusal::Malformed));
+        if let Some(before) = self.made_before(write, &split.identifier, birth)? {
+            return Ok(before);
         }
-        let mut moves = MOVES.get(write, giver)?.unwrap_or_default();
-        if moves.day != order.day {
-            (moves.day, moves.splits) = (order.day, 0);
-        }
-        // A pack split off a pad would be under keys: nobody is to get less than they think they have.
-        if split.keys < LINK_KEYS_MIN || PADS.get(write, giver)?.is_some() {
-            return Ok(Err(Refusal::Malformed));
-        }
-        if row.keys_left().checked_sub(split.keys) < Some(LINK_KEYS_MIN) {
-            return Ok(Err(Refusal::Keys));
-        }
-        if moves.splits >= most {
-            return Ok(Err(Refusal::Limit));
-        }
+        let mut moves = match may_part(write, order, row, split.keys, most)? {
+            Ok(moves) => moves,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         if let Err(refusal) = may_give(write, self.house(write, giver)?, split.value)? {
             return Ok(Err(refusal));
         }
@@ -159,15 +146,23 @@ impl RelayStage {
         };
         let child = self.found(write, &split.identifier, &split.root, &issue)?;
         self.receive_value(write, child, split.value, order.day)?;
-        let moves = MovesRow {
-            day: order.day,
-            splits: SPLITS_PER_DAY,
-            keys_received: split.keys,
-            keys_given: 0,
-            birth: Some(birth),
-        };
-        MOVES.put(write, child, &moves)?;
+        MOVES.put(write, child, &moves_of_new(order.day, split.keys, birth))?;
         Ok(Ok(moved))
+    }
+
+    /// What an order is answered if its pack is there already: the holder lost the answer and asks under another number.
+    /// Anyone else's identifier is refused.
+    pub(super) fn made_before(
+        &self,
+        write: &Write<'_>,
+        identifier: &Identifier,
+        birth: [u8; 32],
+    ) -> Result<Option<Result<Moved, Refusal>>, StoreError> {
+        let Some(known) = account_of(write, &self.shared, identifier)? else {
+            return Ok(None);
+        };
+        let is_it = MOVES.get(write, known)?.is_some_and(|moves| moves.birth == Some(birth));
+        Ok(Some(is_it.then(Moved::default).ok_or(Refusal::Malformed)))
     }
 
     fn release(
@@ -330,6 +325,43 @@ impl RelayStage {
             self.put_account(write, heir, &row)?;
         }
         VOUCHERS.remove(write, name)
+    }
+}
+
+/// What an account has moved, this day's packs counted, if it may make one more of so many keys.
+pub(super) fn may_part(
+    write: &Write<'_>,
+    order: &Execution,
+    row: &AccountRow,
+    keys: u64,
+    most: u32,
+) -> Result<Result<MovesRow, Refusal>, StoreError> {
+    let mut moves = MOVES.get(write, order.account)?.unwrap_or_default();
+    if moves.day != order.day {
+        (moves.day, moves.splits) = (order.day, 0);
+    }
+    // A pack split off a pad would be under keys, and two devices cannot take bytes off one pad: nobody is to get less than
+    // they think they have.
+    if keys < LINK_KEYS_MIN || PADS.get(write, order.account)?.is_some() {
+        return Ok(Err(Refusal::Malformed));
+    }
+    if row.keys_left().checked_sub(keys) < Some(LINK_KEYS_MIN) {
+        return Ok(Err(Refusal::Keys));
+    }
+    if moves.splits >= most {
+        return Ok(Err(Refusal::Limit));
+    }
+    Ok(Ok(moves))
+}
+
+/// Of a pack that another account made today of so many of its keys: it makes none itself before tomorrow.
+pub(super) fn moves_of_new(day: u32, keys: u64, birth: [u8; 32]) -> MovesRow {
+    MovesRow {
+        day,
+        splits: SPLITS_PER_DAY,
+        keys_received: keys,
+        keys_given: 0,
+        birth: Some(birth),
     }
 }
 
