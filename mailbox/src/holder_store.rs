@@ -225,6 +225,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// What the holder noted of what it paid.
     fn own_book(&self) -> Result<OwnBook, StoreError>;
 
+    /// Takes what was debited beyond its price up to now as told and known: [`OwnBook::beyond`] begins anew.
+    fn pass_over_beyond(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
     /// UTC day on which the pack ends, or did. `None`: its holder never ordered that; `Some(None)`: took it back.
     fn expiry(&self) -> Result<Option<Option<u32>>, StoreError>;
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use smtp_bridge::control::Commands;
 use smtp_bridge::smtp::Domain;
 
+use crate::peers::Resumed;
 use crate::{Relay, exit, hexadecimal};
 
 /// How long the answer of a peer is waited for.
@@ -94,7 +95,8 @@ pub enum Command {
         /// The peer's name here.
         name: String,
     },
-    /// Looks for where a peer stands with the pack held there, which somebody else has used.
+    /// Uses a peer again that took more than its price; else looks for where it stands with the pack held there, which somebody
+    /// else has used.
     PeerResume {
         /// The peer's name here.
         name: String,
@@ -315,8 +317,10 @@ impl<S: RelayStore> Commands for Operator<S> {
                 let resumed = tokio::time::timeout(PEER_WAIT_MAX, self.relay.peers.resume(&name)).await;
                 match resumed {
                     Ok(None) => Err("no route goes by a peer of that name".to_owned()),
-                    Ok(Some(false)) => Err("the link stands: there is nothing to look for".to_owned()),
-                    Ok(Some(true)) => Ok(json!({ "linked": true })),
+                    Ok(Some(Ok(Resumed::Stood))) => Err("the link stands: there is nothing to look for".to_owned()),
+                    Ok(Some(Ok(Resumed::Linked))) => Ok(json!({ "linked": true })),
+                    Ok(Some(Ok(Resumed::Used))) => Ok(json!({ "used": true })),
+                    Ok(Some(Err(error))) => Err(sentence(error)),
                     Err(_) => Ok(json!({ "linked": false })),
                 }
             }

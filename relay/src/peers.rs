@@ -77,6 +77,16 @@ pub(crate) struct Peers(
     tokio::sync::Mutex<()>,
 );
 
+/// What came of [`Peers::resume`].
+pub(crate) enum Resumed {
+    /// It is given mail again.
+    Used,
+    /// It was linked already, and nothing kept mail from it.
+    Stood,
+    /// The link was found.
+    Linked,
+}
+
 /// What an operator sees of a peer.
 #[derive(Serialize)]
 pub(crate) struct Shown {
@@ -89,6 +99,8 @@ pub(crate) struct Shown {
     credit: Option<u64>,
     /// What it wrote to somebody here that was no report, and was dropped, since the start.
     dropped: u64,
+    /// What it debited for a message beyond its price, in µtok. While it is not 0 the peer is given nothing.
+    beyond: u64,
 }
 
 /// Nobody at this hop has looked at the message: it stays where it is.
@@ -111,6 +123,14 @@ const TOO_LONG: DeliveryResult = DeliveryResult::Permanent {
 /// one that nothing was heard of is the only one. What such a way costs is not charged, see [`legs`].
 pub(crate) fn is_too_far(hops: u8, relays: u8) -> bool {
     hops.saturating_add(relays.max(1)) > HOPS_MAX
+}
+
+impl Peer {
+    /// What it debited for a message beyond its price, in µtok, since the operator last passed over it.
+    fn beyond(&self) -> u64 {
+        // A book that cannot be read accuses nobody: nothing is sent by such a store anyway.
+        self.store.own_book().map_or(0, |book| book.beyond)
+    }
 }
 
 impl Peers {
@@ -150,17 +170,23 @@ impl Peers {
             .collect()
     }
 
-    /// Looks for where a peer stands with the pack held there, and waits for the link. `None`: there is no such peer;
-    /// `Some(false)`: the link stands.
-    pub(crate) async fn resume(&self, name: &str) -> Option<bool> {
+    /// Has a peer used again that took more than its price, and else looks for where it stands with the pack held there, and
+    /// waits for the link. `None`: there is no such peer.
+    pub(crate) async fn resume(&self, name: &str) -> Option<Result<Resumed, StoreError>> {
         let peer = self.of(name)?;
+        if peer.beyond() > 0 {
+            let passed = peer.store.pass_over_beyond().await;
+            // What waits in the outbox goes at once.
+            peer.handle.refresh();
+            return Some(passed.map(|()| Resumed::Used));
+        }
         let mut changes = peer.handle.changes();
         if *changes.borrow_and_update() == LinkState::Linked {
-            return Some(false);
+            return Some(Ok(Resumed::Stood));
         }
         peer.handle.resume();
         changes.wait_for(|state| *state == LinkState::Linked).await.ok()?;
-        Some(true)
+        Some(Ok(Resumed::Linked))
     }
 
     /// What there is to see of each, in the order of their names.
@@ -183,6 +209,7 @@ impl Peers {
                 waiting: peer.store.outbox_len(),
                 credit: peer.left.told(),
                 dropped: peer.strays.load(Ordering::Relaxed),
+                beyond: peer.beyond(),
             }
         };
         peers.iter().map(show).collect()
@@ -288,6 +315,9 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
     }
     if is_too_far(delivery.hops, 1) {
         return TOO_FAR;
+    }
+    if peer.beyond() > 0 {
+        return NOT_NOW;
     }
     // Where there is no link, it stays in the spool, whose senders are told of delay and failure.
     let (LinkState::Linked, Some(prices)) = (handle.state(), store.prices()) else {

@@ -361,6 +361,65 @@ class Books(Lying):
         wait_until(lambda: self.w.peer()["waiting"] == 0, 60, "an empty outbox")
 
 
+class Dear(Lying):
+    """A relay that debits more than its own prices say, towards another relay and towards a user."""
+
+    make = staticmethod(lambda: Trusting())
+
+    def test_a_peer_that_debits_more_than_its_price_is_given_nothing_until_the_operator_says_so(self):
+        self.send()
+        self.outside()
+        self.assertEqual(self.w.peer()["beyond"], 0)
+        for again in range(2):
+            self.w.liar.lie = Dearer(self.second, 1)
+            self.send()
+            self.outside()
+            wait_until(lambda: self.w.peer()["beyond"] == 1, 60, "the list of peers that says it")
+            report, is_right = self.w.compare()
+            self.assertEqual((report["beyond"], report["differs"], is_right), (1, True, False))
+            self.w.liar.lie = Lie()
+            if again:
+                self.w.entry.stop()
+                self.w.entry.start()
+                wait_until(lambda: self.w.peer()["link"] == "linked", 60, "a link to the liar")
+            paid = self.w.paid()
+            self.send(3)
+            self.w.a.settled()
+            time.sleep(6)
+            # It waits where every other mail waits, and is reported like it.
+            self.assertEqual((len(self.arrived()), self.w.paid()), (len(self.sent) - 3, paid))
+            self.assertEqual((len(self.w.entry.queue()), self.w.peer()["beyond"]), (3, 1))
+            done = self.w.entry.command("peer", "resume", "far")
+            self.assertIn("used again", done.stdout)
+            self.outside()
+            self.assertEqual((self.w.paid() - paid, self.w.peer()["beyond"]), (3 * EACH, 0))
+        told = self.w.entry.process.log.read_text()
+        self.assertIn("debited more for a message", told)
+
+    def test_a_user_is_told_of_what_the_relay_debited_beyond_the_price(self):
+        liar = Liar(self.w.entry.link)
+        self.addCleanup(liar.stop)
+        user = Bridge(self.w.folder.path, "told", liar.address)
+        pack = self.w.folder.path / "told.pack"
+        self.w.entry.issue(pack, user.passphrase, 5_000, 100_000_000)
+        liar.adopt(pack, user.passphrase.read_text().strip().encode())
+        user.init(pack)
+        self.w.bridges.append(user)
+        user.start()
+        wait_until(lambda: user.status()["onward"]["elsewhere"]["relays"] == 1, 60, "prices")
+        for beyond, notices in ((0, 0), (5, 1), (5, 1), (6, 2)):
+            with self.subTest(beyond=beyond):
+                liar.lie = Dearer(self.second, beyond)
+                token = word()
+                submit(user, [OUTSIDE], message("me@localhost", OUTSIDE, token))
+                wait_until(lambda: self.w.sink.with_word(token), 60, "the message outside")
+                user.settled()
+                told = user.inbox().with_word("debited") if not notices else user.inbox().wait_for("than by its own", notices)
+                self.assertEqual(len(told), notices)
+                if notices:
+                    self.assertIn(str(2 * EACH + beyond).encode(), told[-1])
+
+
 class Swallowing(Dearer):
     """Acknowledges what it is sent, for the right price, and drops it. Its books say so too."""
 

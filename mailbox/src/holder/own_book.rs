@@ -71,6 +71,11 @@ impl HolderStage {
         })
     }
 
+    /// Forgets what the dearest message was debited beyond its price.
+    pub(super) fn pass_over_beyond(&mut self, write: &Write<'_>) -> Result<(), StoreError> {
+        self.note(write, |book| book.beyond = 0)
+    }
+
     /// Notes that a change may have cost so much, and that nobody will tell.
     pub(super) fn note_unknown(&mut self, write: &Write<'_>, price: u64) -> Result<(), StoreError> {
         self.note(write, |book| book.unknown = book.unknown.saturating_add(price))

@@ -27,7 +27,7 @@ pub struct OwnBook {
     pub debited: u64,
     /// What they were expected to cost, in µtok, when each was sent.
     pub agreed: u64,
-    /// What the dearest one was debited beyond that, in µtok.
+    /// What the dearest one was debited beyond that, in µtok, since its holder last passed over it: an honest relay never does.
     pub beyond: u64,
     /// µtok that were drawn on credit.
     pub drawn: u64,

@@ -76,11 +76,15 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             },
             answer => answer,
         };
+        let beyond = beyond(&row, &answer);
         let notice = match &answer {
             Answer::Refused {
                 seq,
                 refusal: Refusal::Price { .. },
             } if *seq == row.change.seq && self.repriced.contains(&row.row) => None,
+            Answer::Done { seq, debited, .. } if *seq == row.change.seq && beyond > 0 => {
+                self.notice_of_beyond(&row, *debited, beyond)?
+            }
             Answer::Done { seq, .. } if *seq == row.change.seq => self.note_alias(&row).await?,
             Answer::Rerooted { seq, .. } if *seq == row.change.seq => None,
             Answer::Moved { seq, .. } | Answer::Endowed { seq, .. } if *seq == row.change.seq => {
@@ -93,19 +97,21 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             Answer::Refused { seq, refusal } if *seq == row.change.seq => self.notice_for(&row, *refusal),
             _ => return Err(Ended::Nonsense),
         };
-        let goes_on = !matches!(
+        let comes_again = matches!(
             answer,
             Answer::Refused {
                 refusal: Refusal::Busy | Refusal::Frozen | Refusal::Unacknowledged,
                 ..
             }
         );
+        // A peer that takes more than its price is given nothing more.
+        let goes_on = !comes_again && (beyond == 0 || self.config.settle.is_none());
         match &answer {
             Answer::Refused {
                 refusal: Refusal::Price { .. },
                 ..
             } => drop(self.repriced.insert(row.row)),
-            _ if goes_on => drop(self.repriced.remove(&row.row)),
+            _ if !comes_again => drop(self.repriced.remove(&row.row)),
             _ => {}
         }
         Ok(Judged {
@@ -114,6 +120,24 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             notice,
             goes_on,
         })
+    }
+
+    /// A relay at its peer has an operator, who sees it in its list; a person is told of each that is dearer than those before.
+    fn notice_of_beyond(&self, row: &OutboxRow, debited: u64, beyond: u64) -> Result<Option<Vec<u8>>, Ended> {
+        if beyond <= self.store.own_book()?.beyond {
+            return Ok(None);
+        }
+        tracing::error!("the relay debited more for a message than its own prices say");
+        let notice = Notice::Overcharged {
+            subject: &row.label,
+            debited,
+            beyond,
+        };
+        Ok(self
+            .config
+            .settle
+            .is_none()
+            .then(|| compose(self.host, self.config, &notice)))
     }
 
     /// An alias is written before its change is finished: a crash between repeats a write that changes nothing.
@@ -197,6 +221,14 @@ pub(super) async fn record<S: HolderStore>(
         settle.settle(&row, &answer).await?;
     }
     store.answered(row.row, answer, notice, now).await
+}
+
+/// How much more a message was debited than it may have been: an honest relay refuses it then.
+fn beyond(row: &OutboxRow, answer: &Answer) -> u64 {
+    match (&row.change.operation, answer) {
+        (Operation::Submit { debit_max, .. }, Answer::Done { debited, .. }) => debited.saturating_sub(*debit_max),
+        _ => 0,
+    }
 }
 
 /// A refusal that would have the content sent again under a new number. If another copy of this store had the same row, it

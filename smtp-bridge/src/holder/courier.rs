@@ -408,6 +408,10 @@ impl<S: HolderStore> Courier<'_, S> {
 
     /// Sends every queued change in the order of their numbers.
     async fn send_all(&mut self) -> Result<(), Ended> {
+        if self.config.settle.is_some() && self.store.own_book()?.beyond > 0 {
+            // A peer that takes more than its price is given nothing until the operator says so.
+            return Ok(());
+        }
         // A relay that was restored has to know the aliases again before it is sent anything from them.
         let keys_alone = self.is_frozen || self.recovers;
         let mut sent = false;

@@ -57,6 +57,15 @@ pub enum Notice<'a> {
         /// What it costs now.
         price: u64,
     },
+    /// The relay took the message, and more value for it than it may.
+    Overcharged {
+        /// Its subject.
+        subject: &'a str,
+        /// What it was debited.
+        debited: u64,
+        /// How much of that is beyond its price.
+        beyond: u64,
+    },
     /// The relay no longer keeps its answer about a message.
     Unknown {
         /// Its subject.
@@ -138,6 +147,7 @@ impl Notice<'_> {
             Notice::NoRoom => "Your disk has no room for your mail".into(),
             Notice::Held { subject, .. } => format!("Waiting for value: {subject}"),
             Notice::Repriced { subject, .. } => format!("Waiting for a new price: {subject}"),
+            Notice::Overcharged { subject, .. } => format!("Debited too much: {subject}"),
             Notice::Unknown { subject } => format!("Perhaps sent: {subject}"),
             Notice::Expired { count: 1 } => "A message to you is gone".into(),
             Notice::Expired { count } => format!("{count} messages to you are gone"),
@@ -194,6 +204,15 @@ impl Notice<'_> {
             Notice::Repriced { subject, price } => format!(
                 "The relay's prices have changed. This message waits in the outbox:\n\n    {subject}\n\nIt goes by itself for {price} µtok, \
                  unless `postern outbox` cancels it first.\n"
+            ),
+            Notice::Overcharged {
+                subject,
+                debited,
+                beyond,
+            } => format!(
+                "The relay took this message, and debited {debited} µtok for it, which is {beyond} more\nthan by its own prices:\n\n    \
+                 {subject}\n\nIts program does not do that by itself. Ask its operator before you send more; `postern\nstatement` shows \
+                 what was taken. Each message that is dearer still is told too.\n"
             ),
             Notice::Unknown { subject } => format!(
                 "The relay was asked about this message too late to know what became of it:\n\n    {subject}\n\nIt may have been sent, \

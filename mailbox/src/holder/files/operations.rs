@@ -109,6 +109,10 @@ impl HolderStore for HolderFiles {
         self.books().own_book(&self.shelf.base.view()?)
     }
 
+    async fn pass_over_beyond(&self) -> Result<(), StoreError> {
+        self.run(|stage, write| stage.pass_over_beyond(write)).await
+    }
+
     fn expiry(&self) -> Result<Option<Option<u32>>, StoreError> {
         EXPIRY.get(&self.shelf.base.view()?, Single)
     }
