@@ -190,6 +190,11 @@ class Directory(Hazard):
             return json.loads(done.stdout)["relays"] if done.returncode == 0 else []
 
         wait_until(offered, 60, "an offer")
+        self.w.a.stop()
+        self.w.a.start()
+        wanted = f"postern procure --relay far.test --keys {KEYS} --value {VALUE} --out"
+        wait_until(lambda: wanted in (self.w.a.status()["nested"] or ""), 60, "a way to a nested route")
+        self.assertIn(wanted, self.w.a.command("status").stdout)
         self.assertEqual(offered(), ["far.test"])
         out, refused = procure("--relay", "gone.test")
         self.assertIn("gone.test is being left by its operator", refused.stderr)

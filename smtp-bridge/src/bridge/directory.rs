@@ -18,11 +18,13 @@ use keypacks::directory::{Descriptor, Exit, Fault, LIST_BYTES_MAX, Pin, RENEWAL_
 use keypacks::kdf;
 use mailbox::HolderStore;
 use mailbox::holder_store::{Flags, FolderId};
+use mailbox::request::Offers;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Bridge;
 use super::commands::ANSWER_WAIT_MAX;
+use super::nested::SecondRelay;
 use crate::figures::date;
 use crate::holder::{LinkState, ServedDirectory};
 use crate::message::{self, Address, Notice};
@@ -57,6 +59,8 @@ struct State {
     forked: Option<u64>,
     /// Whether both are on the disk.
     fork_is_kept: bool,
+    /// A pack that is to be had at a relay of another operator.
+    second: Option<SecondRelay>,
     /// What the user was told last by a message, and on which day.
     told: Option<(u32, String)>,
 }
@@ -209,6 +213,26 @@ impl Directory {
         let state = self.state();
         let relay = state.held.as_ref().map(Signed::list)?.relay(domain)?;
         Some(relay.operator.clone())
+    }
+
+    /// Notes which of what is offered is at a relay of another operator that delivers everywhere: the cheapest.
+    pub(super) fn note_second(&self, own: &str, offers: &Offers, today: u32) {
+        let operator = self.operator(own);
+        let is_of_another = |domain: &str| {
+            let relay = self.relay(domain, today).ok().filter(|relay| relay.exit == Exit::Any);
+            let pair = relay.map(|relay| relay.operator).zip(operator.as_ref());
+            domain != own && pair.is_some_and(|(one, other)| !one.eq_ignore_ascii_case(other))
+        };
+        let domains = offers.relays.iter().filter(|domain| is_of_another(domain));
+        let packs = domains.filter_map(|domain| SecondRelay::cheapest(domain, offers));
+        let second = packs.min_by_key(|pack| pack.price);
+        self.state().second = second;
+    }
+
+    /// What was noted, while the directory has that relay.
+    pub(super) fn second(&self, today: u32) -> Option<SecondRelay> {
+        let second = self.state().second.clone()?;
+        self.relay(&second.domain, today).is_ok().then_some(second)
     }
 
     fn show(&self, today: u32) -> Value {
@@ -380,7 +404,10 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
                 return;
             }
             let pace = match bridge.fetch_directory().await {
-                Fetched::Served => PACE,
+                Fetched::Served => {
+                    bridge.look_for_second_relay().await;
+                    PACE
+                }
                 Fetched::NotAsked => PACE_UNANSWERED,
                 Fetched::CutOff => PACE_CUT_OFF,
             };
@@ -487,6 +514,52 @@ pub(super) mod tests {
         let other = Pin::new(1, vec![DirectoryKey::new(Secret::new([2; 32])).public()]).expect("1 of 1");
         assert_eq!(Directory::load(&host, dir, Some(other)).known(), [0; 32]);
         assert!(Directory::load(&host, dir, None).relay("a.test", today).is_err());
+    }
+
+    #[test]
+    fn a_second_relay_is_one_of_another_operator_that_sells_packs() {
+        let (host, dir) = (host(), Path::new(DIR));
+        let today = host.day();
+        let directory = Directory::load(&host, dir, Some(pin()));
+        let domains = ["a.test", "b.test", "c.test"].map(|domain| (domain, domain == "c.test"));
+        let ServedDirectory::Text(text) = served(1, today, &domains) else {
+            unreachable!("it is a text");
+        };
+        let offers = |relays: &[&str]| Offers {
+            fee: 5,
+            relays: relays.iter().map(|relay| (*relay).to_owned()).collect(),
+            sizes: vec![(20, 300), (10, 100)],
+        };
+        let all = offers(&["a.test", "b.test", "c.test", "d.test"]);
+        directory.note_second("a.test", &all, today);
+        assert_eq!(directory.second(today), None, "no directory");
+        // As its signers would have written it of two operators.
+        let text = String::from_utf8_lossy(&text);
+        let list = Signed::parse(&text).expect("well-formed").list().clone();
+        let relays = list.relays.into_iter().map(|relay| Descriptor {
+            operator: if relay.card.domain == "a.test" { "A" } else { "B" }.to_owned(),
+            ..relay
+        });
+        let relays = relays.collect();
+        let mut signed = Signed::new(List { relays, ..list }).expect("well-formed");
+        signed.sign(&key()).expect("room");
+        let served = ServedDirectory::Text(signed.to_text().into_bytes());
+        directory.take(&host, dir, &served).expect("written");
+        directory.note_second("a.test", &all, today);
+        let second = directory.second(today).expect("b.test");
+        assert_eq!(
+            (second.domain.as_str(), second.keys, second.value, second.price),
+            ("b.test", 10, 100, 105)
+        );
+        assert_eq!(directory.second(today + 15), None, "the directory has expired");
+        for (own, relays) in [
+            ("b.test", &["b.test", "c.test"][..]),
+            ("a.test", &["a.test", "c.test"]),
+            ("d.test", &["b.test"]),
+        ] {
+            directory.note_second(own, &offers(relays), today);
+            assert_eq!(directory.second(today), None, "{own}");
+        }
     }
 
     #[test]

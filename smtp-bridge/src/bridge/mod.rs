@@ -12,6 +12,7 @@ mod directory;
 mod lookout;
 pub(crate) mod looping;
 mod moving;
+mod nested;
 pub(crate) mod opening;
 mod pad;
 mod page;

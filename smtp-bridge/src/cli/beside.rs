@@ -47,6 +47,10 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             .filter_map(Value::as_str)
             .map(|warning| format!("\n{warning}"))
             .collect();
+        let nested = status["nested"]
+            .as_str()
+            .map(|words| format!("\n{words}"))
+            .unwrap_or_default();
         let disk = status["disk"]
             .as_str()
             .map(|caveat| format!("\ndisk      {caveat}"))
@@ -65,7 +69,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             None => String::new(),
         };
         format!(
-            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}{loops}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}",
+            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}{loops}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}{nested}",
             status["state"].as_str().unwrap_or_default(),
             pad(&status["pad"]),
             activated(status),

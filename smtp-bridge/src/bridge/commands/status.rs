@@ -51,6 +51,7 @@ impl<S: HolderStore> Bridge<S> {
             "linked": self.holder.state() == LinkState::Linked,
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
+            "nested": self.way_to_nested(),
             "disk": self.caveat,
             "entry": self.entry.as_ref().map(|entry| {
                 let position = entry.link_position();

@@ -69,6 +69,7 @@ pub(super) fn overview<S: HolderStore>(bridge: &Bridge<S>, said: &str) -> Result
         h1 { "Postern" }
         @if !said.is_empty() { p.said role="status" { (said) } }
         @for warning in bridge.warnings() { p.warn role="alert" { (warning) } }
+        @if let Some(words) = bridge.way_to_nested() { p { (words) } }
         section id="state" {
             h2 { "State" }
             table {
