@@ -42,7 +42,7 @@ impl<S: HolderStore> Bridge<S> {
             return Value::Null;
         };
         let (tally, (lost_lately, lately)) = (self.looping.loops.tally(), self.looping.loops.lately());
-        let day = self.store.prices().and_then(|prices| prices.price_of(1, 8));
+        let day = self.loop_price();
         json!({
             "wish": wish.to_string(),
             "sent": tally.sent,
@@ -62,13 +62,25 @@ impl<S: HolderStore> Bridge<S> {
         Some(in_words(&figures))
     }
 
+    /// What one costs on both ways, at most; `None`: the prices are not known.
+    fn loop_price(&self) -> Option<u64> {
+        let prices = self.store.prices()?;
+        prices.price_of(1, 8)?.checked_add(prices.inbound_price(8)?)
+    }
+
     /// Why none is sent now; a sentence's end.
     fn loop_pause(&self) -> Option<&'static str> {
+        if self.store.pad().is_some() {
+            return Some("a one-time pad is for the user's own mail");
+        }
         if self.looping.loops.is_alone() == Some(false) {
             return Some("the account's other devices would show them as mail");
         }
         let matters = self.matters();
-        (matters.low_balance || matters.few_keys).then_some("the pack is nearly used up")
+        // Whatever the user wants to be told of.
+        let least = self.loop_price().unwrap_or(0).saturating_mul(20);
+        let is_low = matters.low_balance || matters.few_keys || self.store.value().balance < least;
+        is_low.then_some("the pack is nearly used up")
     }
 
     /// Whether a row of the outbox is a loop.
@@ -85,9 +97,15 @@ impl<S: HolderStore> Bridge<S> {
         }
         let Ok(rows) = self.store.outbox() else { return true };
         for row in rows.iter().filter(|row| self.is_loop(row)) {
+            let is_over = matches!(row.state, OutboxState::Held(_) | OutboxState::Refused(_));
+            if is_over {
+                // Written down before the row goes, which is all that tells of it.
+                self.looping.loops.withdraw(&row.label);
+                self.save_loops().await;
+            }
             if (all || row.state != OutboxState::Queued) && matches!(self.store.cancel(row.row).await, Ok(true)) {
                 // Of one that may have left nobody knows, and its time runs.
-                if !row.may_have_left || matches!(row.state, OutboxState::Held(_) | OutboxState::Refused(_)) {
+                if !row.may_have_left {
                     self.looping.loops.withdraw(&row.label);
                 }
             } else {
@@ -169,7 +187,10 @@ pub(crate) fn in_words(figures: &Value) -> String {
 pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address, mut stop: watch::Receiver<bool>) {
     let Some(wish) = bridge.looping.wish else {
         // Of what was set before.
-        bridge.drop_loops(true).await;
+        if bridge.store.outbox_len() > 0 {
+            bridge.drop_loops(true).await;
+            bridge.save_loops().await;
+        }
         return;
     };
     let loops = &bridge.looping.loops;
@@ -185,7 +206,9 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address,
             let aliases = bridge.store.aliases().unwrap_or_default();
             aliases.iter().any(|alias| alias.open && alias.address == address)
         };
-        let mut is_new = loops.pass(clock.passed(is_linked, Instant::now()), is_open);
+        // Where nothing is fetched for want of room, it is no relay that holds them up.
+        let counts = is_linked && !bridge.holder.is_short_of_room();
+        let mut is_new = loops.pass(clock.passed(counts, Instant::now()), is_open);
         let waits = bridge.drop_loops(false).await;
         let (lost, of) = loops.lately();
         let is_bad = lost >= usize::from(wish.lost_max);

@@ -204,8 +204,9 @@ impl<S: HolderStore> Courier<'_, S> {
             // Perhaps the relay has changed keys, and its answer was lost: then it hears of nothing else on this link.
             self.send_all().await?;
         }
-        self.look_for_pool().await?;
-        self.look_once().await
+        // A relay that does not know what is asked then has done what it was linked with for.
+        self.look_once().await?;
+        self.look_for_pool().await
     }
 
     /// Whether the relay mixes decides how mail waits that says nothing of it.
