@@ -376,7 +376,7 @@ class Dear(Lying):
             self.outside()
             wait_until(lambda: self.w.peer()["beyond"] == 1, 60, "the list of peers that says it")
             report, is_right = self.w.compare()
-            self.assertEqual((report["beyond"], report["differs"], is_right), (1, True, False))
+            self.assertEqual((report["beyond"], report["differs"], is_right), (1 + again, True, False))
             self.w.liar.lie = Lie()
             if again:
                 self.w.entry.stop()
@@ -393,6 +393,9 @@ class Dear(Lying):
             self.assertIn("used again", done.stdout)
             self.outside()
             self.assertEqual((self.w.paid() - paid, self.w.peer()["beyond"]), (3 * EACH, 0))
+            report, is_right = self.w.compare()
+            self.assertEqual((report["differs"], is_right), (True, False), "used again, and not paid back")
+            self.assertEqual(report["beyond"], 1 + again)
         told = self.w.entry.process.log.read_text()
         self.assertIn("debited more for a message", told)
 

@@ -260,7 +260,7 @@ async fn compare(args: &NameArgs) -> Result<(), Failure> {
         }
         if answer["beyond"] != 0 {
             text += &format!(
-                "a message was debited {} µtok more than the peer's prices said\n",
+                "messages were debited {} µtok more than the peer's prices said\n",
                 answer["beyond"]
             );
         }

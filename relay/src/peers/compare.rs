@@ -43,7 +43,7 @@ pub(crate) struct Report {
     whole: bool,
     /// Whether a line differs, or a message was dearer than it was told to be.
     differs: bool,
-    /// What the dearest message was debited beyond its price.
+    /// What messages were debited beyond their prices, in µtok.
     beyond: u64,
     rows: Vec<Line>,
 }
@@ -165,11 +165,17 @@ fn compare(before: &Side, after: &Side, told: &[Services]) -> Report {
         verdict: Verdict::Told,
     });
     let whole = before.book.from == 1;
+    // Passing over it has the peer used again, and pays nothing back.
+    let beyond = after
+        .book
+        .debited
+        .saturating_sub(after.book.agreed)
+        .max(after.book.beyond);
     let differs = rows.iter().any(|line| line.verdict == Verdict::Differs);
     Report {
         whole,
-        differs: after.book.beyond > 0 || whole && differs,
-        beyond: after.book.beyond,
+        differs: beyond > 0 || whole && differs,
+        beyond,
         rows,
     }
 }
@@ -252,6 +258,10 @@ mod tests {
         let mut dear = side(1, 100, 0);
         dear.book.beyond = 1;
         assert!(compare(&dear, &dear, &[told(Kind::Message, 1, 100)]).differs);
+        // Its operator passed over it.
+        (dear.book.beyond, dear.book.agreed) = (0, 98);
+        let report = compare(&dear, &dear, &[told(Kind::Message, 1, 100)]);
+        assert_eq!((report.differs, report.beyond), (true, 2));
     }
 
     #[test]

@@ -46,7 +46,12 @@ impl Peers {
         let Some(settings) = settings else {
             return Offers::default();
         };
-        let known = settings.peers.iter().filter_map(|name| self.of(name));
+        // One that takes more than its price is given no orders.
+        let known = settings
+            .peers
+            .iter()
+            .filter_map(|name| self.of(name))
+            .filter(|peer| peer.beyond() == 0);
         Offers {
             fee: settings.fee,
             relays: known.map(|peer| peer.store.facts().relay_domain).collect(),
@@ -69,7 +74,7 @@ impl Peers {
         let Some((name, peer)) = known.find(|(_, peer)| peer.store.facts().relay_domain == domain) else {
             return Ok(None);
         };
-        if peer.full_on.load(Ordering::Relaxed) == relay.host.day() {
+        if peer.beyond() > 0 || peer.full_on.load(Ordering::Relaxed) == relay.host.day() {
             return Ok(None);
         }
         let outbox = peer.store.outbox()?;
