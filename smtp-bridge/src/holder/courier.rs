@@ -116,6 +116,12 @@ async fn go_on<S: HolderStore>(
     let start = Instant::now();
     let mut due = None;
     let mut value_due = start + VALUE_PACE;
+    let checks_max = if courier.store.facts().rotation.rotates() {
+        CHECKS
+    } else {
+        0
+    };
+    let mut checks = checks_max;
     let mut done = courier.begin().await;
     loop {
         match done {
@@ -130,21 +136,20 @@ async fn go_on<S: HolderStore>(
             }
         }
         // A tick is waited for only when it would do something: an idle bridge sleeps until a byte arrives.
-        let look = courier.link.news || courier.has_waiting() || courier.shortage.lasts();
+        let look = courier.link.news || courier.has_waiting() || courier.shortage.lasts() || checks > 0;
         // Once there is something to look for, its tick stands: mail that goes out without a pause does not put it off.
         let tick = due
             .filter(|_| look)
             .unwrap_or_else(|| next_tick(start, courier.config.tick));
         due = look.then_some(tick);
+        let mut is_check = false;
         done = tokio::select! {
             biased;
             () = stopped(&mut stop) => Err(Ended::Stopped),
             () = tokio::time::sleep_until(tick), if look => {
                 due = None;
-                match courier.link.news || courier.has_waiting() || courier.has_room_again() {
-                    true => courier.look().await,
-                    false => Ok(()),
-                }
+                is_check = !courier.link.news && !courier.has_waiting() && !courier.has_room_again();
+                if is_check { Ok(()) } else { courier.look().await }
             }
             _ = wishes.refreshed.changed() => courier.look().await,
             Some(statement) = wishes.asked.recv() => courier.statement(statement).await,
@@ -161,11 +166,17 @@ async fn go_on<S: HolderStore>(
             }
             news = courier.link.wait_for_news() => news.map_err(Ended::from),
         };
+        checks = if is_check { checks.saturating_sub(1) } else { checks_max };
         if done.is_ok() && courier.has_paid_for_keys() {
             done = courier.refresh_value(false).await;
         }
     }
 }
+
+/// Ticks after anything was asked on a link that goes on under new keys at which it is looked whether it did: the relay's word
+/// on a key may come behind the answer that told the value, and nothing else tells of it. No more, since what is asked then
+/// may be what the next key is for.
+const CHECKS: u8 = 3;
 
 /// The next point of the link's own grid: mail is collected there, so that its arrival shows no finer.
 fn next_tick(start: Instant, tick: Duration) -> Instant {

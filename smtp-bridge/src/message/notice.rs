@@ -251,8 +251,8 @@ impl Notice<'_> {
             Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \
                  statement' shows. You may order another one.\n".into(),
             Notice::LoopsLost { lost, of } => format!(
-                "The bridge sends messages to itself through your relay. {lost} of the last {of} did not come\nback in time. The relay \
-                 loses mail, or holds it up: ask its operator. 'postern status' shows\nhow it goes on.\n"
+                "The bridge sends messages to itself through your relay. {lost} of the last {of}\ndid not come back in time. The relay \
+                 loses mail, or holds it up: ask its operator.\n'postern status' shows how it goes on.\n"
             ),
             Notice::NoCover { reason } => format!(
                 "bridge.toml asks for cover on the line to the relay, and there is none: {reason}.\n\nMail goes and comes \
