@@ -170,6 +170,14 @@ impl Peers {
             .collect()
     }
 
+    /// Whether a delivery is durable in the outbox of any peer: a crash came before that was recorded, and the route may have
+    /// changed since.
+    pub(crate) fn have(&self, id: DeliveryId) -> bool {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = label_of(id);
+        peers.values().any(|peer| peer.store.outbox_knows(&label))
+    }
+
     /// Has a peer used again that took more than its price, and else looks for where it stands with the pack held there, and
     /// waits for the link. `None`: there is no such peer.
     pub(crate) async fn resume(&self, name: &str) -> Option<Result<Resumed, StoreError>> {
@@ -216,11 +224,15 @@ impl Peers {
     }
 }
 
-/// Opens the packs of all peers that a route or `procure` names. Before anything is delivered: what was handed over before a crash is
-/// known by its row. The links end when `stop` turns true.
+/// Opens the packs of all peers that a route or `procure` names, and of those with whom mail or orders wait though nothing names
+/// them any more: that would be neither sent nor reported. Before anything is delivered: what was handed over before a crash
+/// is known by its row. The links end when `stop` turns true.
 pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch::Sender<bool>) -> JoinSet<()> {
     let mut links = JoinSet::new();
-    for name in relay.config.peer_names() {
+    let named = relay.config.peer_names();
+    let others = packs::names(&relay.host, &relay.config.data);
+    let others = others.into_iter().filter(|name| !named.contains(name));
+    for name in named.iter().cloned().chain(others) {
         let store = match open(&relay.host, &relay.config.data, &name).await {
             Ok(store) => store,
             Err(error) => {
@@ -228,6 +240,17 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
                 continue;
             }
         };
+        let is_named = named.contains(&name);
+        if !is_named {
+            if !is_waited_for(&store) {
+                store.stop().await;
+                continue;
+            }
+            tracing::warn!(
+                peer = name,
+                "nothing names this peer, and mail or orders wait with it: they are seen through"
+            );
+        }
         let mut config = HolderConfig::new(Address::parse("relay@localhost").expect("an address"));
         config.tick = relay.config.tick();
         config.settle = Some(Arc::new(settle::Settling {
@@ -255,7 +278,9 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             peer.strays.clone(),
             stop.subscribe(),
         ));
-        links.spawn(renew::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
+        if is_named {
+            links.spawn(renew::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
+        }
         links.spawn(procure::keep(
             relay.clone(),
             name.clone(),
@@ -268,6 +293,14 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
     legs::put_in_force(relay).await;
     links.spawn(legs::follow(relay.clone(), stop.subscribe()));
     links
+}
+
+/// Whether somebody's mail or order is in the outbox. What cannot be read is not known to be empty.
+fn is_waited_for(store: &HolderFiles) -> bool {
+    store.outbox().is_ok_and(|rows| {
+        rows.iter()
+            .any(|row| delivery_of(&row.label).is_some() || procure::order_of(&row.label).is_some())
+    })
 }
 
 /// Waits until the links have ended, and closes the packs.
@@ -303,16 +336,13 @@ fn read_passphrase(host: &Host, file: &Path) -> Result<Zeroizing<Vec<u8>>, Store
     Ok(passphrase)
 }
 
-/// Puts a delivery into the outbox of the peer. `Delivered`: it is durable there, now or before.
+/// Puts a delivery into the outbox of the peer, which [`Peers::have`] it not. `Delivered`: it is durable there.
 pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, delivery: &Delivery) -> DeliveryResult {
     let Some(peer) = relay.peers.of(name) else {
         return NOT_NOW;
     };
     let Peer { store, handle, .. } = &peer;
     let label = label_of(delivery.id);
-    if store.outbox_knows(&label) {
-        return DeliveryResult::Delivered;
-    }
     if is_too_far(delivery.hops, 1) {
         return TOO_FAR;
     }

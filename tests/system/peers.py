@@ -4,6 +4,7 @@ What one relay takes, the last one delivers or the sender is told, whoever of th
 """
 
 import json
+import os
 import random
 import re
 import signal
@@ -314,6 +315,38 @@ class Peers(Hazard):
         self.w.entry.command("queue", "retry", "all")
         wait_until(lambda: len(self.w.sink.with_word(self.token)) == 3, 90, "three messages outside")
         self.settle()
+
+
+class Unnamed(Hazard):
+    """A peer's name is taken out of the routes while mail waits with it."""
+
+    make = Chain
+
+    def test_what_was_handed_over_is_seen_through_and_nothing_new_goes_there(self):
+        chain, token = self.world, word()
+        # It stands still: what it is given is not answered.
+        os.kill(chain.middle.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, chain.middle.pid, signal.SIGCONT)
+        for number in range(3):
+            submit(chain.a, [OUTSIDE], message("me@localhost", OUTSIDE, f"{token}-{number}"))
+        wait_until(lambda: chain.peers("entry")[0]["waiting"] == 3, 60, "three messages handed over")
+        self.assertEqual(chain.sink.with_word(token), [])
+        chain.entry.kill()
+        chain.entry.settings["smarthost"] = chain.sink.address
+        chain.entry.start()
+        os.kill(chain.middle.pid, signal.SIGCONT)
+        wait_until(lambda: len(chain.sink.with_word(token)) == 3, 120, "three messages outside")
+        paid = chain.paid("entry", "middle")
+        submit(chain.a, [OUTSIDE], message("me@localhost", OUTSIDE, f"{token}-another"))
+        wait_until(lambda: len(chain.sink.with_word(token)) == 4, 60, "one by the new route")
+        wait_until(chain.idle, 60, "three idle relays")
+        self.assertEqual((len(chain.sink.with_word(token)), chain.paid("entry", "middle")), (4, paid))
+        chain.audit()
+        # With nothing left there it is not linked with any more.
+        chain.entry.stop()
+        chain.entry.start()
+        self.assertEqual(chain.peers("entry"), [])
+        self.assertIn("they are seen through", chain.entry.process.log.read_text())
 
 
 class Deaths(Hazard):

@@ -308,6 +308,12 @@ impl<S: RelayStore> Exit<S> {
             recipient: &recipient,
             message: &delivery.message,
         };
+        if relay.peers.have(delivery.id) {
+            return Some(Tried {
+                is_passed_on: true,
+                ..DeliveryResult::Delivered.into()
+            });
+        }
         match relay.config.route(recipient.domain().as_str()) {
             Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
             Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,

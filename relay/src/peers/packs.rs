@@ -24,6 +24,15 @@ pub(crate) fn paths(data: &Path, name: &str) -> (PathBuf, PathBuf) {
     (folder.join(name), folder.join(format!("{name}.passphrase")))
 }
 
+/// Names of all peers whose pack was ever taken in, named by the configuration or not.
+pub(super) fn names(host: &Host, data: &Path) -> Vec<String> {
+    let files = host.disk.list(&data.join(FOLDER)).unwrap_or_default();
+    let name = |file: &PathBuf| Some(file.file_name()?.to_str()?.strip_suffix(".passphrase")?.to_owned());
+    let mut names: Vec<String> = files.iter().filter_map(name).filter(|name| is_name(name)).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Takes a pack that another relay issued into a relay's data folder. The passphrase is there before the folder that it
 /// opens: repeated after a crash, this goes on where it was.
 pub(crate) fn accept(

@@ -35,7 +35,7 @@ fn label_of(id: ProcurementId) -> String {
     format!("{LABEL}{:016x}", id.0)
 }
 
-fn order_of(label: &str) -> Option<ProcurementId> {
+pub(super) fn order_of(label: &str) -> Option<ProcurementId> {
     let digits = label.strip_prefix(LABEL)?;
     u64::from_str_radix(digits, 16).ok().map(ProcurementId)
 }
