@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::HolderStore;
-use mailbox::holder_store::{Flags, FolderId};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Bridge;
 use crate::holder::cover::{CoverState, NoCover};
-use crate::message::{self, Address, Notice};
+use crate::message::Notice;
 use crate::net::stopped;
-use crate::{imap, names};
 
 /// Longest wait for the relay's answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
@@ -76,7 +74,7 @@ impl<S: HolderStore> Bridge<S> {
 }
 
 /// Tells the user when there is none, once a day for each reason, until `stop` turns true.
-pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address, mut stop: watch::Receiver<bool>) {
+pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watch::Receiver<bool>) {
     let Some(covered) = &bridge.cover else { return };
     let mut states = covered.state.subscribe();
     let mut told: Option<(NoCover, u64)> = None;
@@ -87,7 +85,8 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address,
             let is_new = told.is_none_or(|(before, at)| before != reason || now.abs_diff(at) >= DAY);
             if is_new {
                 told = Some((reason, now));
-                tell(&bridge, &user, reason, now).await;
+                let reason = reason.reason();
+                bridge.notify(&Notice::NoCover { reason: &reason }).await;
             }
         }
         tokio::select! {
@@ -95,19 +94,5 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address,
             () = stopped(&mut stop) => return,
             changed = states.changed() => if changed.is_err() { return },
         }
-    }
-}
-
-async fn tell<S: HolderStore>(bridge: &Bridge<S>, user: &Address, reason: NoCover, now: u64) {
-    let reason = reason.reason();
-    let notice = Notice::NoCover { reason: &reason };
-    let notice = message::notice(&notice, user, &names::random(&bridge.host), now);
-    let summary = imap::summary(&notice);
-    let told = bridge
-        .store
-        .append(FolderId::INBOX, notice, summary, Flags::default(), now)
-        .await;
-    if told.is_err() {
-        tracing::warn!("a notice could not be stored");
     }
 }

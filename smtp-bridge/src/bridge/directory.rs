@@ -17,7 +17,6 @@ use std::time::Duration;
 use keypacks::directory::{Descriptor, Exit, Fault, LIST_BYTES_MAX, Pin, RENEWAL_DAYS, Signed, Verdict, judge};
 use keypacks::kdf;
 use mailbox::HolderStore;
-use mailbox::holder_store::{Flags, FolderId};
 use mailbox::request::Offers;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -27,9 +26,8 @@ use super::commands::ANSWER_WAIT_MAX;
 use super::nested::SecondRelay;
 use crate::figures::date;
 use crate::holder::{LinkState, ServedDirectory};
-use crate::message::{self, Address, Notice};
+use crate::message::Notice;
 use crate::net::{Host, stopped};
-use crate::{imap, names};
 
 const LIST: &str = "directory.list";
 const FORK: &str = "directory.fork";
@@ -367,7 +365,7 @@ impl<S: HolderStore> Bridge<S> {
 
     /// Tells the user what is wrong with the directory, once a day at most while it is the same.
     async fn tell_of_directory(&self) {
-        let (now, today) = (self.host.clock.unix_seconds(), self.host.day());
+        let today = self.host.day();
         let words = self.directory.warnings(today).join("\n\n");
         {
             let mut state = self.directory.state();
@@ -376,19 +374,7 @@ impl<S: HolderStore> Bridge<S> {
             }
             state.told = Some((today, words.clone()));
         }
-        let Ok(to) = Address::parse(&self.local_address()) else {
-            return;
-        };
-        let notice = Notice::Directory { words: &words };
-        let text = message::notice(&notice, &to, &names::random(&self.host), now);
-        let summary = imap::summary(&text);
-        let stored = self
-            .store
-            .append(FolderId::INBOX, text, summary, Flags::default(), now)
-            .await;
-        if let Err(error) = stored {
-            tracing::warn!(%error, "a notice could not be stored");
-        }
+        self.notify(&Notice::Directory { words: &words }).await;
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use keypacks::chain::KEYS_RESERVED;
 use mailbox::HolderStore;
-use mailbox::holder_store::{Flags, FolderId};
 use mailbox::request::Operation;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -15,9 +14,8 @@ use tokio::time::Instant;
 use super::Bridge;
 use super::diary::Told;
 use crate::holder::LinkState;
-use crate::message::{self, Address, Notice};
+use crate::message::Notice;
 use crate::net::stopped;
-use crate::{imap, names};
 
 /// When the bridge tells its user something: the table `[notices]` of `bridge.toml`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -93,13 +91,11 @@ impl<S: HolderStore> Bridge<S> {
 /// Looks until `stop` turns true.
 pub(super) async fn watch<S: HolderStore>(
     bridge: std::sync::Arc<Bridge<S>>,
-    user: Address,
     tick: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut watcher = Watcher {
         bridge: &bridge,
-        user,
         started: Instant::now(),
         down_since: Some(Instant::now()),
         saved: None,
@@ -121,7 +117,6 @@ pub(super) async fn watch<S: HolderStore>(
 
 struct Watcher<'a, S> {
     bridge: &'a std::sync::Arc<Bridge<S>>,
-    user: Address,
     started: Instant,
     /// Since when there is no link.
     down_since: Option<Instant>,
@@ -210,7 +205,7 @@ impl<S: HolderStore> Watcher<'_, S> {
             });
         }
         for notice in &notices {
-            if !self.put(notice, now).await {
+            if !self.bridge.notify(notice).await {
                 // The disk may be full. It is told at another look.
                 return false;
             }
@@ -223,18 +218,10 @@ impl<S: HolderStore> Watcher<'_, S> {
     /// Once a day as long as it lasts; there is room for a notice where there is none for long mail.
     async fn tell_of_room(&mut self, now: u64) {
         let today = Some(now / DAY);
-        if self.bridge.holder.is_short_of_room() && self.room_told != today && self.put(&Notice::NoRoom, now).await {
+        if self.bridge.holder.is_short_of_room() && self.room_told != today && self.bridge.notify(&Notice::NoRoom).await
+        {
             self.room_told = today;
         }
-    }
-
-    /// Puts a notice into INBOX. `false`: it could not be stored.
-    async fn put(&self, notice: &Notice<'_>, now: u64) -> bool {
-        let text = message::notice(notice, &self.user, &names::random(&self.bridge.host), now);
-        let summary = imap::summary(&text);
-        let store = &self.bridge.store;
-        let stored = store.append(FolderId::INBOX, text, summary, Flags::default(), now);
-        stored.await.is_ok()
     }
 
     async fn save(&mut self) {
@@ -284,7 +271,7 @@ impl<S: HolderStore> Watcher<'_, S> {
 mod tests {
     use std::sync::Arc;
 
-    use mailbox::holder_store::ValueMirror;
+    use mailbox::holder_store::{FolderId, ValueMirror};
 
     use super::*;
     use crate::bridge::reading::tests::bridge;
@@ -292,8 +279,7 @@ mod tests {
     /// One look, as at a start that is followed by the end.
     async fn look(bridge: &Arc<Bridge<impl HolderStore>>) {
         let (_stop, stopping) = watch::channel(true);
-        let user = Address::parse("a@localhost").expect("an address");
-        watch(bridge.clone(), user, PACE_MAX, stopping).await;
+        watch(bridge.clone(), PACE_MAX, stopping).await;
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailbox::HolderStore;
-use mailbox::holder_store::{Flags, FolderId, OutboxRow, OutboxState};
+use mailbox::holder_store::{OutboxRow, OutboxState};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -14,9 +14,9 @@ use super::commands::ANSWER_WAIT_MAX;
 use super::submission;
 use crate::holder::LinkState;
 use crate::holder::loops::{LoopWish, Loops, wait};
-use crate::message::{self, Address, Notice};
+use crate::message::Notice;
+use crate::names;
 use crate::net::stopped;
-use crate::{imap, names};
 
 /// Shortest and longest time between two looks at what came back.
 const LOOK_MIN: Duration = Duration::from_millis(250);
@@ -184,7 +184,7 @@ pub(crate) fn in_words(figures: &Value) -> String {
 }
 
 /// Sends loops at random times and tells of lost ones, until `stop` turns true.
-pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address, mut stop: watch::Receiver<bool>) {
+pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watch::Receiver<bool>) {
     let Some(wish) = bridge.looping.wish else {
         // Of what was set before.
         if bridge.store.outbox_len() > 0 {
@@ -212,7 +212,7 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, user: Address,
         let waits = bridge.drop_loops(false).await;
         let (lost, of) = loops.lately();
         let is_bad = lost >= usize::from(wish.lost_max);
-        if is_bad != loops.is_told() && (!is_bad || tell(&bridge, &user, lost, of).await) {
+        if is_bad != loops.is_told() && (!is_bad || tell(&bridge, lost, of).await) {
             loops.set_told(is_bad);
             is_new = true;
         }
@@ -264,19 +264,9 @@ impl LinkClock {
     }
 }
 
-async fn tell<S: HolderStore>(bridge: &Bridge<S>, user: &Address, lost: usize, of: usize) -> bool {
+async fn tell<S: HolderStore>(bridge: &Bridge<S>, lost: usize, of: usize) -> bool {
     tracing::warn!(lost, of, "loops did not come back");
-    let now = bridge.host.clock.unix_seconds();
-    let notice = message::notice(&Notice::LoopsLost { lost, of }, user, &names::random(&bridge.host), now);
-    let summary = imap::summary(&notice);
-    let told = bridge
-        .store
-        .append(FolderId::INBOX, notice, summary, Flags::default(), now)
-        .await;
-    if told.is_err() {
-        tracing::warn!("a notice could not be stored");
-    }
-    told.is_ok()
+    bridge.notify(&Notice::LoopsLost { lost, of }).await
 }
 
 #[cfg(test)]

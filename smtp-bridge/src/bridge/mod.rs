@@ -267,7 +267,7 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         tracing::warn!("the data folder: {caveat}");
     }
     let files = store.clone();
-    let (to, tick) = (config.holder.user.clone(), config.holder.tick);
+    let tick = config.holder.tick;
     let mut holder = config.holder;
     let cover = holder.cover.clone().filter(|_| config.entry.is_none());
     // Also where none are sent any more: some may be under way.
@@ -365,10 +365,10 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     if let Some(listener) = page_listener {
         tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
     }
-    tasks.spawn(looping::watch(bridge.clone(), to.clone(), stop.subscribe()));
-    tasks.spawn(covering::watch(bridge.clone(), to.clone(), stop.subscribe()));
+    tasks.spawn(looping::watch(bridge.clone(), stop.subscribe()));
+    tasks.spawn(covering::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(directory::watch(bridge.clone(), stop.subscribe()));
-    tasks.spawn(lookout::watch(bridge.clone(), to, tick, stop.subscribe()));
+    tasks.spawn(lookout::watch(bridge.clone(), tick, stop.subscribe()));
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}
     files.stop().await;

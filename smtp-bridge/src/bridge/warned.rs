@@ -12,11 +12,11 @@ use crate::{imap, names};
 
 /// When each kind was last told, in days since 1970, while the process lives.
 #[derive(Default)]
-pub(super) struct Warned(Mutex<BTreeMap<Warning, u64>>);
+pub(super) struct Warned(Mutex<BTreeMap<Warning, u32>>);
 
 impl Warned {
     /// Whether this kind is to be told today; it counts as told from then on.
-    fn is_due(&self, warning: Warning, today: u64) -> bool {
+    fn is_due(&self, warning: Warning, today: u32) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.insert(warning, today) != Some(today)
     }
@@ -25,24 +25,25 @@ impl Warned {
 impl<S: HolderStore> Bridge<S> {
     /// Tells the user what became of a message that was taken in. Not told is no harm: the message goes all the same.
     pub(super) async fn warn(&self, warnings: &[Warning]) {
-        let now = self.host.clock.unix_seconds();
-        let Ok(to) = Address::parse(&self.local_address()) else {
-            return;
-        };
+        let today = self.host.day();
         for warning in warnings {
-            if !self.warned.is_due(*warning, now / 86_400) {
-                continue;
-            }
-            let text = message::notice(&Notice::Warned(*warning), &to, &names::random(&self.host), now);
-            let summary = imap::summary(&text);
-            if let Err(error) = self
-                .store
-                .append(FolderId::INBOX, text, summary, Flags::default(), now)
-                .await
-            {
-                tracing::warn!(%error, "a notice could not be stored");
+            if self.warned.is_due(*warning, today) {
+                self.notify(&Notice::Warned(*warning)).await;
             }
         }
+    }
+
+    /// Puts a notice into INBOX. `false`: it could not be stored.
+    pub(super) async fn notify(&self, notice: &Notice<'_>) -> bool {
+        let now = self.host.clock.unix_seconds();
+        let to = Address::parse(&self.local_address()).expect("the bridge does not start under another name");
+        let text = message::notice(notice, &to, &names::random(&self.host), now);
+        let summary = imap::summary(&text);
+        let stored = self.store.append(FolderId::INBOX, text, summary, Flags::default(), now);
+        let stored = stored
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "a notice could not be stored"));
+        stored.is_ok()
     }
 }
 
