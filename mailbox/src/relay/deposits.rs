@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::index::Write;
-use keypacks::deposit::{WrapFields, class_bytes, is_class, seal_wrap, sealed_capacity, wrap_digest};
+use keypacks::Secret;
+use keypacks::deposit::{BodySealer, Dek, WrapFields, class_bytes, is_class, seal_wrap, sealed_capacity, wrap_digest};
 use keypacks::kdf;
 use ledger::{AccountKey, Kind};
 
@@ -17,7 +18,7 @@ use super::rows::{ACCOUNTS, DEPOSITS, DepositRow, HeldDeposit, WAITING};
 use super::stage::RelayStage;
 use crate::StoreError;
 use crate::devices::EVENTS;
-use crate::entropy::random;
+use crate::entropy::{Entropy, random};
 use crate::parcel::RECEIPTS;
 use crate::relay_store::{Account, DepositOrder};
 use crate::request::{COLLECT_MAX, COLLECT_STEP_MAX, Collected, RECIPIENTS_MAX, Refusal};
@@ -39,6 +40,27 @@ impl Deposit {
         }
         let body_digest = kdf::hash(&[&order.body]);
         Ok(Self { order, body_digest })
+    }
+
+    /// What the relay itself says to these accounts, sealed.
+    pub(super) fn of_own(
+        entropy: &dyn Entropy,
+        recipients: Vec<(Account, u32)>,
+        words: &[u8],
+        day: u32,
+    ) -> Result<Self, StoreError> {
+        let dek = Dek::new(Secret::from_fn(|key| entropy.fill(key)));
+        let mut sealer = BodySealer::new(dek, random(entropy));
+        sealer.push(words).map_err(|_| StoreError::Invalid)?;
+        let sealed = sealer.finish();
+        Self::check(DepositOrder {
+            recipients,
+            body: sealed.body,
+            dek: sealed.dek,
+            length: sealed.length,
+            kilobytes: sealed.kilobytes,
+            day,
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use keypacks::chain::BoxStep;
-use keypacks::deposit::{BodySealer, Dek, wrap_digest};
+use keypacks::deposit::wrap_digest;
 use keypacks::parcel::{PARCEL_LOOK_AHEAD, PREFIX};
 use keypacks::{Secret, Tag};
 use ledger::AccountKey;
@@ -29,12 +29,11 @@ use super::rows::{DEPOSITS, PARCELS, PARCELS_SEEN, SKIPPED, SkippedRow, all_of};
 use super::stage::RelayStage;
 use super::{RelayFiles, Shared};
 use crate::StoreError;
-use crate::entropy::random;
 use crate::index::Write;
 use crate::parcel::{
     AliasChange, Asked, Outcome, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX, encode_receipts,
 };
-use crate::relay_store::{Account, DepositOrder, ParcelHit};
+use crate::relay_store::{Account, ParcelHit};
 use crate::request::Refusal;
 use crate::tables::Single;
 use crate::vault::{self, slab_key};
@@ -352,20 +351,8 @@ impl RelayStage {
         day: u32,
     ) -> Result<(), StoreError> {
         let entropy = Arc::clone(&self.shared.base.entropy);
-        let dek = Dek::new(Secret::from_fn(|key| entropy.fill(key)));
-        let mut sealer = BodySealer::new(dek, random(&*entropy));
-        sealer
-            .push(&encode_receipts(receipts))
-            .map_err(|_| StoreError::Invalid)?;
-        let sealed = sealer.finish();
-        let deposit = Deposit::check(DepositOrder {
-            recipients: vec![(Account(account), RECEIPTS)],
-            body: sealed.body,
-            dek: sealed.dek,
-            length: sealed.length,
-            kilobytes: sealed.kilobytes,
-            day,
-        })?;
+        let recipients = vec![(Account(account), RECEIPTS)];
+        let deposit = Deposit::of_own(&*entropy, recipients, &encode_receipts(receipts), day)?;
         self.deposit(write, &deposit, Quota::Waived).map_err(after_a_write)
     }
 }

@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use keypacks::Secret;
-use keypacks::deposit::{BodySealer, Dek};
-
 use super::super::deposits::{Deposit, Quota};
 use super::super::parcels::after_a_write;
 use super::super::rows::{ALIASES, AccountRow};
 use super::super::stage::RelayStage;
 use crate::StoreError;
 use crate::devices::{EVENTS, EVENTS_WAITING_MAX, Event, encode_events};
-use crate::entropy::random;
 use crate::index::Write;
-use crate::relay_store::{Account, DepositOrder};
+use crate::relay_store::Account;
 
 impl RelayStage {
     /// Tells all devices how these aliases stand. Those that are not the account's are passed over.
@@ -90,18 +86,8 @@ impl RelayStage {
             return Ok(());
         }
         let entropy = Arc::clone(&self.shared.base.entropy);
-        let dek = Dek::new(Secret::from_fn(|key| entropy.fill(key)));
-        let mut sealer = BodySealer::new(dek, random(&*entropy));
-        sealer.push(&encode_events(events)).map_err(|_| StoreError::Invalid)?;
-        let sealed = sealer.finish();
-        let deposit = Deposit::check(DepositOrder {
-            recipients: members.iter().map(|member| (Account(*member), EVENTS)).collect(),
-            body: sealed.body,
-            dek: sealed.dek,
-            length: sealed.length,
-            kilobytes: sealed.kilobytes,
-            day,
-        })?;
+        let recipients = members.iter().map(|member| (Account(*member), EVENTS)).collect();
+        let deposit = Deposit::of_own(&*entropy, recipients, &encode_events(events), day)?;
         self.put_account(write, account, row)?;
         self.deposit(write, &deposit, Quota::Waived).map_err(after_a_write)?;
         *row = self.account(write, account)?;
