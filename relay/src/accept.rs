@@ -402,9 +402,9 @@ fn judge_mail<S: RelayStore>(
     };
     for (position, recipient) in (0..).zip(&envelope.recipients) {
         let recipient_path = deliverable(recipient).ok_or(Refusal::Recipient { recipient: position })?;
-        let route = relay.config.route(recipient_path.domain().as_str());
+        let ways = relay.config.ways(recipient_path.domain().as_str());
         let relays = relay.store.onward().leg(recipient).relays;
-        if !leads_there(route, |name| relay.peers.has(name), hops, relays) {
+        if !leads_there(&ways, |name| relay.peers.has(name), hops, relays) {
             return Err(Refusal::Route { recipient: position });
         }
     }
@@ -444,14 +444,13 @@ fn judge_mail<S: RelayStore>(
     })
 }
 
-/// Whether mail that passed so many relays can go by this route, which so many more are behind. For good: a passing refusal
-/// would hold up all that the holder has queued behind it.
-fn leads_there(route: Option<Route>, is_open: impl FnOnce(&str) -> bool, hops: u8, relays: u8) -> bool {
-    match route {
-        None => false,
-        Some(Route::Peer(name)) => is_open(&name) && !peers::is_too_far(hops, relays),
-        Some(_) => true,
-    }
+/// Whether mail that passed so many relays can go by any of these ways, which so many more are behind. For good: a passing
+/// refusal would hold up all that the holder has queued behind it.
+fn leads_there(ways: &[Route], is_open: impl Fn(&str) -> bool, hops: u8, relays: u8) -> bool {
+    ways.iter().any(|way| match way {
+        Route::Peer(name) => is_open(name) && !peers::is_too_far(hops, relays),
+        _ => true,
+    })
 }
 
 /// The alias of an address of this relay's own domain, open or closed. The store alone knows no domain: postmaster is the
@@ -533,8 +532,8 @@ mod tests {
     #[test]
     fn what_can_never_go_by_a_peer_is_refused_for_good() {
         let leads = |is_open: bool, hops, relays| {
-            let by = Some(Route::Peer("x".into()));
-            leads_there(by, |name| is_open && name == "x", hops, relays)
+            let by = [Route::Peer("x".into())];
+            leads_there(&by, |name| is_open && name == "x", hops, relays)
         };
         assert!(!leads(false, 0, 0), "its pack cannot be opened");
         assert!(leads(true, 0, 0), "nothing was heard of it yet");
@@ -551,12 +550,12 @@ mod tests {
             assert!(!leads(true, hops, relays), "{hops} {relays}");
         }
         assert!(leads_there(
-            Some(Route::Host("x:25".into())),
+            &[Route::Peer("x".into()), Route::Host("x:25".into())],
             |_| false,
             HOPS_MAX,
             u8::MAX
         ));
-        assert!(!leads_there(None, |_| true, 0, 0));
+        assert!(!leads_there(&[], |_| true, 0, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `posternd.toml`: what an operator sets, with its defaults.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 mod defaults;
 mod problems;
 mod sections;
+mod ways;
 
 pub use sections::{
     CollectConfig, CoverConfig, Delivery, DirectoryConfig, MixConfig, PeerConfig, PriceConfig, ProcureConfig,
     SizeConfig, TlsPolicy,
 };
+pub use ways::Ways;
 
 /// Least `memory_mib`: large messages have thirteen sixteenths of it.
 pub(crate) const MEMORY_MIB_MIN: u32 = 160;
@@ -45,18 +47,20 @@ pub struct RelayConfig {
     pub collect: Option<CollectConfig>,
     /// Status page and metrics; keep it on loopback.
     pub status: SocketAddr,
-    /// `host:port` that takes all mail for other domains, or `peer:NAME`. Without it such mail is refused, unless `delivery`
-    /// says otherwise.
+    /// `host:port` that takes all mail for other domains, or `peer:NAME`, or several ways as in `routes`. Without it such
+    /// mail is refused, unless `delivery` says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub smarthost: Option<String>,
+    pub smarthost: Option<Ways>,
     /// Who takes mail for other domains.
     #[serde(default)]
     pub delivery: Delivery,
     /// Domains delivered to a fixed `host:port`, by their MX records if that is `mx`, or under the pack held at another relay
-    /// if that is `peer:NAME`. The relay's own domain goes to
-    /// its own MX by itself.
+    /// if that is `peer:NAME`; of a list, by the first way that works. The relay's own domain goes to its own MX by itself.
     #[serde(default)]
-    pub routes: BTreeMap<String, String>,
+    pub routes: BTreeMap<String, Ways>,
+    /// Seconds that a peer may be without a link before mail goes by the next way of its route.
+    #[serde(default = "defaults::next_way_s")]
+    pub next_way_s: u64,
     /// Relays to which links are carried for holders of this one, by their domains: `host:port` of their links.
     #[serde(default)]
     pub through: BTreeMap<String, String>,
@@ -125,7 +129,7 @@ pub struct RelayConfig {
     pub keep_used_keys: bool,
 }
 
-/// Where mail for a domain goes.
+/// One way that mail for a domain goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Route {
     /// To the relay's own MX, at this address.
@@ -185,6 +189,7 @@ impl RelayConfig {
             smarthost: None,
             delivery: Delivery::default(),
             routes: BTreeMap::new(),
+            next_way_s: defaults::next_way_s(),
             through: BTreeMap::new(),
             through_mib: defaults::through_mib(),
             procure: None,
@@ -256,45 +261,6 @@ impl RelayConfig {
     /// How often a link is told that mail waits.
     pub fn tick(&self) -> Duration {
         Duration::from_millis(self.tick_ms)
-    }
-
-    /// Where mail for a domain goes; `None`: nowhere.
-    pub fn route(&self, domain: &str) -> Option<Route> {
-        let domain = domain.to_ascii_lowercase();
-        if domain == self.domain {
-            let mut own = self.mx;
-            if own.ip().is_unspecified() {
-                own.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-            }
-            return Some(Route::Own(own.to_string()));
-        }
-        match self.routes.get(&domain).or(self.smarthost.as_ref()) {
-            Some(target) if target == MX => Some(Route::Exchangers(domain)),
-            Some(target) => Some(match target.strip_prefix(PEER) {
-                Some(name) => Route::Peer(name.to_owned()),
-                None => Route::Host(target.clone()),
-            }),
-            None if self.delivery == Delivery::Mx => Some(Route::Exchangers(domain)),
-            None => None,
-        }
-    }
-
-    /// Names of the peers by which any mail goes or packs are procured, each once.
-    pub(crate) fn peer_names(&self) -> BTreeSet<String> {
-        let targets = self.routes.values().chain(&self.smarthost);
-        let routed = targets.filter_map(|target| target.strip_prefix(PEER));
-        let selling = self.procure.iter().flat_map(|settings| &settings.peers);
-        routed.map(str::to_owned).chain(selling.cloned()).collect()
-    }
-
-    /// Name of the peer by which mail goes that has no route of its own, if it does.
-    pub(crate) fn peer_elsewhere(&self) -> Option<&str> {
-        self.smarthost.as_deref()?.strip_prefix(PEER)
-    }
-
-    /// Whether any mail goes where MX records say, so that name servers are asked.
-    pub fn asks_names(&self) -> bool {
-        self.delivery == Delivery::Mx || self.routes.values().any(|target| target == MX)
     }
 
     /// What issued packs name as the relay's address.

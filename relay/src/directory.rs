@@ -133,16 +133,16 @@ pub(crate) fn describe<S: RelayStore>(relay: &Relay<S>) -> Result<String, String
     })
 }
 
-/// Where the relay delivers by itself. What it passes on to a peer is that one's.
+/// Where the relay delivers by itself. What it passes on to a peer, be it now and then, is that one's.
 fn exit(config: &RelayConfig) -> Exit {
     let by_itself = |route: &Route| !matches!(route, Route::Peer(_));
-    let has_smarthost = config.smarthost.is_some() && config.peer_elsewhere().is_none();
+    let has_smarthost = config.smarthost.is_some() && config.peers_elsewhere().next().is_none();
     if config.delivery == Delivery::Mx || has_smarthost {
         return Exit::Any;
     }
     let routed = config.routes.keys().filter(|domain| **domain != config.domain);
     let domains: Vec<String> = routed
-        .filter(|domain| config.route(domain).as_ref().is_some_and(by_itself))
+        .filter(|domain| config.ways(domain).iter().all(by_itself))
         .cloned()
         .collect();
     match domains[..] {
@@ -185,6 +185,8 @@ mod tests {
         config.routes.insert("c.test".into(), "mx".into());
         assert_eq!(exit(&config), Exit::Only(vec!["c.test".to_owned()]));
         config.smarthost = Some("peer:b".into());
+        assert_eq!(exit(&config), Exit::Only(vec!["c.test".to_owned()]));
+        config.smarthost = Some(["peer:b", "mx"].into());
         assert_eq!(exit(&config), Exit::Only(vec!["c.test".to_owned()]));
         config.smarthost = Some("127.0.0.1:25".into());
         assert_eq!(exit(&config), Exit::Any);

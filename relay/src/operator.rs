@@ -467,6 +467,9 @@ impl<S: RelayStore> Operator<S> {
         let Some(_hold) = self.relay.waiting.hold(id) else {
             return Err("this delivery is being tried right now: look at the queue again in a moment".to_owned());
         };
+        if !self.relay.peers.take_back(id).await.map_err(sentence)? {
+            return Err("this delivery was handed over to a peer and may have left: what becomes of it is told when that answers, or after the last try".to_owned());
+        }
         match exit::give_up(&self.relay, id).await.map_err(sentence)? {
             true => Ok(json!({ "dropped": row })),
             false => Err(no_row()),

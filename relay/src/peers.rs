@@ -15,6 +15,7 @@ mod procure;
 mod renew;
 mod reports;
 mod settle;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
@@ -42,6 +43,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::Relay;
 
 pub(crate) use packs::{accept, is_name, paths};
+pub(crate) use ways::{Handed, Place, place};
 
 /// Where the packs of peers are, in the data folder.
 pub(crate) const FOLDER: &str = "peers";
@@ -64,6 +66,7 @@ struct Peer {
     full_on: Arc<AtomicU32>,
     /// What it wrote to somebody here that was no report, since the start.
     strays: Arc<AtomicU64>,
+    unlinked: Arc<ways::Unlinked>,
 }
 
 /// The peers that could be opened, by name.
@@ -75,6 +78,8 @@ pub(crate) struct Peers(
     watch::Sender<u64>,
     /// Held while an order is judged and taken: what is left of a peer's pack is given to one of them.
     tokio::sync::Mutex<()>,
+    /// The pack of some peer is there and could not be opened.
+    AtomicBool,
 );
 
 /// What came of [`Peers::resume`].
@@ -104,7 +109,7 @@ pub(crate) struct Shown {
 }
 
 /// Nobody at this hop has looked at the message: it stays where it is.
-const NOT_NOW: DeliveryResult = DeliveryResult::Transient {
+pub(crate) const NOT_NOW: DeliveryResult = DeliveryResult::Transient {
     code: None,
     status: Enhanced::new(4, 4, 1),
 };
@@ -150,6 +155,16 @@ impl Peers {
         *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + 2 * tick);
     }
 
+    fn all(&self) -> Vec<(String, Peer)> {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().map(|(name, peer)| (name.clone(), peer.clone())).collect()
+    }
+
+    /// Whether the pack of any peer is there and could not be opened.
+    fn has_unopened(&self) -> bool {
+        self.4.load(Ordering::Relaxed)
+    }
+
     /// Whether the pack held at a peer could be opened.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.of(name).is_some()
@@ -168,14 +183,6 @@ impl Peers {
         known
             .filter_map(|(name, peer)| Some((name.clone(), legs::Charges::of(&peer.store)?)))
             .collect()
-    }
-
-    /// Whether a delivery is durable in the outbox of any peer: a crash came before that was recorded, and the route may have
-    /// changed since.
-    pub(crate) fn have(&self, id: DeliveryId) -> bool {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = label_of(id);
-        peers.values().any(|peer| peer.store.outbox_knows(&label))
     }
 
     /// Has a peer used again that took more than its price, and else looks for where it stands with the pack held there, and
@@ -230,17 +237,18 @@ impl Peers {
 pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch::Sender<bool>) -> JoinSet<()> {
     let mut links = JoinSet::new();
     let named = relay.config.peer_names();
-    let others = packs::names(&relay.host, &relay.config.data);
-    let others = others.into_iter().filter(|name| !named.contains(name));
-    for name in named.iter().cloned().chain(others) {
-        let store = match open(&relay.host, &relay.config.data, &name).await {
+    let taken_in = packs::names(&relay.host, &relay.config.data);
+    let others = taken_in.iter().filter(|name| !named.contains(*name));
+    for name in named.iter().chain(others) {
+        let store = match open(&relay.host, &relay.config.data, name).await {
             Ok(store) => store,
             Err(error) => {
                 tracing::error!(peer = name, %error, "the pack of a peer cannot be opened: nothing goes by it");
+                relay.peers.4.fetch_or(taken_in.contains(name), Ordering::Relaxed);
                 continue;
             }
         };
-        let is_named = named.contains(&name);
+        let is_named = named.contains(name);
         if !is_named {
             if !is_waited_for(&store) {
                 store.stop().await;
@@ -267,6 +275,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             left: Arc::default(),
             full_on: Arc::default(),
             strays: Arc::default(),
+            unlinked: Arc::default(),
         };
         let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.insert(name.clone(), peer.clone());
@@ -292,6 +301,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
     // Before any link is served: nobody is told other prices than those that are in force.
     legs::put_in_force(relay).await;
     links.spawn(legs::follow(relay.clone(), stop.subscribe()));
+    links.spawn(ways::follow(relay.clone(), stop.subscribe()));
     links
 }
 
@@ -336,27 +346,27 @@ fn read_passphrase(host: &Host, file: &Path) -> Result<Zeroizing<Vec<u8>>, Store
     Ok(passphrase)
 }
 
-/// Puts a delivery into the outbox of the peer, which [`Peers::have`] it not. `Delivered`: it is durable there.
-pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, delivery: &Delivery) -> DeliveryResult {
+/// Puts a delivery into the outbox of the peer, which no peer has yet.
+pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, delivery: &Delivery) -> Handed {
     let Some(peer) = relay.peers.of(name) else {
-        return NOT_NOW;
+        return Handed::Passed(NOT_NOW);
     };
     let Peer { store, handle, .. } = &peer;
     let label = label_of(delivery.id);
     if is_too_far(delivery.hops, 1) {
-        return TOO_FAR;
+        return Handed::Passed(TOO_FAR);
     }
-    if peer.beyond() > 0 {
-        return NOT_NOW;
+    if peer.is_passed_over(Duration::from_secs(relay.config.next_way_s)) {
+        return Handed::Passed(NOT_NOW);
     }
     // Where there is no link, it stays in the spool, whose senders are told of delay and failure.
     let (LinkState::Linked, Some(prices)) = (handle.state(), store.prices()) else {
-        return NOT_NOW;
+        return Handed::Stays(NOT_NOW);
     };
     let onward = store.onward();
     let recipient = delivery.recipient.as_str();
     if is_too_far(delivery.hops, onward.leg(recipient).relays.saturating_add(1)) {
-        return TOO_FAR;
+        return Handed::Passed(TOO_FAR);
     }
     let envelope = Envelope {
         reverse_path: delivery.reverse_path.clone(),
@@ -368,7 +378,7 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &delivery.message));
     let Some(kilobytes) = deposit::class_for(body.len()) else {
-        return TOO_LONG;
+        return Handed::Stays(TOO_LONG);
     };
     let length = u32::try_from(body.len()).expect("the largest class is below 4 GiB");
     let mut padded = Vec::with_capacity(deposit::class_bytes(kilobytes));
@@ -376,7 +386,7 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
     padded.resize(deposit::class_bytes(kilobytes), 0);
     body.zeroize();
     let Some(price) = onward.price_of(&prices, [recipient], kilobytes) else {
-        return NOT_NOW;
+        return Handed::Passed(NOT_NOW);
     };
     let price = price.total();
     // Others are on their way into the outbox at this moment, and reserve nothing yet.
@@ -393,7 +403,7 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
         peer.short.fetch_max(price, Ordering::Relaxed);
         // Of a top-up nobody tells: the next try knows by this.
         handle.refresh();
-        return NOT_NOW;
+        return Handed::Passed(NOT_NOW);
     }
     let order = OutboxOrder {
         body: padded,
@@ -412,8 +422,10 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
         now: relay.host.clock.unix_seconds(),
     };
     match store.enqueue(order).await {
-        Ok(_) => DeliveryResult::Delivered,
-        Err(_) => NOT_NOW,
+        Ok(_) => Handed::Taken,
+        Err(StoreError::Busy) => Handed::Passed(NOT_NOW),
+        // Perhaps it is there, and is found there at the next try.
+        Err(_) => Handed::Stays(NOT_NOW),
     }
 }
 

@@ -54,6 +54,7 @@ ORDER = [
     "knowledge",
     "hostile",
     "lying",
+    "ways",
     "months",
     "mixing",
     "cover",

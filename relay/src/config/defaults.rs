@@ -52,6 +52,10 @@ pub(super) fn procure_sizes() -> Vec<SizeConfig> {
         .to_vec()
 }
 
+pub(super) fn next_way_s() -> u64 {
+    600
+}
+
 pub(super) fn through_mib() -> u64 {
     64
 }

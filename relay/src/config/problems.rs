@@ -4,7 +4,7 @@ use keypacks::chain::LINK_KEYS_MIN;
 use mailbox::request::OFFERS_MAX;
 use smtp_bridge::names;
 
-use super::{Delivery, MEMORY_MIB_MIN, MX, PEER, Problem, RelayConfig, SizeConfig, TlsPolicy, host_of};
+use super::{Delivery, MEMORY_MIB_MIN, Problem, RelayConfig, SizeConfig, TlsPolicy, Ways, host_of};
 
 /// Longest `hold_s`: a day.
 const HOLD_S_MAX: u64 = 86_400;
@@ -121,18 +121,20 @@ impl RelayConfig {
             let words = "\"mx\" and smarthost exclude each other: remove one, and name exceptions in [routes]";
             refuse("delivery", words.into());
         }
-        for (domain, target) in &self.routes {
+        for (domain, ways) in &self.routes {
             if domain.bytes().any(|byte| byte.is_ascii_uppercase()) {
                 refuse("routes", format!("write {domain} in lower case"));
             }
-            match target.strip_prefix(PEER) {
-                Some(name) if crate::peers::is_name(name) => {}
-                None if target == MX || host_of(target).is_some() => {}
-                _ => refuse(
-                    "routes",
-                    format!("{domain} needs \"host:port\", \"mx\" or \"peer:NAME\""),
-                ),
+            if let Some(words) = ways.problem() {
+                refuse("routes", format!("{domain} {words}"));
             }
+        }
+        // A single host may be called whatever the machine can dial.
+        if let Some(words) = self.smarthost.as_ref().and_then(|ways| match ways {
+            Ways::One(_) => None,
+            Ways::Several(_) => ways.problem(),
+        }) {
+            refuse("smarthost", format!("it {words}"));
         }
         for (domain, target) in &self.through {
             if domain.bytes().any(|byte| byte.is_ascii_uppercase()) || host_of(target).is_none() {

@@ -51,41 +51,41 @@ fn every_problem_is_named_by_its_key() {
 #[test]
 fn the_own_domain_goes_to_the_own_mx_and_the_rest_to_the_smarthost_if_there_is_one() {
     let mut config = minimal();
-    assert_eq!(config.route("Relay.Test"), Some(Route::Own("127.0.0.1:2".into())));
-    assert_eq!(config.route("elsewhere.example"), None);
+    assert_eq!(config.ways("Relay.Test"), [Route::Own("127.0.0.1:2".into())]);
+    assert_eq!(config.ways("elsewhere.example"), []);
     config.smarthost = Some("out.example:25".into());
     config.routes.insert("near.example".into(), "near.example:26".into());
-    let host = |target: &str| Some(Route::Host(target.into()));
-    assert_eq!(config.route("elsewhere.example"), host("out.example:25"));
-    assert_eq!(config.route("NEAR.example"), host("near.example:26"));
+    let host = |target: &str| vec![Route::Host(target.into())];
+    assert_eq!(config.ways("elsewhere.example"), host("out.example:25"));
+    assert_eq!(config.ways("NEAR.example"), host("near.example:26"));
     assert!(!config.asks_names());
 }
 
 #[test]
 fn mx_records_are_asked_where_that_was_said() {
     let mut config = minimal();
-    let exchangers = |domain: &str| Some(Route::Exchangers(domain.into()));
+    let exchangers = |domain: &str| vec![Route::Exchangers(domain.into())];
     config.smarthost = Some("out.example:25".into());
     config.routes.insert("far.example".into(), "mx".into());
     assert!(config.asks_names());
-    assert_eq!(config.route("Far.Example"), exchangers("far.example"));
-    assert!(matches!(config.route("else.example"), Some(Route::Host(_))));
+    assert_eq!(config.ways("Far.Example"), exchangers("far.example"));
+    assert!(matches!(config.ways("else.example")[..], [Route::Host(_)]));
     config.smarthost = None;
     config.delivery = Delivery::Mx;
-    assert_eq!(config.route("Else.example"), exchangers("else.example"));
-    assert!(matches!(config.route("relay.test"), Some(Route::Own(_))));
+    assert_eq!(config.ways("Else.example"), exchangers("else.example"));
+    assert!(matches!(config.ways("relay.test")[..], [Route::Own(_)]));
     assert!(config.problems().is_empty());
 }
 
 #[test]
 fn mail_goes_by_another_relay_where_that_was_said() {
     let mut config = minimal();
-    let peer = |name: &str| Some(Route::Peer(name.into()));
+    let peer = |name: &str| vec![Route::Peer(name.into())];
     config.routes.insert("far.example".into(), "peer:x".into());
     config.smarthost = Some("peer:y-2".into());
-    assert_eq!(config.route("Far.example"), peer("x"));
-    assert_eq!(config.route("else.example"), peer("y-2"));
-    assert!(matches!(config.route("relay.test"), Some(Route::Own(_))));
+    assert_eq!(config.ways("Far.example"), peer("x"));
+    assert_eq!(config.ways("else.example"), peer("y-2"));
+    assert!(matches!(config.ways("relay.test")[..], [Route::Own(_)]));
     assert!(config.peer_names().into_iter().eq(["x", "y-2"]));
     assert!(config.problems().is_empty());
     config.routes.insert("far.example".into(), "peer:../x".into());
@@ -98,6 +98,8 @@ fn what_contradicts_itself_is_refused_by_its_key() {
         ("smarthost = \"x:25\"\ndelivery = \"mx\"", "delivery"),
         ("[routes]\n\"Far.example\" = \"mx\"", "routes"),
         ("[routes]\n\"far.example\" = \"somewhere\"", "routes"),
+        ("[routes]\n\"far.example\" = [\"mx\", \"peer:a\"]", "routes"),
+        ("smarthost = []", "smarthost"),
         ("[procure]\npeers = []", "procure"),
         ("[procure]\npeers = [\"A\"]", "procure"),
         (

@@ -31,8 +31,9 @@ use self::report::{Cause, report};
 use self::security::{Security, Tls};
 use self::shares::Load;
 use crate::config::{Route, host_of};
+use crate::peers::{self, Handed, Place as Whereabouts};
 use crate::waiting::Verdict;
-use crate::{FAREWELL_STEP, Relay, peers};
+use crate::{FAREWELL_STEP, Relay};
 
 pub(crate) use self::security::Securities;
 pub use self::security::SecurityError;
@@ -45,6 +46,9 @@ const HELD: Duration = Duration::from_millis(50);
 const SEEK_MAX: Duration = Duration::from_secs(300);
 /// Wait before a delivery is looked at again that could not be read, or whose failure could not be told, in seconds.
 const LATER_S: u64 = 600;
+
+/// What the queue shows of a delivery that a peer's outbox has.
+const HANDED_OVER: Enhanced = Enhanced::new(2, 0, 0);
 
 /// A place at a next host, kept until the end of its delivery is on the disk, and the connection if it can go on.
 struct Place {
@@ -61,6 +65,8 @@ struct Tried {
     place: Option<Place>,
     /// Another relay has it, and delivers it.
     is_passed_on: bool,
+    /// It is in that relay's outbox, and stays in the spool until it was answered, in case it goes another way after all.
+    is_kept: bool,
 }
 
 impl From<DeliveryResult> for Tried {
@@ -70,6 +76,7 @@ impl From<DeliveryResult> for Tried {
             remote: None,
             place: None,
             is_passed_on: false,
+            is_kept: false,
         }
     }
 }
@@ -249,6 +256,7 @@ impl<S: RelayStore> Exit<S> {
         };
         match outcome {
             Outcome::Delivered | Outcome::Receipted { .. } => relay.metrics.delivered.count(),
+            Outcome::Retry { .. } if tried.is_kept => relay.waiting.deferred(id, None, HANDED_OVER),
             Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
             Outcome::Failed { .. } => relay.metrics.failed.count(),
         }
@@ -308,28 +316,38 @@ impl<S: RelayStore> Exit<S> {
             recipient: &recipient,
             message: &delivery.message,
         };
-        if relay.peers.have(delivery.id) {
-            return Some(Tried {
-                is_passed_on: true,
-                ..DeliveryResult::Delivered.into()
-            });
+        let ways = relay.config.ways(recipient.domain().as_str());
+        let handed_over = || Tried {
+            is_passed_on: true,
+            is_kept: ways.len() > 1,
+            ..DeliveryResult::Delivered.into()
+        };
+        match peers::place(relay, id, &ways).await {
+            Whereabouts::Spool => {}
+            Whereabouts::Peer => return Some(handed_over()),
+            Whereabouts::Unclear => return Some(peers::NOT_NOW.into()),
         }
-        match relay.config.route(recipient.domain().as_str()) {
-            Some(Route::Own(at)) => self.to_fixed(id, &at, &self.securities.own(), &parcel).await,
-            Some(Route::Host(at)) => self.to_fixed(id, &at, &self.securities.of(&at), &parcel).await,
-            Some(Route::Exchangers(to)) => self.to_exchangers(id, &to, &parcel).await,
-            Some(Route::Peer(name)) => Some(Tried {
-                is_passed_on: true,
-                ..peers::hand_over(relay, &name, delivery).await.into()
-            }),
-            None => {
-                let transient = DeliveryResult::Transient {
-                    code: None,
-                    status: Enhanced::new(4, 4, 4),
-                };
-                Some(transient.into())
+        // A way that may work later keeps it from being given up.
+        let (mut later, mut never) = (None, None);
+        for way in &ways {
+            let name = match way {
+                Route::Own(at) => return self.to_fixed(id, at, &self.securities.own(), &parcel).await,
+                Route::Host(at) => return self.to_fixed(id, at, &self.securities.of(at), &parcel).await,
+                Route::Exchangers(to) => return self.to_exchangers(id, to, &parcel).await,
+                Route::Peer(name) => name,
+            };
+            match peers::hand_over(relay, name, delivery).await {
+                Handed::Taken => return Some(handed_over()),
+                Handed::Stays(result) => return Some(result.into()),
+                Handed::Passed(result @ DeliveryResult::Permanent { .. }) => never = Some(result),
+                Handed::Passed(result) => later = Some(result),
             }
         }
+        let nowhere = DeliveryResult::Transient {
+            code: None,
+            status: Enhanced::new(4, 4, 4),
+        };
+        Some(later.or(never).unwrap_or(nowhere).into())
     }
 
     /// To the host of a route, always and alone.
@@ -482,6 +500,14 @@ fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, tried: &Tried) ->
         remote: tried.remote.as_deref(),
     };
     let told = |action| report(relay, delivery, action, &cause);
+    if tried.is_kept {
+        // Nothing is told of it meanwhile, as of what is gone. It is made due when the peer is passed over.
+        let waits = &relay.config.retry_s;
+        let wait = waits.get(delivery.attempts as usize).or(waits.last());
+        return Outcome::Retry {
+            at: relay.host.clock.unix_seconds() + wait.copied().unwrap_or(LATER_S),
+        };
+    }
     let (DeliveryResult::Transient { .. }, Some(wait)) =
         (tried.result, relay.config.retry_s.get(delivery.attempts as usize))
     else {

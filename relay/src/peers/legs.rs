@@ -47,21 +47,34 @@ impl Charges {
     }
 }
 
-/// The legs of all that this configuration's routes lead to, as one answer tells them.
+/// What covers either of two ways, part by part.
+fn dearest(one: Leg, other: Leg) -> Leg {
+    Leg {
+        message: one.message.max(other.message),
+        kilobyte: one.kilobyte.max(other.kilobyte),
+        relays: one.relays.max(other.relays),
+    }
+}
+
+/// The legs of all that this configuration's routes lead to, as one answer tells them. Whatever way mail goes in the end,
+/// its sender has paid as much as for the dearest.
 fn legs(config: &RelayConfig, peers: &BTreeMap<String, Charges>) -> Onward {
-    let by = |domain: &str| match config.route(domain) {
-        Some(Route::Peer(name)) => {
-            let known = peers.get(&name);
-            known.map_or_else(Leg::default, |peer| peer.leg(peer.onward.leg_to(domain)))
-        }
-        _ => Leg::default(),
+    let by = |domain: &str| {
+        let ways = config.ways(domain);
+        let legs = ways.iter().filter_map(|way| match way {
+            Route::Peer(name) => peers.get(name),
+            _ => None,
+        });
+        legs.map(|peer| peer.leg(peer.onward.leg_to(domain)))
+            .fold(Leg::default(), dearest)
     };
     // Of whatever has no route of its own.
-    let beyond = config.peer_elsewhere().and_then(|name| peers.get(name));
-    let elsewhere = beyond.map_or_else(Leg::default, |peer| peer.leg(peer.onward.elsewhere));
+    let beyond: Vec<&Charges> = config.peers_elsewhere().filter_map(|name| peers.get(name)).collect();
+    let elsewhere = beyond.iter().map(|peer| peer.leg(peer.onward.elsewhere));
+    let elsewhere = elsewhere.fold(Leg::default(), dearest);
     let own = [&config.domain].into_iter().chain(config.routes.keys());
     let named: BTreeSet<&String> = own
-        .chain(beyond.into_iter().flat_map(|peer| peer.onward.domains.keys()))
+        .chain(beyond.iter().flat_map(|peer| peer.onward.domains.keys()))
         .collect();
     let onward = Onward {
         version: 0,
@@ -110,8 +123,8 @@ mod tests {
     fn config(smarthost: Option<&str>, routes: &[(&str, &str)]) -> RelayConfig {
         let at = "127.0.0.1:1".parse().expect("an address");
         let mut config = RelayConfig::new("own.test", "/nowhere".into(), at, at, at);
-        config.smarthost = smarthost.map(str::to_owned);
-        let route = |(domain, to): &(&str, &str)| ((*domain).to_owned(), (*to).to_owned());
+        config.smarthost = smarthost.map(Into::into);
+        let route = |(domain, to): &(&str, &str)| ((*domain).to_owned(), (*to).into());
         config.routes = routes.iter().map(route).collect();
         config
     }
@@ -166,6 +179,26 @@ mod tests {
         );
         assert!(legs.domains.len() == 1 && legs.elsewhere == Leg::default());
         assert_eq!(legs.leg("a@X.test"), leg(7, 2, 1));
+    }
+
+    #[test]
+    fn a_sender_pays_for_the_dearest_of_the_ways() {
+        let told = Onward {
+            domains: [("near.test".to_owned(), leg(0, 5, 1))].into(),
+            ..Onward::default()
+        };
+        let peers = [
+            ("a".to_owned(), charges(9, 1, Onward::default())),
+            ("b".to_owned(), charges(5, 2, told)),
+        ]
+        .into();
+        let mut settings = config(None, &[("one.test", "peer:a")]);
+        settings.smarthost = Some(["peer:a", "peer:b", "mx"].into());
+        let legs = legs(&settings, &peers);
+        assert_eq!(legs.elsewhere, leg(9, 2, 1));
+        assert_eq!(legs.leg("x@near.test"), leg(9, 7, 2));
+        assert_eq!(legs.leg("x@one.test"), leg(9, 1, 1));
+        assert_eq!(legs.leg("x@own.test"), Leg::default());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::{Peer, delivery_of, procure};
+use crate::waiting::Hold;
 use crate::{Relay, exit};
 
 /// Pause before a delivery is looked at again that a worker has in hand.
@@ -37,29 +38,54 @@ impl<S: RelayStore> Settle for Settling<S> {
             let Some(id) = delivery_of(&row.label) else {
                 return procure::settle(&self.relay, row, answer).await;
             };
-            // A delivery whose row is here is gone from the spool, whatever was recorded of it before a crash. While a worker
-            // has it in hand, that is about to be recorded.
-            let _hold = loop {
-                match self.relay.waiting.hold(id) {
-                    Some(hold) => break hold,
-                    None => tokio::time::sleep(RECORDED).await,
-                }
-            };
-            self.relay.store.finish(id, Outcome::Delivered).await?;
             match answer {
-                Answer::Refused { refusal, .. } => match refusal {
-                    // It goes again, by itself, under another number, or when value comes.
-                    Refusal::Busy
-                    | Refusal::Unacknowledged
-                    | Refusal::Value { .. }
-                    | Refusal::Price { .. }
-                    | Refusal::Conflict => Ok(()),
-                    refusal => self.tell(row, id, status_of(*refusal)).await,
-                },
-                _ => Ok(()),
+                // It goes again, by itself, under another number, or when value comes; or is taken back meanwhile.
+                Answer::Refused {
+                    refusal:
+                        Refusal::Busy
+                        | Refusal::Frozen
+                        | Refusal::Unacknowledged
+                        | Refusal::Value { .. }
+                        | Refusal::Price { .. }
+                        | Refusal::Conflict,
+                    ..
+                } => Ok(()),
+                Answer::Refused { refusal, .. } => {
+                    let _hold = hold(&self.relay, id).await;
+                    finish(&self.relay, id).await?;
+                    self.tell(row, id, status_of(*refusal)).await
+                }
+                _ => {
+                    let _hold = hold(&self.relay, id).await;
+                    if finish(&self.relay, id).await? {
+                        self.relay.metrics.delivered.count();
+                    }
+                    Ok(())
+                }
             }
         })
     }
+}
+
+/// Waits until nobody else has a delivery in hand: what a worker did with it is recorded then.
+async fn hold<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> Hold {
+    loop {
+        match relay.waiting.hold(id) {
+            Some(hold) => return hold,
+            None => tokio::time::sleep(RECORDED).await,
+        }
+    }
+}
+
+/// Ends a delivery that is in hand here and whose row in a peer's outbox is about to end: whatever was recorded of it before,
+/// it goes no other way. Returns whether it was in the spool still.
+async fn finish<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> Result<bool, StoreError> {
+    let is_there = relay.store.delivery_kilobytes(id).is_some();
+    if is_there {
+        relay.store.finish(id, Outcome::Delivered).await?;
+    }
+    relay.waiting.ended(id);
+    Ok(is_there)
 }
 
 impl<S: RelayStore> Settling<S> {
@@ -150,6 +176,12 @@ async fn end<S: RelayStore>(relay: &Arc<Relay<S>>, peer: &Peer, row: &OutboxRow)
     let Some(id) = delivery_of(&row.label) else {
         return Ok(());
     };
+    let _hold = hold(relay, id).await;
+    if !peer.store.outbox_knows(&row.label) {
+        // It was answered or taken back meanwhile.
+        return Ok(());
+    }
+    finish(relay, id).await?;
     match row.state {
         OutboxState::Queued | OutboxState::Held(_) => {
             tell(relay, &peer.store, row, id, Enhanced::new(5, 4, 7)).await?;

@@ -73,12 +73,14 @@ pub(super) fn plan(options: &Options) -> Result<Vec<Place>, Failure> {
         );
         config.tick_ms = TICK_S * 1_000;
         config.smarthost = match &options.smarthost {
-            Some(_) if at + 1 < count => Some(format!("peer:{}", name(at + 1))),
-            last => last.clone(),
+            Some(_) if at + 1 < count => Some(format!("peer:{}", name(at + 1)).into()),
+            last => last.clone().map(Into::into),
         };
         for other in (0..count).filter(|other| *other != at) {
             let next = if other > at { at + 1 } else { at - 1 };
-            config.routes.insert(domain(other), format!("peer:{}", name(next)));
+            config
+                .routes
+                .insert(domain(other), format!("peer:{}", name(next)).into());
             let link = port(options.link_port, other)?.to_string();
             config.through.insert(domain(other), link);
         }

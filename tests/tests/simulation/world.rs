@@ -98,7 +98,7 @@ fn relay_config() -> RelayConfig {
     let at = |port| SocketAddr::from((RELAY, port));
     let mut config = RelayConfig::new(DOMAIN, relay_dir(), at(LINK_PORT), at(25), at(8_025));
     config.link_public = Some(RELAY_NAME.to_owned());
-    config.smarthost = Some(SINK_NAME.to_owned());
+    config.smarthost = Some(SINK_NAME.into());
     config.tick_ms = 2_000;
     config.handshake_ms = 10_000;
     config.retry_s = [vec![5, 20, 60], vec![300; 40]].concat();
