@@ -41,7 +41,7 @@ class Federation:
             (path / name).mkdir()
             relay = Relay(path / name, self.sink, domain=f"{name}.test")
             relay.routes = {f"{name}.test": relay.mx}
-            relay.tables = ["[directory]", f'operator = "{name.capitalize()} Cooperative"']
+            relay.tables = ["[directory]", f'operator = "{name.capitalize()} Cooperative"', f'file = "{self.served}"']
             self.relays[name] = relay
         self.far, self.gone, self.entry = self.relays.values()
         self.gone.tables.append("draining = true")
@@ -55,7 +55,6 @@ class Federation:
             self.relays[peer].command("peer", "invite", "--out", pack, *words)
             self.entry.command("peer", "accept", pack, "--name", peer, "--passphrase-file", passphrase)
             self.entry.through[f"{peer}.test"] = self.relays[peer].link
-        self.entry.tables += [f'file = "{self.served}"']
         self.entry.tables += ["[procure]", 'peers = ["far", "gone"]', f"fee = {FEE}", "hold_s = 0"]
         self.entry.tables += [f"sizes = [{{ keys = {KEYS}, value = {VALUE} }}]"]
         self.entry.start()
@@ -63,13 +62,25 @@ class Federation:
         for name, relay in self.relays.items():
             self.descriptors[name] = path / f"{name}.descriptor"
             self.descriptors[name].write_text(relay.command("directory", "describe").stdout)
-        self.a = Bridge(path, "a", self.entry.link)
-        pack = path / "a.pack"
-        self.entry.issue(pack, self.a.passphrase, 3_000, 100_000_000, operator=True)
-        words = ["init", "--pack", pack, "--dir", self.a.data, "--passphrase-file", self.a.passphrase]
-        run(BINARIES / "postern", *words, "--directory-keys", self.pin)
         self.serve(self.list(10))
+        self.bridges = []
+        self.begin()
+
+    def begin(self):
+        self.a = self.add("a", "--direct", operator=True)
         self.a.start()
+
+    def add(self, name, *words, value=100_000_000, operator=False):
+        """A user with a pack at entry and the directory's keys, whose bridge is not started."""
+        bridge, pack = Bridge(self.folder.path, name, self.entry.link), self.folder.path / f"{name}.pack"
+        self.entry.issue(pack, bridge.passphrase, 3_000, value, operator=operator)
+        secret = ["--passphrase-file", bridge.passphrase]
+        seen = run(BINARIES / "postern", "keypack", "inspect", pack, "--json", *secret)
+        bridge.door_identifier = json.loads(seen.stdout)["identifier"]
+        words = ["--pack", pack, "--dir", bridge.data, *secret, "--directory-keys", self.pin, *words]
+        bridge.said = run(BINARIES / "postern", "init", *words).stdout
+        self.bridges.append(bridge)
+        return bridge
 
     def list(self, serial, signers=(0, 1), relays=("entry", "far", "gone"), start=None):
         """A list that these signers signed one after the other."""
@@ -93,7 +104,9 @@ class Federation:
         return json.loads(done.stdout) if done.returncode == 0 else {"serial": None, "warnings": [], "relays": []}
 
     def close(self):
-        self.a.kill()
+        for bridge in self.bridges:
+            if bridge.process:
+                bridge.kill()
         for relay in self.relays.values():
             relay.kill()
         self.sink.stop()

@@ -60,6 +60,7 @@ ORDER = [
     "cover",
     "loops",
     "procure",
+    "second_relay",
     "directory",
     "routes",
     "operators",

@@ -188,6 +188,8 @@ pub enum Command {
         #[serde(default)]
         fetch: bool,
     },
+    /// The pack at a second relay that a bridge which is to be nested buys.
+    SecondPack,
     /// Which way mail goes, and who learns what by it.
     Routes,
     /// Settles which way mail of an alias must go.
@@ -354,6 +356,7 @@ impl<S: HolderStore> Bridge<S> {
             Command::DropDevice { device } => self.drop_device(device).await,
             Command::Offers => self.offers().await,
             Command::Directory { fetch } => self.directory(fetch).await,
+            Command::SecondPack => self.second_pack(),
             Command::Routes => self.routes(),
             Command::SetRoute { address, route } => self.set_route(&address, route).await,
             Command::DirectoryRelay { domain } => self.directory_relay(&domain),

@@ -29,11 +29,14 @@ use crate::holder::{LinkState, ServedDirectory};
 use crate::message::Notice;
 use crate::net::{Host, stopped};
 
-const LIST: &str = "directory.list";
+pub(crate) const LIST: &str = "directory.list";
 const FORK: &str = "directory.fork";
 const FORKED: &str = "directory.forked";
 /// Between two looks at what the relay serves.
 const PACE: Duration = Duration::from_secs(6 * 3_600);
+/// The same while mail waits for what the relay offers.
+const PACE_AWAITING_MIN: Duration = Duration::from_secs(5);
+const PACE_AWAITING_MAX: Duration = Duration::from_secs(600);
 /// The same after one that came to nothing.
 const PACE_UNANSWERED: Duration = Duration::from_secs(60);
 /// The same after one that the link ended on: the next would cost a key too, if the relay does not know the question.
@@ -57,8 +60,8 @@ struct State {
     forked: Option<u64>,
     /// Whether both are on the disk.
     fork_is_kept: bool,
-    /// A pack that is to be had at a relay of another operator.
-    second: Option<SecondRelay>,
+    /// A pack that is to be had at a relay of another operator, once the relay said what it offers.
+    second: Option<Option<SecondRelay>>,
     /// What the user was told last by a message, and on which day.
     told: Option<(u32, String)>,
 }
@@ -175,7 +178,7 @@ impl Directory {
     }
 
     /// A relay that packs may be had at.
-    fn relay(&self, domain: &str, today: u32) -> Result<Descriptor, String> {
+    pub(super) fn relay(&self, domain: &str, today: u32) -> Result<Descriptor, String> {
         let state = self.state();
         if self.pin.is_none() {
             return Err(NO_KEYS.to_owned());
@@ -224,12 +227,17 @@ impl Directory {
         let domains = offers.relays.iter().filter(|domain| is_of_another(domain));
         let packs = domains.filter_map(|domain| SecondRelay::cheapest(domain, offers));
         let second = packs.min_by_key(|pack| pack.price);
-        self.state().second = second;
+        self.state().second = Some(second);
+    }
+
+    /// Whether the relay said what it offers.
+    pub(super) fn is_offer_known(&self) -> bool {
+        self.state().second.is_some()
     }
 
     /// What was noted, while the directory has that relay.
     pub(super) fn second(&self, today: u32) -> Option<SecondRelay> {
-        let second = self.state().second.clone()?;
+        let second = self.state().second.clone()??;
         self.relay(&second.domain, today).is_ok().then_some(second)
     }
 
@@ -384,6 +392,7 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
         return;
     }
     let mut link = bridge.holder.changes();
+    let mut soon = PACE_AWAITING_MIN;
     let looking = async {
         loop {
             if link.wait_for(|state| *state == LinkState::Linked).await.is_err() {
@@ -392,7 +401,8 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
             let pace = match bridge.fetch_directory().await {
                 Fetched::Served => {
                     bridge.look_for_second_relay().await;
-                    PACE
+                    soon = (soon * 2).min(PACE_AWAITING_MAX);
+                    bridge.awaiting.as_ref().map_or(PACE, |_| soon)
                 }
                 Fetched::NotAsked => PACE_UNANSWERED,
                 Fetched::CutOff => PACE_CUT_OFF,

@@ -47,7 +47,9 @@ use crate::net::{BoxStream, Host, Listener, once_unlocked, stopped};
 use crate::{control, names, smtp};
 pub use autoconfig::autoconfig;
 use diary::Diary;
+pub(crate) use directory::LIST as DIRECTORY_LIST;
 pub use lookout::NoticeSettings;
+pub use nested::Awaiting;
 pub(crate) use routes::nested_through;
 
 /// Settings of a bridge.
@@ -74,6 +76,8 @@ pub struct BridgeConfig {
     pub holder: HolderConfig,
     /// The pack by whose relay this one's is reached.
     pub entry: Option<EntryPack>,
+    /// While the pack is not there by which mail is to go: nothing is sent, and this says why.
+    pub awaiting: Option<Arc<Awaiting>>,
     /// Links without one although an alias's mail is to go nested.
     pub any_route: bool,
     /// Loops that the user wishes.
@@ -100,6 +104,9 @@ pub struct EntryPack {
     pub dir: PathBuf,
     /// What opens it.
     pub passphrase: Zeroizing<Vec<u8>>,
+    /// The UTC day since which this bridge stands for it: what is asked of it by its folder is answered, and mail programs log in
+    /// with its password. Without it they are two.
+    pub stands_since: Option<u32>,
 }
 
 /// Where the local page is.
@@ -194,6 +201,9 @@ struct Bridge<S> {
     caveat: Option<String>,
     /// The pack by whose relay this one's is reached.
     entry: Option<HolderFiles>,
+    /// The UTC day since which this pack serves for that one, which the bridge bought it with.
+    stands_since: Option<u32>,
+    awaiting: Option<Arc<Awaiting>>,
     stop: watch::Sender<bool>,
 }
 
@@ -249,19 +259,12 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         Some(page) => Some(listen_for_page(&host, page).await?),
         None => None,
     };
-    let socket = config.dir.join(control::SOCKET);
-    let control_listener = host
-        .net
-        .listen_local(&socket)
-        .await
-        .map_err(|error| BridgeError::Listen {
-            what: "commands",
-            at: socket.display().to_string(),
-            error,
-        })?;
+    let mut control_listeners = vec![listen_for_commands(&host, &config.dir).await?];
 
     let recent = crate::imap::Recent::new(&store.folders(), store.inbox().uid_next);
-    prepare(&store, &host).await.map_err(store_error)?;
+    if config.awaiting.is_none() {
+        prepare(&store, &host).await.map_err(store_error)?;
+    }
     let caveat = host.disk.caveat(&config.dir);
     if let Some(caveat) = &caveat {
         tracing::warn!("the data folder: {caveat}");
@@ -284,6 +287,9 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
             routes::refuse_entry(&store, &entry.dir)
                 .map_err(error)?
                 .map_or(Ok(()), Err)?;
+            if entry.stands_since.is_some() {
+                control_listeners.push(listen_for_commands(&host, &entry.dir).await?);
+            }
             let by = HolderConfig {
                 relay_via: holder.relay_via.take(),
                 socks: holder.socks.take(),
@@ -304,9 +310,13 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
     if let Some(pool) = &pool {
         pool.note(diary.pool);
     }
+    let stands_since = config.entry.as_ref().and_then(|entry| entry.stands_since);
     let (handle, link) = holder::new(host.clone(), store.clone(), holder, stop.subscribe());
     let bridge = Arc::new(Bridge {
-        password: password(&store),
+        password: match (&entry, stands_since) {
+            (Some(entry), Some(_)) => password(entry),
+            _ => password(&store),
+        },
         ports: Ports {
             smtp: smtp_listener.address().unwrap_or(config.smtp),
             imap: imap_listener.address().unwrap_or(config.imap),
@@ -334,6 +344,8 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         },
         caveat,
         entry: entry.clone(),
+        stands_since,
+        awaiting: config.awaiting,
         stop: stop.clone(),
     });
 
@@ -353,22 +365,37 @@ pub async fn run(config: BridgeConfig, host: Host, stop: watch::Sender<bool>) ->
         bridge.host.clone(),
         imap_listener,
         stop.subscribe(),
-        move |stream| reading::serve(stream, read.clone()),
+        move |stream| {
+            let (session, mut stop) = (reading::serve(stream, read.clone()), read.stop.subscribe());
+            // Another bridge may follow in this process: who stays logged in to this one would see no new mail.
+            async move {
+                tokio::select! {
+                    () = session => {}
+                    () = stopped(&mut stop) => {}
+                }
+            }
+        },
         reading::turn_away,
     ));
-    tasks.spawn(control::serve(
-        bridge.host.clone(),
-        control_listener,
-        Arc::new(commands::UserCommands(bridge.clone())),
-        stop.subscribe(),
-    ));
+    for listener in control_listeners {
+        tasks.spawn(control::serve(
+            bridge.host.clone(),
+            listener,
+            Arc::new(commands::UserCommands(bridge.clone())),
+            stop.subscribe(),
+        ));
+    }
     if let Some(listener) = page_listener {
         tasks.spawn(page::serve(bridge.clone(), listener, stop.subscribe()));
     }
     tasks.spawn(looping::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(covering::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(directory::watch(bridge.clone(), stop.subscribe()));
+    tasks.spawn(nested::watch(bridge.clone(), stop.subscribe()));
     tasks.spawn(lookout::watch(bridge.clone(), tick, stop.subscribe()));
+    if let Some(awaiting) = &bridge.awaiting {
+        awaiting.set_up();
+    }
     tracing::info!("bridge is up");
     while tasks.join_next().await.is_some() {}
     files.stop().await;
@@ -419,6 +446,16 @@ async fn listen(host: &Host, what: &'static str, at: SocketAddr) -> Result<Box<d
     host.net.listen(at).await.map_err(|error| BridgeError::Listen {
         what,
         at: at.to_string(),
+        error,
+    })
+}
+
+async fn listen_for_commands(host: &Host, dir: &Path) -> Result<Box<dyn Listener>, BridgeError> {
+    let socket = dir.join(control::SOCKET);
+    let listening = host.net.listen_local(&socket).await;
+    listening.map_err(|error| BridgeError::Listen {
+        what: "commands",
+        at: socket.display().to_string(),
         error,
     })
 }

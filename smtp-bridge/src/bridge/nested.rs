@@ -1,11 +1,107 @@
-//! How mail comes to go nested, over two relays of two operators: said while it does not, and such a pack is to be had.
+//! How mail comes to go nested, over two relays of two operators.
+//!
+//! Where nobody asked for it, it is said how. Where it was promised, nothing is sent before the pack of the second relay is there,
+//! and what that waits for is said ([`Awaiting`]); who buys it is outside.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mailbox::HolderStore;
 use mailbox::request::Offers;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::Bridge;
 use super::commands::ANSWER_WAIT_MAX;
 use crate::figures::grouped;
+use crate::holder::LinkState;
+use crate::message::Notice;
+use crate::net::stopped;
+use crate::smtp::replies::{Enhanced, Reply};
+
+/// Mail before the pack of the second relay is there.
+pub(super) const NOT_NESTED_YET: Reply = Reply::fixed(
+    451,
+    Enhanced::new(4, 3, 2),
+    "mail is to go over two relays and the second one is not there yet: try again later; 'postern status' says why, and how to send without",
+);
+/// So long nothing may come of it before the user is told by a message.
+const TOLD_AFTER: Duration = Duration::from_secs(60);
+/// Between two questions whether a top-up came.
+const ASK_PACE: Duration = Duration::from_secs(30);
+/// Between two looks whether that is so.
+const PACE: Duration = Duration::from_secs(5);
+
+/// What a bridge that is to be nested waits for, while it has no pack at a second relay.
+pub struct Awaiting {
+    percent_max: u8,
+    is_up: watch::Sender<bool>,
+    said: Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    words: String,
+    /// Since when nothing comes of it.
+    stuck: Option<Instant>,
+    /// What the user was told by a message, and on which day.
+    told: Option<(u32, String)>,
+    /// When the relay was last asked whether there is more value now.
+    asked: Option<Instant>,
+}
+
+impl Awaiting {
+    /// For a pack that may cost so many hundredths of the balance.
+    pub fn new(percent_max: u8) -> Self {
+        Awaiting {
+            percent_max,
+            is_up: watch::channel(false).0,
+            said: Mutex::default(),
+        }
+    }
+
+    /// Says what is waited for, in one sentence. `is_stuck`: it does not come by itself, or not soon.
+    pub fn say(&self, words: &str, is_stuck: bool) {
+        let mut said = self.said();
+        words.clone_into(&mut said.words);
+        said.stuck = is_stuck.then(|| said.stuck.unwrap_or_else(Instant::now));
+    }
+
+    /// Ends when the bridge takes commands.
+    pub async fn up(&self) {
+        stopped(&mut self.is_up.subscribe()).await;
+    }
+
+    pub(super) fn set_up(&self) {
+        self.is_up.send_replace(true);
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the relay is to be asked for the value now; it counts as asked from then on.
+    fn is_question_due(&self) -> bool {
+        let mut said = self.said();
+        let is_due = said.asked.is_none_or(|asked| asked.elapsed() >= ASK_PACE);
+        if is_due {
+            said.asked = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// What the user is to be told by a message now: once a day at most while it is the same.
+    fn due(&self, today: u32) -> bool {
+        let mut said = self.said();
+        let now = (today, said.words.clone());
+        let is_due = said.stuck.is_some_and(|since| since.elapsed() >= TOLD_AFTER) && said.told.as_ref() != Some(&now);
+        if is_due {
+            said.told = Some(now);
+        }
+        is_due
+    }
+}
 
 /// A pack that may be bought at a relay of another operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,7 +149,7 @@ impl<S: HolderStore> Bridge<S> {
         let second = self
             .directory
             .second(self.host.day())
-            .filter(|_| self.entry.is_none())?;
+            .filter(|_| self.entry.is_none() && self.awaiting.is_none())?;
         let SecondRelay {
             domain,
             keys,
@@ -70,5 +166,129 @@ impl<S: HolderStore> Bridge<S> {
                 grouped(value)
             )
         })
+    }
+}
+
+impl<S: HolderStore> Bridge<S> {
+    /// What a bridge that is to be nested waits for, and the way out of it.
+    pub(super) fn awaited(&self) -> Option<String> {
+        let words = self.awaiting.as_ref()?.said().words.clone();
+        let relay = self.store.facts().relay_domain;
+        Some(format!(
+            "No mail is sent before it can go over two relays: {words} To send by {relay} alone, which then sees your address and your \
+             mail, start the bridge with --direct-now, or for good write nested = false into bridge.toml."
+        ))
+    }
+
+    /// The pack that a bridge which is to be nested buys: where it is to be had, and for how much. The error says what it
+    /// lacks.
+    pub(super) fn second_pack(&self) -> Result<Value, String> {
+        let awaiting = self.awaiting.as_ref().ok_or("this bridge buys no pack by itself")?;
+        let (relay, today) = (self.store.facts().relay_domain, self.host.day());
+        if self.holder.state() != LinkState::Linked {
+            return Err(format!("the bridge is not linked with {relay}."));
+        }
+        // What the directory does not know it names no other operator's relays for; and one that is left soon carries nothing.
+        let known = self.directory.relay(&relay, today);
+        known.map_err(|words| format!("{words}."))?;
+        let Some(second) = self.directory.second(today) else {
+            return Err(match self.directory.is_offer_known() {
+                true => format!(
+                    "{relay} offers no pack at a relay of another operator that delivers everywhere; it is asked again from time to time."
+                ),
+                false => format!("{relay} has not said which packs it offers; one of an older version offers none."),
+            });
+        };
+        let reserved = self.store.reserved().map_err(|error| error.to_string())?;
+        let left = self.store.value().balance.saturating_sub(reserved);
+        let most = u128::from(left) * u128::from(awaiting.percent_max) / 100;
+        if u128::from(second.price) > most {
+            if awaiting.is_question_due() {
+                self.holder.refresh();
+            }
+            return Err(format!(
+                "the cheapest pack at a relay of another operator, {}, costs {} µtok, which is more than {} percent of the {} µtok that \
+                 are left: top the pack up, or set nested_percent_max in bridge.toml.",
+                second.domain,
+                grouped(second.price),
+                awaiting.percent_max,
+                grouped(left)
+            ));
+        }
+        Ok(json!({ "relay": second.domain, "keys": second.keys, "value": second.value, "price": second.price }))
+    }
+
+    /// Refuses what would have a pack that is to be the entry alone known by more.
+    pub(super) fn refuse_while_awaiting(&self) -> Result<(), String> {
+        match &self.awaiting {
+            None => Ok(()),
+            Some(_) => Err(
+                "addresses are opened when mail can go over two relays, at the second one: see 'postern status'"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
+/// Tells the user by a message when nothing comes of it, until `stop` turns true.
+pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watch::Receiver<bool>) {
+    let Some(awaiting) = bridge.awaiting.clone() else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut stop) => return,
+            () = tokio::time::sleep(PACE) => {}
+        }
+        if awaiting.due(bridge.host.day()) {
+            let words = bridge.awaited().unwrap_or_default();
+            bridge.notify(&Notice::NotNested { words: &words }).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_user_is_told_once_a_day_and_only_when_nothing_comes_of_it() {
+        let awaiting = Awaiting::new(50);
+        awaiting.say("it is on its way.", false);
+        tokio::time::sleep(TOLD_AFTER * 10).await;
+        assert!(!awaiting.due(1));
+        awaiting.say("it is too dear.", true);
+        assert!(!awaiting.due(1), "it may pass");
+        tokio::time::sleep(TOLD_AFTER).await;
+        awaiting.say("it is too dear.", true);
+        assert!(awaiting.due(1) && !awaiting.due(1) && awaiting.due(2));
+        awaiting.say("there is none.", true);
+        assert!(awaiting.due(2), "for another reason");
+        awaiting.say("it is on its way.", false);
+        tokio::time::sleep(TOLD_AFTER * 10).await;
+        assert!(!awaiting.due(3));
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_second_relay_opens_no_address_and_says_the_way_out() {
+        let mut bridge = crate::bridge::reading::tests::bridge().await;
+        assert!(bridge.awaited().is_none() && bridge.refuse_while_awaiting().is_ok());
+        assert!(bridge.second_pack().is_err_and(|words| words.contains("buys no pack")));
+        let awaiting = Arc::new(Awaiting::new(50));
+        awaiting.say("it is too dear.", true);
+        Arc::get_mut(&mut bridge).expect("nobody else has it").awaiting = Some(awaiting);
+        assert!(bridge.refuse_while_awaiting().is_err());
+        assert!(
+            bridge
+                .second_pack()
+                .is_err_and(|words| words.contains("not linked with relay.test"))
+        );
+        let words = bridge.awaited().expect("it waits");
+        assert!(
+            words.contains("it is too dear.") && words.contains("--direct-now"),
+            "{words}"
+        );
+        assert!(bridge.warnings().contains(&words));
     }
 }

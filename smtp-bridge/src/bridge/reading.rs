@@ -262,6 +262,8 @@ pub(super) mod tests {
             },
             caveat: None,
             entry: None,
+            stands_since: None,
+            awaiting: None,
             warned: super::super::warned::Warned::default(),
             stop,
         })

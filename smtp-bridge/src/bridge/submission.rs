@@ -10,6 +10,7 @@ use mailbox::{HolderStore, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 use zeroize::Zeroizing;
 
+use super::nested::NOT_NESTED_YET;
 use super::{Bridge, Hygiene, routes};
 use crate::message::{self, Address, LoopCounter, Mix, Policy, Sender, Stage, limits};
 use crate::names;
@@ -128,6 +129,9 @@ impl<S: HolderStore> smtp::Backend for Submission<S> {
         let ReversePath::Mailbox(sender) = reverse_path else {
             return Err(replies::SENDER_NOT_OWNED);
         };
+        if self.0.awaiting.is_some() {
+            return Err(NOT_NESTED_YET);
+        }
         if self.0.has_ended() {
             return Err(ENDED);
         }

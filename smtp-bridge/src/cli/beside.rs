@@ -62,6 +62,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             Some(relay) => format!(" by {relay}, where {} keys are left", status["entry"]["keys"]),
             None => String::new(),
         };
+        let nested_by = nested_by(status);
         let mixing = [&status["mix"], &status["mix_reason"]].map(Value::as_str);
         let mixing = mixing.into_iter().flatten().collect::<Vec<_>>().join(", ");
         let loops = match status["loops"]["wish"].as_str() {
@@ -69,7 +70,7 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
             None => String::new(),
         };
         format!(
-            "link      {}{entry}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}{loops}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}{nested}",
+            "link      {}{entry}{nested_by}\nmode      {}\nactivated {}\nbalance   {} µtok ({} reserved for the outbox)\nkeys      {} left; a new one with each {}\nprices    {price}{onward}\nmixing    {}\ncover     {}{loops}\noutbox    {} waiting\naliases   {}\npack      {}{ends}{disk}{warnings}{nested}",
             status["state"].as_str().unwrap_or_default(),
             pad(&status["pad"]),
             activated(status),
@@ -85,6 +86,26 @@ pub(super) async fn status(args: &BesideArgs) -> Result<(), Failure> {
         )
     });
     Ok(())
+}
+
+/// The two relays that mail goes over by itself, who runs them, and since when.
+fn nested_by(status: &Value) -> String {
+    let (entry, operator) = (&status["entry"], |by: &Value| {
+        by.as_str().map_or(String::new(), |name| format!(" ({name})"))
+    });
+    let (Some(since), Some(first), Some(second)) = (
+        entry["since"].as_u64(),
+        entry["relay"].as_str(),
+        status["relay"].as_str(),
+    ) else {
+        return String::new();
+    };
+    format!(
+        "\nnested    {first}{} sees your address, {second}{} your mail; since {}",
+        operator(&entry["operator"]),
+        operator(&status["operator"]),
+        date(since)
+    )
 }
 
 /// What is added to the prices by domain, where the relay passes mail on to others.

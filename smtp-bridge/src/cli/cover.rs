@@ -22,7 +22,7 @@ pub(super) fn check(cover: Option<Cover>, has_entry: bool) -> Result<(), Failure
     match (cover, has_entry) {
         (Some(_), true) => Err(Failure(
             "cover and --entry do not go together yet: the link to the far relay would be given up over large mail, and \
-             each new one costs a key of both packs. Take 'cover' out of bridge.toml, or start without --entry"
+             each new one costs a key of both packs. Take 'cover' out of bridge.toml, or start without --entry, and with nested = false in it"
                 .to_owned(),
         )),
         _ => Ok(()),

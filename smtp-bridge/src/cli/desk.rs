@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::process::{self, Failure};
 use super::sendmail::{self, Options};
-use super::{PassphraseArgs, Settings};
+use super::{PassphraseArgs, Settings, nesting};
 use crate::bridge::Hygiene;
 use crate::bridge::commands::{Command, from_base64, to_base64};
 use crate::bridge::opening::{Opened, Opening, go_far, index_of};
@@ -46,6 +46,7 @@ impl Desk {
             let dir = dir.to_owned();
             return Ok(Desk::Beside { host, dir });
         }
+        let dir = &nesting::serving(dir);
         let settings = Settings::read(dir)?;
         let (options, passphrase) = (HolderOptions::default(), passphrase.read()?);
         let opened = HolderFiles::open(&host.disk, dir, &passphrase, &options, &host.entropy);

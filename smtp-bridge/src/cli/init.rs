@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::passphrase::PassphraseArgs;
 use super::process::Failure;
-use super::settings::{self, Settings, check_user};
+use super::settings::{self, Nested, Settings, check_user};
 use super::{check_loopback, dirs, terminal};
 use crate::net::Host;
 
@@ -44,6 +44,10 @@ pub(super) struct InitArgs {
     /// from whoever you have the pack from, or better from somebody else; not from the relay itself.
     #[arg(long, value_name = "KEYS|FILE")]
     directory_keys: Option<String>,
+    /// Mail goes the direct way, which shows the relay your address and your mail, although there are directory keys: no pack is
+    /// bought at a second relay, neither now nor later.
+    #[arg(long)]
+    direct: bool,
     /// SOCKS5 proxy that the relay is reached through, Tor's for instance.
     #[arg(long, value_name = "ADDR")]
     socks: Option<SocketAddr>,
@@ -92,6 +96,13 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
         None if asked && args.pack.is_none() => terminal::ask("User name for your mail program", Some(USER))?,
         None => USER.to_owned(),
     };
+    // A link inside would use the pad up twice, and mail would not be under it any more.
+    let has_pad = args.half.is_some() || mailbox::pad::beside(&pack).exists();
+    let nested = match (args.direct, &pin) {
+        (true, _) => Some(Nested::Never),
+        (false, Some(_)) if !has_pad => Some(Nested::Auto),
+        _ => None,
+    };
     let init = Init {
         passphrase: args.passphrase.read()?,
         settings: Settings {
@@ -106,6 +117,9 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             page: Some(args.page),
             socks: args.socks,
             directory_keys: pin,
+            nested,
+            nested_percent_max: None,
+            nested_since: None,
             notices: Default::default(),
         },
         pack,
@@ -120,6 +134,13 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
         (None, None) => String::new(),
     };
     println!("Ready. Start the bridge with:\n  postern bridge{dir}{passphrase}");
+    if nested == Some(Nested::Auto) {
+        println!(
+            "Mail goes nested, over two relays of two operators: the bridge buys a pack at a second relay by itself, for at most half \
+             of the value, and sends nothing before that is there. 'postern status' says how it stands; 'nested = false' in \
+             bridge.toml, or 'init --direct', declines."
+        );
+    }
     println!("Then set up your mail program, for instance:\n  postern setup thunderbird{dir}");
     println!(
         "Any copy of the pack's file made before now still opens everything. While the bridge runs,\n  postern activate{dir}\nmakes them worthless."

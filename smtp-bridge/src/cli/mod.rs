@@ -13,6 +13,7 @@ mod init;
 mod keypack;
 mod login;
 mod mixing;
+mod nesting;
 mod open;
 mod passphrase;
 pub mod process;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use zeroize::Zeroizing;
 
 use crate::bridge::{self, BridgeConfig, EntryPack, PageAt};
 use crate::holder::HolderConfig;
@@ -43,7 +45,7 @@ pub use keypack::fuzz_elf;
 pub use passphrase::PassphraseArgs;
 use process::Failure;
 pub use sendmail::fuzz as fuzz_letter;
-pub use settings::{PAGE, Settings};
+pub use settings::{Nested, PAGE, Settings};
 
 /// Anonymous, encrypted, prepaid email with the mail program you have.
 #[derive(Parser)]
@@ -166,6 +168,9 @@ pub struct BridgeArgs {
     /// until 'postern route' says otherwise.
     #[arg(long, conflicts_with = "entry")]
     pub any_route: bool,
+    /// Go the direct way this time although bridge.toml says nested = "auto": the relay sees your address and your mail.
+    #[arg(long, conflicts_with = "entry")]
+    pub direct_now: bool,
     /// File with the passphrase of that folder in its first line, if it is another one.
     #[arg(long, value_name = "FILE", requires = "entry")]
     pub entry_passphrase_file: Option<PathBuf>,
@@ -355,7 +360,49 @@ fn manual(dir: &Path) -> Result<(), Failure> {
 /// `postern bridge`.
 pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.dir)?;
-    cover::check(settings.cover, args.entry.is_some())?;
+    let declines = args.direct_now || args.any_route || args.entry.is_some();
+    let is_nested = settings.nested == Some(Nested::Auto) && !declines;
+    cover::check(settings.cover, args.entry.is_some() || is_nested)?;
+    let percent_max = settings.nested_percent_max.unwrap_or(nesting::PERCENT_MAX);
+    if !(1..=100).contains(&percent_max) {
+        return Err(Failure("nested_percent_max in bridge.toml is from 1 to 100".to_owned()));
+    }
+    let passphrase = args.passphrase.read()?;
+    let entry = match &args.entry {
+        Some(dir) => Some(EntryPack {
+            dir: dir.clone(),
+            passphrase: match &args.entry_passphrase_file {
+                Some(file) => process::passphrase(file)?,
+                None => passphrase.clone(),
+            },
+            stands_since: None,
+        }),
+        None => None,
+    };
+    let mut config = config(&args, &settings, passphrase.clone())?;
+    config.entry = entry;
+    let mut host = process::host(args.kill_at.as_deref())?;
+    if dirs::is_on_medium(&args.dir) {
+        host.resolver = Arc::new(ByServers);
+    }
+    let stop = process::stop_on_signals(args.stop_with_stdin);
+    if is_nested {
+        let Some(since) = nesting::run_until_made(&host, config, percent_max, &stop).await? else {
+            return Ok(());
+        };
+        config = self::config(&args, &settings, passphrase.clone())?;
+        config.dir = nesting::far(&args.dir);
+        config.entry = Some(EntryPack {
+            dir: args.dir,
+            passphrase,
+            stands_since: Some(since),
+        });
+    }
+    bridge::run(config, host, stop).await.map_err(Failure::from_error)
+}
+
+/// A bridge of the pack in this folder, by itself.
+fn config(args: &BridgeArgs, settings: &Settings, passphrase: Zeroizing<Vec<u8>>) -> Result<BridgeConfig, Failure> {
     let (smtp, imap) = (args.smtp.unwrap_or(settings.smtp), args.imap.unwrap_or(settings.imap));
     let page = args.page.or(settings.page);
     check_loopback(smtp)?;
@@ -364,22 +411,11 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let socks = args.socks.or(settings.socks);
     // The way through Tor is a long one.
     let patience = args.dial_timeout.unwrap_or(if socks.is_some() { 60.0 } else { 15.0 });
-    let is_on_medium = dirs::is_on_medium(&args.dir);
-    let passphrase = args.passphrase.read()?;
-    let entry = match args.entry {
-        Some(dir) => Some(EntryPack {
-            dir,
-            passphrase: match &args.entry_passphrase_file {
-                Some(file) => process::passphrase(file)?,
-                None => passphrase.clone(),
-            },
-        }),
-        None => None,
-    };
-    let config = BridgeConfig {
+    Ok(BridgeConfig {
         passphrase,
-        entry,
-        dir: args.dir,
+        entry: None,
+        awaiting: None,
+        dir: args.dir.clone(),
         smtp,
         imap,
         hygiene: settings.hygiene(),
@@ -392,7 +428,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
         directory: settings.directory()?,
         notices: settings.notices,
         holder: HolderConfig {
-            relay_via: args.relay_via,
+            relay_via: args.relay_via.clone(),
             socks,
             tick: Duration::from_secs_f64(args.tick),
             flight_timeout: Duration::from_secs_f64(patience),
@@ -403,15 +439,9 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
             )
         },
         loops: settings.loops,
-        user: settings.user,
+        user: settings.user.clone(),
         keep_used_keys: args.keep_used_keys,
-    };
-    let mut host = process::host(args.kill_at.as_deref())?;
-    if is_on_medium {
-        host.resolver = Arc::new(ByServers);
-    }
-    let stop = process::stop_on_signals(args.stop_with_stdin);
-    bridge::run(config, host, stop).await.map_err(Failure::from_error)
+    })
 }
 
 /// The password crosses these ports in the clear, so they never leave the machine.

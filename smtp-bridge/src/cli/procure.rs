@@ -84,22 +84,88 @@ pub(super) async fn procure(args: &ProcureArgs) -> Result<(), Failure> {
     let (Some(out), Some(keys), Some(value)) = (&args.out, args.keys, args.value) else {
         return Err(Failure("--out, --keys and --value say what is to be made".to_owned()));
     };
-    let part = beside(out, ".part");
-    let is_begun = part.exists();
-    if out.exists() && !is_begun {
-        return Err(Failure(format!(
-            "{} is there already, and may be somebody's pack: choose another name",
-            out.display()
-        )));
-    }
+    refuse_taken(out)?;
     let card = card_of(args)?;
     let passphrase = args.passphrase.read()?;
-    let draft = match is_begun {
-        true => {
-            let named = (card.as_ref(), args.relay.as_deref());
-            resume(&part, &passphrase, named, (keys, value))?
+    let purchase = Purchase {
+        dir: &args.dir,
+        out,
+        relay: args.relay.as_deref(),
+        card,
+        size: Some((keys, value)),
+        passphrase: &passphrase,
+        wait: Duration::from_secs(args.wait),
+    };
+    match buy(&host, purchase).await {
+        Ok(draft) => {
+            tell(args, &draft, out);
+            Ok(())
         }
-        false => begin(&host, args, card, &part, &passphrase, (keys, value)).await?,
+        Err(unbought) => Err(in_words(unbought, &beside(out, PART))),
+    }
+}
+
+/// A pack that is to be bought by the running bridge of another.
+pub(super) struct Purchase<'a> {
+    /// Data folder of that bridge.
+    pub(super) dir: &'a Path,
+    /// The pack's file, to be written.
+    pub(super) out: &'a Path,
+    /// The relay that the pack is to be at, by its domain in the directory.
+    pub(super) relay: Option<&'a str>,
+    /// The same by its card. With neither, an order is gone on with.
+    pub(super) card: Option<Card>,
+    /// Link keys and µtok of the pack. `None`: those of the order that is gone on with.
+    pub(super) size: Option<(u64, u64)>,
+    /// The passphrase of the new pack.
+    pub(super) passphrase: &'a [u8],
+    /// How long its answer is waited for.
+    pub(super) wait: Duration,
+}
+
+/// Why there is no pack, or none yet. But for the first one, what was drawn for the order stays beside its file.
+pub(super) enum Unbought {
+    /// Nothing was ordered, or a file is in the way.
+    Failed(Failure),
+    /// It may be ordered, and is to be gone on with.
+    Unanswered(String),
+    /// The relay did not take the order.
+    Refused(String),
+    /// It was credited back.
+    Returned,
+    /// What came is not from the relay of the card. It was paid.
+    Foreign,
+}
+
+impl From<Failure> for Unbought {
+    fn from(failure: Failure) -> Self {
+        Unbought::Failed(failure)
+    }
+}
+
+/// Ends the name of the file with the secrets of an order.
+pub(super) const PART: &str = ".part";
+
+/// Refuses to write over what is no order's.
+fn refuse_taken(out: &Path) -> Result<(), Failure> {
+    match out.exists() && !beside(out, PART).exists() {
+        false => Ok(()),
+        true => Err(Failure(format!(
+            "{} is there already, and may be somebody's pack: choose another name",
+            out.display()
+        ))),
+    }
+}
+
+/// Has the bridge buy a pack, or goes on where an earlier try was cut off: nothing is paid twice.
+pub(super) async fn buy(host: &Host, purchase: Purchase<'_>) -> Result<Draft, Unbought> {
+    let part = beside(purchase.out, PART);
+    let draft = match part.exists() {
+        true => {
+            let named = (purchase.card.as_ref(), purchase.relay);
+            resume(&part, purchase.passphrase, named, purchase.size)?
+        }
+        false => begin(host, &purchase, &part).await?,
     };
     let offer = draft.secrets.offer();
     let name = to_base64(&kdf::hash(&[&offer.kem]));
@@ -107,54 +173,60 @@ pub(super) async fn procure(args: &ProcureArgs) -> Result<(), Failure> {
         relay: draft.card.domain.clone(),
         kem: to_base64(&offer.kem),
         dh: to_base64(&offer.dh),
-        keys,
-        value,
+        keys: draft.keys,
+        value: draft.value,
         debit_max: draft.debit_max,
     };
-    let kept = |error: &dyn std::fmt::Display| {
-        Failure(format!(
-            "{error}. {} is kept: give the same command again to go on",
-            part.display()
-        ))
-    };
-    let until = Instant::now() + Duration::from_secs(args.wait);
-    let mut answer = control::ask(&host, &args.dir, &order)
-        .await
-        .map_err(|error| kept(&error))?;
+    let unanswered = |error: control::CommandError| Unbought::Unanswered(error.0);
+    let until = Instant::now() + purchase.wait;
+    let mut answer = control::ask(host, purchase.dir, &order).await.map_err(unanswered)?;
     while answer["state"] == "ordered" {
         if Instant::now() >= until {
-            return Err(kept(&"the pack is ordered and paid, and not made yet"));
+            let words = "the pack is ordered and paid, and not made yet";
+            return Err(Unbought::Unanswered(words.to_owned()));
         }
         sleep(LOOK).await;
         let look = Command::Procured { order: name.clone() };
-        answer = control::ask(&host, &args.dir, &look)
-            .await
-            .map_err(|error| kept(&error))?;
+        answer = control::ask(host, purchase.dir, &look).await.map_err(unanswered)?;
     }
     match answer["state"].as_str() {
         Some("made") => {}
         Some("refused") => {
             let reason = answer["reason"].as_str().unwrap_or("the relay refused");
-            return Err(refused(&part, reason));
+            return Err(Unbought::Refused(reason.to_owned()));
         }
         Some("returned") => {
-            forget(&host, args, &name).await?;
-            return Err(returned(&part));
+            forget(host, purchase.dir, &name).await?;
+            return Err(Unbought::Returned);
         }
-        _ => return Err(kept(&"the bridge does not know of this order")),
+        _ => {
+            let words = "the bridge does not know of this order";
+            return Err(Unbought::Unanswered(words.to_owned()));
+        }
     }
-    let Some(endowed) = receive(&draft, &offer, &answer) else {
-        return Err(Failure(format!(
+    let endowed = receive(&draft, &offer, &answer).ok_or(Unbought::Foreign)?;
+    finish(host, &draft, endowed, (purchase.out, &part), purchase.passphrase)?;
+    forget(host, purchase.dir, &name).await?;
+    Ok(draft)
+}
+
+/// What the command says of it, and how to go on.
+fn in_words(unbought: Unbought, part: &Path) -> Failure {
+    match unbought {
+        Unbought::Failed(failure) => failure,
+        Unbought::Unanswered(words) => Failure(format!(
+            "{words}. {} is kept: give the same command again to go on",
+            part.display()
+        )),
+        Unbought::Refused(reason) => refused(part, &reason),
+        Unbought::Returned => returned(part),
+        Unbought::Foreign => Failure(format!(
             "what came is not from the relay of this card: the relay in between may have kept the pack for itself, or the card \
              is wrong. It was paid, and there is no pack. {} is kept, as proof of what was ordered: show the number of the day \
              and the amount of 'postern statement' to the operator",
             part.display()
-        )));
-    };
-    finish(&host, &draft, endowed, (out, &part), &passphrase)?;
-    forget(&host, args, &name).await?;
-    tell(args, &draft, out);
-    Ok(())
+        )),
+    }
 }
 
 /// The secrets stay: where a data folder was put back, the same order may have been taken, and paid, before.
@@ -217,22 +289,18 @@ fn card_of(args: &ProcureArgs) -> Result<Option<Card>, Failure> {
 }
 
 /// Draws the secrets of an order, and puts them on the disk.
-async fn begin(
-    host: &Host,
-    args: &ProcureArgs,
-    given: Option<Card>,
-    part: &Path,
-    passphrase: &[u8],
-    (keys, value): (u64, u64),
-) -> Result<Draft, Failure> {
-    let card = named(host, args, given).await?;
-    let facts = control::ask(host, &args.dir, &Command::PackFacts).await?;
+async fn begin(host: &Host, purchase: &Purchase<'_>, part: &Path) -> Result<Draft, Failure> {
+    let (keys, value) = purchase
+        .size
+        .ok_or_else(|| Failure("there is no order to go on with".to_owned()))?;
+    let card = named(host, purchase).await?;
+    let facts = control::ask(host, purchase.dir, &Command::PackFacts).await?;
     if facts["relay_domain"] == card.domain.as_str() {
         return Err(Failure(
             "this is the card of the relay that would buy the pack, which gains nothing: 'postern keypack split' parts a pack".to_owned(),
         ));
     }
-    let offers = control::ask(host, &args.dir, &Command::Offers).await?;
+    let offers = control::ask(host, purchase.dir, &Command::Offers).await?;
     let is_sold = |list: &Value, wanted: &Value| list.as_array().is_some_and(|list| list.contains(wanted));
     if !is_sold(&offers["relays"], &json!(card.domain)) || !is_sold(&offers["sizes"], &json!([keys, value])) {
         return Err(Failure(
@@ -253,7 +321,9 @@ async fn begin(
         value,
         debit_max,
     };
-    let file = draft.to_file(passphrase, PassphraseCost::DEFAULT, |out| host.entropy.fill(out));
+    let file = draft.to_file(purchase.passphrase, PassphraseCost::DEFAULT, |out| {
+        host.entropy.fill(out)
+    });
     let file = file.map_err(|_| Failure("the names in the card are too long".to_owned()))?;
     put_whole(&*host.disk, part, &file)
         .map_err(|error| Failure(format!("cannot write {}: {error}", part.display())))?;
@@ -261,8 +331,9 @@ async fn begin(
 }
 
 /// The relay that the pack is to be at: as the directory has it, or by the card that was given. With both they must agree.
-async fn named(host: &Host, args: &ProcureArgs, given: Option<Card>) -> Result<Card, Failure> {
-    let domain = match (&args.relay, &given) {
+async fn named(host: &Host, purchase: &Purchase<'_>) -> Result<Card, Failure> {
+    let given = purchase.card.clone();
+    let domain = match (purchase.relay, &given) {
         (Some(domain), _) => domain.to_ascii_lowercase(),
         (None, Some(card)) => card.domain.clone(),
         (None, None) => {
@@ -273,9 +344,9 @@ async fn named(host: &Host, args: &ProcureArgs, given: Option<Card>) -> Result<C
         }
     };
     let look = Command::DirectoryRelay { domain };
-    let listed = match control::ask(host, &args.dir, &look).await {
+    let listed = match control::ask(host, purchase.dir, &look).await {
         Ok(listed) => listed["card"].as_str().and_then(|card| Card::parse(card).ok()),
-        Err(error) if args.relay.is_some() => return Err(error.into()),
+        Err(error) if purchase.relay.is_some() => return Err(error.into()),
         // The card alone says whose the pack is.
         Err(_) => None,
     };
@@ -306,7 +377,7 @@ fn resume(
     part: &Path,
     passphrase: &[u8],
     (card, relay): (Option<&Card>, Option<&str>),
-    wanted: (u64, u64),
+    wanted: Option<(u64, u64)>,
 ) -> Result<Draft, Failure> {
     let shown = part.display();
     let file = std::fs::read(part).map_err(|error| Failure(format!("cannot read {shown}: {error}")))?;
@@ -315,7 +386,7 @@ fn resume(
             "{shown}, left by an earlier try, does not open with this passphrase"
         ))
     })?;
-    if (draft.keys, draft.value) != wanted {
+    if wanted.is_some_and(|wanted| (draft.keys, draft.value) != wanted) {
         return Err(Failure(format!(
             "{shown} was begun with --keys {} --value {}: give the same again",
             draft.keys, draft.value
@@ -391,12 +462,9 @@ fn finish(
     end_file(part).map_err(|error| Failure(format!("{} could not be overwritten: {error}", part.display())))
 }
 
-async fn forget(host: &Host, args: &ProcureArgs, name: &str) -> Result<(), Failure> {
+async fn forget(host: &Host, dir: &Path, name: &str) -> Result<(), Failure> {
     let end = Command::ProcureEnd { order: name.to_owned() };
-    control::ask(host, &args.dir, &end)
-        .await
-        .map(|_| ())
-        .map_err(Failure::from)
+    control::ask(host, dir, &end).await.map(|_| ()).map_err(Failure::from)
 }
 
 fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
@@ -431,7 +499,7 @@ fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
     );
 }
 
-fn beside(out: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(out: &Path, ending: &str) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
@@ -467,13 +535,13 @@ mod tests {
         };
         let file = draft.to_file(b"secret", PassphraseCost::LEAST, |out| out.fill(7));
         put_whole(&SystemDisk, &part, &file.expect("fits")).expect("written");
-        let resumed = |card: Option<&Card>| resume(&part, b"secret", (card, None), (100, 1_000));
+        let resumed = |card: Option<&Card>| resume(&part, b"secret", (card, None), Some((100, 1_000)));
         assert!(resumed(None).is_ok() && resumed(Some(&card(1))).is_ok());
         let Err(Failure(words)) = resumed(Some(&card(2))) else {
             panic!("it was ordered elsewhere")
         };
         assert!(words.contains("another card, that of far.test"), "{words}");
-        let by_name = |relay| resume(&part, b"secret", (None, Some(relay)), (100, 1_000));
+        let by_name = |relay| resume(&part, b"secret", (None, Some(relay)), Some((100, 1_000)));
         assert!(by_name("Far.test").is_ok() && by_name("other.test").is_err());
     }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use keypacks::directory::Pin;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::process::Failure;
 use crate::bridge::{Hygiene, NoticeSettings};
@@ -17,6 +17,9 @@ use crate::message::{Html, Mix, Traces};
 /// Name of the file.
 pub(super) const FILE: &str = "bridge.toml";
 
+/// The word for [`Nested::Auto`].
+const AUTO: &str = "auto";
+
 /// Where mail programs send unless somebody says otherwise.
 pub(super) const SMTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1025);
 /// Where mail programs read unless somebody says otherwise.
@@ -25,7 +28,7 @@ pub(super) const IMAP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Add
 pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1180);
 
 /// Settings beside the store, made by `postern init` and free to be edited.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// User name for mail programs.
@@ -60,9 +63,53 @@ pub struct Settings {
     /// them the relay is asked for no directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory_keys: Option<String>,
+    /// Whether mail goes nested, over two relays of two operators: "auto" buys the pack at the second one. Without it, in folders
+    /// made by earlier versions, and with false it goes the direct way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested: Option<Nested>,
+    /// Most that the pack at the second relay may cost, in hundredths of the balance. Without it 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested_percent_max: Option<u8>,
+    /// In the folder of a pack that the bridge bought by itself: the UTC day since which that pack serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested_since: Option<u32>,
     /// When the bridge tells its user something by a message in INBOX.
     #[serde(default, skip_serializing_if = "NoticeSettings::is_default")]
     pub notices: NoticeSettings,
+}
+
+/// Whether mail goes nested by itself: "auto" or false in the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Nested {
+    /// The bridge buys a pack at a relay of another operator, and sends by that one through its own.
+    Auto,
+    /// Declined, for good.
+    Never,
+}
+
+impl Serialize for Nested {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Nested::Auto => serializer.serialize_str(AUTO),
+            Nested::Never => serializer.serialize_bool(false),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Nested {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Flag(bool),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Word(word)) if word == AUTO => Ok(Nested::Auto),
+            Ok(Written::Flag(false)) => Ok(Nested::Never),
+            _ => Err(serde::de::Error::custom("nested is \"auto\" or false")),
+        }
+    }
 }
 
 impl Settings {
@@ -79,6 +126,16 @@ impl Settings {
     pub(super) fn directory(&self) -> Result<Option<Pin>, Failure> {
         let pin = self.directory_keys.as_deref().map(Pin::parse).transpose();
         pin.map_err(|_| Failure("directory_keys in bridge.toml has a slip in it".to_owned()))
+    }
+
+    /// The same for the pack that the bridge bought behind this one, since this UTC day.
+    pub(super) fn of_far(&self, day: u32) -> Self {
+        Settings {
+            nested: None,
+            nested_percent_max: None,
+            nested_since: Some(day),
+            ..self.clone()
+        }
     }
 
     /// Reads the settings in `dir`.
@@ -128,4 +185,33 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&fresh, path)?;
     std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_settled_of_the_way_is_read_back_and_a_slip_in_it_refused() {
+        let least = "user = \"me\"\nsmtp = \"127.0.0.1:1\"\nimap = \"127.0.0.1:2\"\n";
+        let read = |line: &str| toml::from_str::<Settings>(&format!("{least}{line}"));
+        for (line, nested) in [
+            ("", None),
+            ("nested = \"auto\"", Some(Nested::Auto)),
+            ("nested = false", Some(Nested::Never)),
+        ] {
+            let settings = read(line).expect("well-formed");
+            assert_eq!(settings.nested, nested, "{line}");
+            let text = toml::to_string(&settings).expect("plain data");
+            assert!(text.contains(line), "{text}");
+            let of_far = settings.of_far(20_000);
+            assert_eq!((of_far.nested, of_far.nested_since), (None, Some(20_000)));
+        }
+        for line in ["nested = true", "nested = \"yes\"", "nested = 1"] {
+            assert!(
+                read(line).is_err_and(|error| error.to_string().contains("nested is \"auto\" or false")),
+                "{line}"
+            );
+        }
+    }
 }

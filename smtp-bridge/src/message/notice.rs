@@ -110,6 +110,11 @@ pub enum Notice<'a> {
         /// What, in sentences.
         words: &'a str,
     },
+    /// Mail waits for a second relay, and nothing comes of it.
+    NotNested {
+        /// What it waits for, and the way out.
+        words: &'a str,
+    },
     /// A pack at a further relay that was ordered is made.
     Procured,
     /// It could not be made.
@@ -160,6 +165,7 @@ impl Notice<'_> {
             Notice::DeviceDropped { device, .. } => format!("Device {device} was dropped from your account"),
             Notice::DeviceFrozen { device } => format!("Device {device} of your account is frozen"),
             Notice::Directory { .. } => "The directory of relays is not in order".into(),
+            Notice::NotNested { .. } => "No mail is sent: there is no second relay yet".into(),
             Notice::Procured => "A pack that you ordered is there".into(),
             Notice::NotProcured => "A pack that you ordered could not be made".into(),
             Notice::LoopsLost { .. } => "Messages to yourself do not come back".into(),
@@ -245,6 +251,9 @@ impl Notice<'_> {
             ),
             Notice::Directory { words } => {
                 format!("{words}\n\n`postern directory` shows what is held. Mail goes and comes as before.\n")
+            }
+            Notice::NotNested { words } => {
+                format!("{words}\n\nWhat your mail program hands over meanwhile is refused, and it can try again later.\n")
             }
             Notice::Procured => "A pack at another relay that you ordered is made. Give the command again that ordered it,\n\n    postern \
                  procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),

@@ -119,6 +119,7 @@ fn bridge_program(ip: [u8; 4]) -> Program {
         Box::pin(async move {
             let user = Address::parse(&format!("{USER}@localhost")).map_err(|_| "no address")?;
             let config = BridgeConfig {
+                awaiting: None,
                 entry: None,
                 dir: person_dir(),
                 passphrase: passphrase(),

@@ -27,6 +27,7 @@ impl<S: HolderStore> Bridge<S> {
         label: Option<String>,
         days: Option<u64>,
     ) -> Result<Value, String> {
+        self.refuse_while_awaiting()?;
         let label = label_of(label)?;
         let local = local
             .map(|local| local.to_ascii_lowercase())

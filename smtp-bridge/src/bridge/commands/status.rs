@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use ledger::{Leg, Onward};
 use mailbox::HolderStore;
+use mailbox::holder_store::OutboxRow;
 use mailbox::request::Operation;
 use serde_json::{Value, json};
 
@@ -52,10 +53,18 @@ impl<S: HolderStore> Bridge<S> {
             "state": link_state(self.holder.state()),
             "warnings": self.warnings(),
             "nested": self.way_to_nested(),
+            "awaiting": self.awaited(),
+            "operator": self.directory.operator(&self.store.facts().relay_domain),
             "disk": self.caveat,
             "entry": self.entry.as_ref().map(|entry| {
                 let position = entry.link_position();
-                json!({ "relay": entry.facts().relay_domain, "keys": position.keys.saturating_sub(position.base) })
+                let relay = entry.facts().relay_domain;
+                json!({
+                    "operator": self.directory.operator(&relay),
+                    "relay": relay,
+                    "keys": position.keys.saturating_sub(position.base),
+                    "since": self.stands_since,
+                })
             }),
         }))
     }
@@ -79,6 +88,8 @@ impl<S: HolderStore> Bridge<S> {
         let matters = self.matters();
         let told = self.diary.lock().unwrap_or_else(PoisonError::into_inner).told;
         let mut warnings = Vec::new();
+        warnings.extend(self.awaited());
+        warnings.extend(self.left_at_entry());
         warnings.extend(warning_of_link(self.holder.state()).map(str::to_owned));
         if self.holder.is_frozen() {
             warnings.push(
@@ -123,6 +134,28 @@ impl<S: HolderStore> Bridge<S> {
         }
         warnings.extend(self.directory.warnings(self.host.day()));
         warnings
+    }
+}
+
+impl<S: HolderStore> Bridge<S> {
+    /// What is left of the time when the pack of the entry sent and got mail by itself.
+    fn left_at_entry(&self) -> Option<String> {
+        let entry = self.entry.as_ref().filter(|_| self.stands_since.is_some())?;
+        let open = entry
+            .aliases()
+            .unwrap_or_default()
+            .iter()
+            .filter(|alias| alias.open)
+            .count();
+        let is_mail = |row: &&OutboxRow| matches!(row.change.operation, Operation::Submit { .. });
+        let waiting = entry.outbox().unwrap_or_default().iter().filter(is_mail).count();
+        (open + waiting > 0).then(|| {
+            format!(
+                "{open} addresses are open at {} and {waiting} messages wait there, from when the bridge went the direct way: mail for \
+                 them is collected, and those are sent, while it is started with --direct-now.",
+                entry.facts().relay_domain
+            )
+        })
     }
 }
 

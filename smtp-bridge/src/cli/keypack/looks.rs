@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::super::beside::{activated, ends, rotation};
-use super::super::dirs;
 use super::super::passphrase::PassphraseArgs;
 use super::super::process::{self, Failure};
+use super::super::{dirs, nesting};
 use crate::bridge::commands::Command;
 use crate::control;
 use crate::figures::{date, grouped};
@@ -217,8 +217,29 @@ pub(super) fn change(args: &ChangeArgs) -> Result<(), Failure> {
         Some(path) => process::passphrase(path)?,
         None => ask_twice()?,
     };
-    change_passphrase(&*host.disk, &path, &old, &new, PassphraseCost::DEFAULT, &*host.entropy)
-        .map_err(|fault| Failure(format!("{}: {fault}", path.display())))?;
+    let change = |path: &Path| {
+        change_passphrase(&*host.disk, path, &old, &new, PassphraseCost::DEFAULT, &*host.entropy)
+            .map_err(|fault| (fault, Failure(format!("{}: {fault}", path.display()))))
+    };
+    // The bridge opens the pack that it bought with the passphrase of the first one, so that both are changed.
+    let folder = path.parent().filter(|_| args.file.is_dir());
+    let far = folder.map(|folder| nesting::far(folder).join("header"));
+    if let Some(folder) = folder
+        && let Some(bought) = nesting::found(folder).filter(|bought| !bought.is_dir())
+    {
+        return Err(Failure(format!(
+            "a pack at a second relay is being bought, under this passphrase: change it when {} is gone",
+            bought.display()
+        )));
+    }
+    if let Some(far) = far.filter(|far| far.is_file()) {
+        match change(&far).map_err(|(fault, failure)| (matches!(fault, PackFault::Passphrase), failure)) {
+            // Changed already, by a try that was cut off.
+            Ok(()) | Err((true, _)) => {}
+            Err((false, failure)) => return Err(failure),
+        }
+    }
+    change(&path).map_err(|(_, failure)| failure)?;
     println!("The new passphrase opens it. Copies that were made before still open with the old one.");
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::super::init::{Init, init_with};
 use super::super::passphrase::PassphraseArgs;
 use super::super::process::Failure;
 use super::super::settings::{self, Settings};
-use super::super::{check_loopback, dirs};
+use super::super::{check_loopback, dirs, nesting};
 use super::elf::{self, Program};
 use super::image;
 use crate::net::{Host, system};
@@ -174,6 +174,9 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     page: None,
                     socks: args.socks,
                     directory_keys: None,
+                    nested: None,
+                    nested_percent_max: None,
+                    nested_since: None,
                     notices: Default::default(),
                 },
             };
@@ -185,6 +188,12 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
 }
 
 fn change_place(host: &Host, from: &Path, to: &Path) -> Result<(), Failure> {
+    if let Some(bought) = nesting::found(from) {
+        return Err(Failure(format!(
+            "{} belongs to a second relay's pack, and is not moved along yet: the two go over two relays where they are",
+            bought.display()
+        )));
+    }
     move_store(&host.disk, from, to, &*host.entropy).map_err(|error| match error {
         MoveError::Store(StoreError::Locked) => Failure(format!(
             "{} or {} is in use: stop its bridge first",

@@ -8,7 +8,7 @@ use mailbox::StoreError;
 use mailbox::holder::wipe_store;
 
 use super::super::process::Failure;
-use super::super::{dirs, terminal};
+use super::super::{dirs, nesting, terminal};
 use crate::bridge::commands::Command;
 use crate::control;
 use crate::net::system;
@@ -66,10 +66,7 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
     }
     let data = place.join(dirs::MEDIUM_DATA);
     let folder = if data.is_dir() { data } else { place.to_owned() };
-    if !["header", "header.moved", "slots", "slab", "pad", "move"]
-        .iter()
-        .any(|name| folder.join(name).exists())
-    {
+    if !is_store(&folder) && !is_store(&nesting::far(&folder)) {
         return Err(failed(&"it holds no pack"));
     }
     // Whether there is one to stop shows at the lock.
@@ -91,7 +88,17 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
         }
     }
     println!("{} is wiped", folder.display());
-    Ok(())
+    // A bridge that bought it by itself holds it too, and is stopped by now.
+    match nesting::far(&folder) {
+        far if is_store(&far) => Box::pin(wipe_place(&far)).await,
+        _ => Ok(()),
+    }
+}
+
+fn is_store(folder: &Path) -> bool {
+    ["header", "header.moved", "slots", "slab", "pad", "move"]
+        .iter()
+        .any(|name| folder.join(name).exists())
 }
 
 /// Zeros over a pack's file, which then goes. Only a pack: a slip of the pen is not to cost a photograph.

@@ -1,0 +1,214 @@
+"""Mail over two relays of two operators without a further command: the bridge buys the pack at the second one by itself.
+
+Nothing goes the direct way before that is there, unless its user says so; whoever dies meanwhile, it is bought once.
+"""
+
+import imaplib
+import json
+import random
+import signal
+import time
+import tomllib
+
+from clients import deliver, message, refusal_of, split_address, submit
+from directory import FEE, KEYS, VALUE, Federation, today
+from harness import OUTSIDE, Hazard, by_extent, word
+from needles import Needle, search_files, search_memory
+from processes import wait_until
+
+POINTS = ["segment.write:{}:torn", "segment.sync:{}:before", "segment.sync:{}:after", "index.sync:{}:before"]
+
+
+class Nesting(Federation):
+    """The federation of the directory's tests, without a user yet."""
+
+    def begin(self):
+        pass
+
+    def nested(self, bridge, seconds=180):
+        """Waits until a bridge is linked over both relays, and returns its status."""
+
+        def status():
+            done = bridge.command("status", "--json", check=False)
+            now = json.loads(done.stdout) if done.returncode == 0 else {}
+            is_it = now.get("linked") and now["aliases"] and (now["entry"] or {}).get("since")
+            return now if is_it else None
+
+        return wait_until(status, seconds, f"{bridge.name} over two relays")
+
+    def awaiting(self, bridge, sentence):
+        """Waits until a bridge says this of why nothing is sent."""
+
+        def status():
+            done = bridge.command("status", "--json", check=False)
+            now = json.loads(done.stdout) if done.returncode == 0 else {}
+            return now if sentence in (now.get("awaiting") or "") else None
+
+        return wait_until(status, 60, sentence)
+
+    @staticmethod
+    def learn(bridge):
+        settings = json.loads(bridge.command("settings", "--json").stdout)
+        bridge.user, bridge.password = settings["user"], settings["password"]
+        bridge.alias = f"{bridge.user}@localhost"
+
+    def paid(self, bridge):
+        """What the account at entry was debited for packs, and credited again."""
+        words = ("statement", "--account", bridge.door_identifier, "--json")
+        rows = {row["kind"]: row for row in json.loads(self.entry.command(*words).stdout)["rows"]}
+        return rows.get("procured", {}).get("debit", 0), rows.get("returned", {}).get("credit", 0)
+
+
+class SecondRelay(Hazard):
+    make = Nesting
+
+    def setUp(self):
+        self.w, self.token = self.world, word()
+
+    def send(self, bridge, token=None):
+        submit(bridge, [OUTSIDE], message("me@localhost", OUTSIDE, token or self.token, "over two relays\r\n"))
+
+    def arrived(self, token=None):
+        """The reverse-path that the message came outside with."""
+        [first, *_] = wait_until(lambda: self.w.sink.with_word(token or self.token), 60, "the message outside")
+        return first.reverse_path
+
+    def test_1_mail_goes_over_two_relays_by_one_command(self):
+        a = self.w.add("a", operator=True)
+        self.assertIn("Mail goes nested, over two relays of two operators", a.said)
+        self.assertEqual(tomllib.loads((a.data / "bridge.toml").read_text())["nested"], "auto")
+        a.start(wait=False)
+        status = self.w.nested(a)
+        self.assertEqual((status["relay"], status["operator"]), ("far.test", "Far Cooperative"))
+        by = [status["entry"][name] for name in ("relay", "operator", "since")]
+        self.assertEqual(by, ["entry.test", "Entry Cooperative", today()])
+        self.assertIsNone(status["awaiting"])
+        said = a.command("status").stdout
+        self.assertIn("entry.test (Entry Cooperative) sees your address, far.test (Far Cooperative) your mail", said)
+        self.assertEqual(self.w.paid(a), (VALUE + FEE, 0))
+        self.w.learn(a)
+        [alias] = status["aliases"]
+        self.send(a)
+        self.assertTrue(self.arrived().endswith("@far.test"))
+        back = word()
+        deliver(self.w.far.mx, OUTSIDE, alias, message(OUTSIDE, alias, back))
+        a.inbox().wait_for(back)
+        # What a user types reaches the bridge by the folder that 'init' was given.
+        self.assertTrue(a.new_alias().endswith("@far.test"))
+        self.assertEqual(json.loads(a.command("route", "--json").stdout)["way"], "nested")
+        a.settled()
+        entry, far = self.w.entry, self.w.far
+        secret = [Needle(one) for one in (self.token, OUTSIDE, alias, status["identifier"])]
+        self.assertEqual(self.held(entry, secret), [])
+        self.assertEqual(self.held(far, [Needle(a.door_identifier)]), [])
+        # The controls: the same search finds what each has to know.
+        self.assertNotEqual(self.held(far, [Needle("far.test")]), [])
+        self.assertNotEqual(self.held(entry, [Needle("entry.test")]), [])
+        password = a.password
+        a.stop()
+        self.assertEqual([path.name for path in a.data.glob("far.pack*")], [])
+        a.start(wait=False)
+        self.w.nested(a)
+        self.w.learn(a)
+        self.assertEqual(a.password, password)
+        self.token = word()
+        self.send(a)
+        self.assertTrue(self.arrived().endswith("@far.test"))
+        self.assertEqual(self.w.paid(a), (VALUE + FEE, 0))
+        for relay in self.w.relays.values():
+            relay.audit()
+
+    @staticmethod
+    def held(relay, needles):
+        """What of it is in a relay's folder and memory."""
+        return search_files(needles, relay.folder) + search_memory(needles, relay.pid)
+
+    def test_2_who_declines_goes_the_direct_way(self):
+        b = self.w.add("b", "--direct")
+        self.assertNotIn("nested", b.said)
+        self.assertIs(tomllib.loads((b.data / "bridge.toml").read_text())["nested"], False)
+        b.start()
+        self.send(b)
+        self.assertTrue(self.arrived().endswith("@entry.test"))
+        wanted = f"postern procure --relay far.test --keys {KEYS} --value {VALUE} --out"
+        wait_until(lambda: wanted in (b.status()["nested"] or ""), 60, "that a pack is to be had")
+        time.sleep(3)
+        self.assertEqual([path.name for path in b.data.glob("far*")], [])
+        self.assertEqual(self.w.paid(b), (0, 0))
+
+    def test_3_without_a_second_relay_mail_waits_and_the_way_out_is_said(self):
+        c = self.w.add("c", value=2 * (VALUE + FEE) - 100)
+        c.start(wait=False)
+        status = self.w.awaiting(c, "more than 50 percent")
+        self.assertIn("start the bridge with --direct-now, or for good write nested = false", status["awaiting"])
+        self.assertIn(status["awaiting"], c.command("status").stdout)
+        self.assertEqual((status["aliases"], status["relay"]), ([], "entry.test"))
+        self.w.learn(c)
+        password = c.password
+        code, reason = refusal_of(lambda: self.send(c))
+        self.assertEqual(code, 451)
+        self.assertIn("4.3.2 mail is to go over two relays and the second one is not there yet", reason)
+        refused = c.command("alias", "new", check=False)
+        self.assertIn("when mail can go over two relays", refused.stderr)
+        self.assertEqual(self.w.sink.with_word(self.token), [])
+        c.stop()
+        c.start("--direct-now", wait=False)
+        wait_until(lambda: c.command("status", "--json", check=False).returncode == 0 and c.status()["aliases"], 60, "an alias")
+        self.send(c)
+        self.assertTrue(self.arrived().endswith("@entry.test"))
+        [alias] = c.settled()["aliases"]
+        c.stop()
+        c.start(wait=False)
+        self.w.awaiting(c, "1 open addresses")
+        c.command("alias", "close", alias)
+        self.w.awaiting(c, "more than 50 percent")
+        # A mail program that stays logged in holds nothing up, and is not left with what is over.
+        reading = imaplib.IMAP4(*split_address(c.imap), timeout=120)
+        reading.login(c.user, c.password)
+        reading.select("INBOX")
+        self.w.entry.top_up(c.door_identifier, 100_000)
+        self.w.nested(c)
+        self.w.learn(c)
+        self.assertEqual(c.password, password)
+        with self.assertRaises((imaplib.IMAP4.abort, OSError)):
+            reading.noop()
+        self.token = word()
+        self.send(c)
+        self.assertTrue(self.arrived().endswith("@far.test"))
+        self.assertEqual(self.w.paid(c), (VALUE + FEE, 0))
+
+    def test_4_whoever_dies_the_pack_is_bought_once(self):
+        draw = random.Random()
+        victims = ["bridge", "bridge", "entry", "far"]
+        for number in range(by_extent(4, 40)):
+            d = self.w.add(f"d{number}")
+            victim = victims[number % len(victims)]
+            point = draw.choice(POINTS).format(draw.randrange(1, 25))
+            with self.subTest(victim=victim, point=point):
+                self.one_death(d, victim, point, draw)
+            d.stop()
+        for relay in self.w.relays.values():
+            relay.audit()
+
+    def one_death(self, d, victim, point, draw):
+        if victim == "bridge":
+            d.start("--kill-at", point, wait=False)
+            # At the point, or at any moment if that is not come to.
+            end = time.monotonic() + draw.uniform(1, 12)
+            while d.process.running and time.monotonic() < end:
+                time.sleep(0.05)
+        else:
+            relay = self.w.relays[victim]
+            d.start(wait=False)
+            time.sleep(draw.uniform(0, 6))
+            relay.process.stop(signal.SIGKILL)
+            relay.start()
+        d.process.stop(signal.SIGKILL)
+        d.start(wait=False)
+        self.w.nested(d)
+        self.w.learn(d)
+        token = word()
+        self.send(d, token)
+        self.assertTrue(self.arrived(token).endswith("@far.test"))
+        self.assertEqual(self.w.paid(d), (VALUE + FEE, 0))
+        self.assertEqual([path.name for path in d.data.glob("far.pack*")], [])
