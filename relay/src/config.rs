@@ -61,6 +61,9 @@ pub struct RelayConfig {
     /// Seconds that a peer may be without a link before mail goes by the next way of its route.
     #[serde(default = "defaults::next_way_s")]
     pub next_way_s: u64,
+    /// How often the books of each peer are held against the own ones, in seconds; 0: never.
+    #[serde(default = "defaults::compare_s")]
+    pub compare_s: u64,
     /// Relays to which links are carried for holders of this one, by their domains: `host:port` of their links.
     #[serde(default)]
     pub through: BTreeMap<String, String>,
@@ -190,6 +193,7 @@ impl RelayConfig {
             delivery: Delivery::default(),
             routes: BTreeMap::new(),
             next_way_s: defaults::next_way_s(),
+            compare_s: defaults::compare_s(),
             through: BTreeMap::new(),
             through_mib: defaults::through_mib(),
             procure: None,

@@ -301,7 +301,10 @@ impl<S: RelayStore> Commands for Operator<S> {
                     .map(|credit| json!({ "owed": credit.owed(), "left": credit.left() }))
                     .ok_or_else(no_account)
             }
-            Command::Peers => Ok(json!({ "rows": self.relay.peers.show() })),
+            Command::Peers => {
+                let now = self.relay.host.clock.unix_seconds();
+                Ok(json!({ "rows": self.relay.peers.show(now) }))
+            }
             Command::PeerCompare { name } => {
                 let report = self.relay.peers.compare(&name);
                 let report = tokio::time::timeout(PEER_WAIT_MAX, report).await;

@@ -8,6 +8,7 @@
 //! The peer's outbox is the spool of this hop. A row is there before the delivery is recorded as gone, and its answer counts
 //! only after that: after a crash in between the delivery comes again, finds its row, and is not queued twice.
 
+mod books;
 mod compare;
 mod legs;
 mod packs;
@@ -67,6 +68,7 @@ struct Peer {
     /// What it wrote to somebody here that was no report, since the start.
     strays: Arc<AtomicU64>,
     unlinked: Arc<ways::Unlinked>,
+    compared: Arc<books::Compared>,
 }
 
 /// The peers that could be opened, by name.
@@ -106,6 +108,10 @@ pub(crate) struct Shown {
     dropped: u64,
     /// What it debited for a message beyond its price, in µtok. While it is not 0 the peer is given nothing.
     beyond: u64,
+    /// What the latest comparison of the books came to.
+    books: String,
+    /// How many seconds ago that was.
+    compared: Option<u64>,
 }
 
 /// Nobody at this hop has looked at the message: it stays where it is.
@@ -204,11 +210,12 @@ impl Peers {
         Some(Ok(Resumed::Linked))
     }
 
-    /// What there is to see of each, in the order of their names.
-    pub(crate) fn show(&self) -> Vec<Shown> {
+    /// What there is to see of each at this UTC second, in the order of their names.
+    pub(crate) fn show(&self, now: u64) -> Vec<Shown> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let show = |(name, peer): (&String, &Peer)| {
             let value = peer.store.value();
+            let (books, compared) = peer.compared.show(now);
             Shown {
                 name: name.clone(),
                 link: match peer.handle.state() {
@@ -225,6 +232,8 @@ impl Peers {
                 credit: peer.left.told(),
                 dropped: peer.strays.load(Ordering::Relaxed),
                 beyond: peer.beyond(),
+                books,
+                compared,
             }
         };
         peers.iter().map(show).collect()
@@ -263,6 +272,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
         config.tick = relay.config.tick();
         config.settle = Some(Arc::new(settle::Settling {
             relay: relay.clone(),
+            name: name.clone(),
             store: store.clone(),
         }));
         let (handle, link) = holder::new(relay.host.clone(), store.clone(), config, stop.subscribe());
@@ -276,6 +286,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             full_on: Arc::default(),
             strays: Arc::default(),
             unlinked: Arc::default(),
+            compared: Arc::default(),
         };
         let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.insert(name.clone(), peer.clone());
@@ -296,6 +307,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             peer.clone(),
             stop.subscribe(),
         ));
+        links.spawn(books::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
         links.spawn(settle::clear(relay.clone(), peer, stop.subscribe()));
     }
     // Before any link is served: nobody is told other prices than those that are in force.

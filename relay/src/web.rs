@@ -75,6 +75,11 @@ fn gauges<S: RelayStore>(relay: &Relay<S>) -> Result<Vec<(&'static str, &'static
             relay.peers.without_credit(),
         ),
         (
+            "peers_differing",
+            "Peers whose books differ from what they answered",
+            relay.peers.differing(),
+        ),
+        (
             "packs_frozen",
             "Packs frozen, since a copy of them was in use",
             relay.store.frozen_packs(),

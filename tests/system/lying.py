@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 import unittest
+import urllib.request
 
 from clients import message, split_address, submit
 from figures import CELL
@@ -26,13 +27,14 @@ REFUSAL_ROUTE = 6
 class Trusting(Relays):
     """An honest relay whose ways all go by a liar, who has an honest one behind, and one user."""
 
-    def __init__(self):
+    def __init__(self, **settings):
         super().__init__()
         for name in ("entry", "far"):
             (self.folder.path / name).mkdir()
             relay = Relay(self.folder.path / name, self.sink, domain=f"{name}.test", retry_s=[1] * 900)
             self.relays[name] = relay
         self.entry, self.far = self.relays.values()
+        self.entry.settings |= settings
         self.entry.routes, self.entry.settings["smarthost"] = {"entry.test": self.entry.mx}, None
         # The reports of the last relay come back by its own SMTP: the liar has no part in them.
         self.far.routes = {"far.test": self.far.mx, "entry.test": self.entry.mx}
@@ -397,7 +399,7 @@ class Dear(Lying):
             self.assertEqual((report["differs"], is_right), (True, False), "used again, and not paid back")
             self.assertEqual(report["beyond"], 1 + again)
         told = self.w.entry.process.log.read_text()
-        self.assertIn("debited more for a message", told)
+        self.assertRegex(told, 'a peer debited more for a message.*peer="?far')
 
     def test_a_user_is_told_of_what_the_relay_debited_beyond_the_price(self):
         liar = Liar(self.w.entry.link)
@@ -454,6 +456,33 @@ class Swallowing(Dearer):
         rest = told[-1][1]
         lines = [line for line, _ in told] + [[told[-1][0][0], MESSAGE, len(self.dropped), 0, self.taken]]
         return encode(self.second, STATEMENT, len(lines)) + b"".join(encode(self.second, *line) for line in lines) + rest
+
+
+class Watched(Lying):
+    """A relay that compares the books each second."""
+
+    make = staticmethod(lambda: Trusting(compare_s=1))
+
+    def metrics(self):
+        with urllib.request.urlopen(f"http://{self.w.entry.web}/metrics", timeout=10) as page:
+            return page.read().decode()
+
+    def test_false_books_are_noticed_without_anybody_asking(self):
+        books = lambda: self.w.peer()["books"]
+        wait_until(lambda: books() == "agree", 60, "books that agree")
+        self.assertIn("postern_peers_differing 0", self.metrics())
+        self.w.liar.lie = Dearer(self.second, 7, in_answer=False)
+        self.send(2)
+        self.outside()
+        wait_until(lambda: books() == "differ by 14", 60, "books that differ")
+        self.assertLess(self.w.peer()["compared"], 60)
+        self.assertIn("postern_peers_differing 1", self.metrics())
+        log = self.w.entry.process.log.read_text()
+        self.assertIn("the book of a peer differs", log)
+        self.assertEqual(log.count("the book of a peer differs"), 1, "told once")
+        self.w.liar.lie = Lie()
+        wait_until(lambda: books() == "agree", 60, "books that agree again")
+        self.assertIn("postern_peers_differing 0", self.metrics())
 
 
 class Silent(Lying):

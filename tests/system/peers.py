@@ -220,6 +220,16 @@ class Peers(Hazard):
         self.settle()
         self.assertEqual(self.w.sink.with_word(f"forbidden {self.token}"), [])
 
+    def test_the_books_are_compared_without_anybody_asking(self):
+        chain = Chain(compare_s=1, tick_ms=200)
+        self.addCleanup(chain.close)
+        books = lambda: [peer["books"] for name in NAMES for peer in chain.peers(name)]
+        for number in range(4):
+            submit(chain.a, [OUTSIDE], message("me@localhost", OUTSIDE, f"{self.token}-{number}"))
+        wait_until(lambda: len(chain.sink.with_word(self.token)) == 4, 60, "all outside")
+        wait_until(lambda: books() == ["agree"] * 4, 60, "four books that agree")
+        self.assertFalse(any("differs from what it answered" in log.read_text() for log in chain.logs()))
+
     def test_nobody_sends_for_the_relays_own_domain(self):
         account = self.w.packs["middle", "far"]
         refused = self.w.far.command("peer", "allow", "far.test", "--account", account, check=False)

@@ -35,7 +35,7 @@ pub(super) enum PeerCommand {
     /// Use a peer again that debited more than its price; else look for where it stands with the pack held there, if it stays
     /// silent because somebody else has used the pack.
     Resume(NameArgs),
-    /// Show the packs held at other relays: link, value, keys and credit left, messages under way.
+    /// Show the packs held at other relays: link, value, keys and credit left, messages under way, and whether the books agree.
     List(BesideArgs),
 }
 
@@ -169,7 +169,7 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
         }
         PeerCommand::List(args) => {
             let columns = [
-                "name", "link", "balance", "keys", "waiting", "credit", "dropped", "beyond",
+                "name", "link", "balance", "keys", "waiting", "credit", "dropped", "beyond", "books", "compared",
             ];
             let text = |answer: &_| rows(answer, &columns, "no route goes by a peer");
             ask(&args, &Order::Peers, text).await.map(|_| ())

@@ -56,6 +56,10 @@ pub(super) fn next_way_s() -> u64 {
     600
 }
 
+pub(super) fn compare_s() -> u64 {
+    86_400
+}
+
 pub(super) fn through_mib() -> u64 {
     64
 }

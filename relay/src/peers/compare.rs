@@ -1,11 +1,13 @@
 //! Settlement: what this relay noted of what it paid at a peer, beside what the peer's book says of the same pack.
 
+use std::sync::PoisonError;
+
 use ledger::{Kind, Services};
 use mailbox::HolderStore;
 use mailbox::holder_store::OwnBook;
 use serde::Serialize;
 
-use super::Peers;
+use super::{Peer, Peers};
 
 /// One line of a report: sums in µtok.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -45,7 +47,32 @@ pub(crate) struct Report {
     differs: bool,
     /// What messages were debited beyond their prices, in µtok.
     beyond: u64,
+    /// By how much the books differ beyond what is under way, in µtok.
+    by: u64,
     rows: Vec<Line>,
+}
+
+impl Report {
+    /// By how many µtok the books differ that can be compared. `None`: the own one does not go back far enough.
+    pub(super) fn apart(&self) -> Option<u64> {
+        self.whole.then_some(self.by)
+    }
+
+    /// Whether what is under way explains a difference.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.rows.iter().any(|line| line.verdict == Verdict::UnderWay)
+    }
+
+    #[cfg(test)]
+    pub(super) fn sample(apart: Option<u64>) -> Self {
+        Report {
+            whole: apart.is_some(),
+            differs: apart > Some(0),
+            beyond: 0,
+            by: apart.unwrap_or(1),
+            rows: Vec::new(),
+        }
+    }
 }
 
 /// This relay's side at one moment.
@@ -75,13 +102,21 @@ impl Peers {
     /// `None`: there is no such peer. `Some(None)`: it cannot be asked now.
     pub(crate) async fn compare(&self, name: &str) -> Option<Option<Report>> {
         let peer = self.of(name)?;
-        let ask = async {
-            let before = Side::of(&peer.store)?;
-            let told = peer.handle.statement().await?;
-            Some(compare(&before, &Side::of(&peer.store)?, &told))
-        };
-        Some(ask.await)
+        Some(ask(&peer).await)
     }
+
+    /// How many peers' books differ for sure.
+    pub(crate) fn differing(&self) -> u64 {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().filter(|peer| peer.compared.differ()).count() as u64
+    }
+}
+
+/// Asks the peer for its book, and holds the own one against it. `None`: it cannot be asked now.
+pub(super) async fn ask(peer: &Peer) -> Option<Report> {
+    let before = Side::of(&peer.store)?;
+    let told = peer.handle.statement().await?;
+    Some(compare(&before, &Side::of(&peer.store)?, &told))
 }
 
 /// What was told lies between two looks at the own book: what was debited meanwhile may be in the one or the other.
@@ -92,6 +127,7 @@ fn compare(before: &Side, after: &Side, told: &[Services]) -> Report {
     };
     let count = |kind| sum(&[kind], |services| services.count.into());
     let mut rows = Vec::new();
+    let mut by: u64 = 0;
     let mut sums = |what, own: fn(&OwnBook) -> (Option<u64>, u64), open: u64, peer_count, peer: u64| {
         let (least, (own_count, most)) = (own(&before.book).1, own(&after.book));
         let verdict = match peer {
@@ -99,6 +135,10 @@ fn compare(before: &Side, after: &Side, told: &[Services]) -> Report {
             _ if (least..=most.saturating_add(open)).contains(&peer) => Verdict::UnderWay,
             _ => Verdict::Differs,
         };
+        if verdict == Verdict::Differs {
+            let explained = peer.max(least).min(most.saturating_add(open));
+            by = by.saturating_add(peer.abs_diff(explained));
+        }
         rows.push(Line {
             what,
             own_count,
@@ -140,6 +180,12 @@ fn compare(before: &Side, after: &Side, told: &[Services]) -> Report {
     );
     let mut counts = |what, most: u64, kind| {
         let peer_count = count(kind);
+        let more = peer_count.saturating_sub(most);
+        if more > 0 {
+            let debit = u128::from(sum(&[kind], |services| services.debit));
+            let beyond = debit * u128::from(more) / u128::from(peer_count);
+            by = by.saturating_add(u64::try_from(beyond).unwrap_or(u64::MAX).max(1));
+        }
         rows.push(Line {
             what,
             own_count: Some(most),
@@ -176,6 +222,7 @@ fn compare(before: &Side, after: &Side, told: &[Services]) -> Report {
         whole,
         differs: beyond > 0 || whole && differs,
         beyond,
+        by,
         rows,
     }
 }
@@ -211,6 +258,10 @@ mod tests {
 
     fn verdict(before: &Side, after: &Side, services: &[Services]) -> (Verdict, bool) {
         let report = compare(before, after, services);
+        assert_eq!(
+            report.rows.iter().any(|line| line.verdict == Verdict::Differs),
+            report.by > 0
+        );
         (report.rows[0].verdict, report.differs)
     }
 
@@ -254,7 +305,8 @@ mod tests {
     fn more_keys_than_there_were_links_and_dearer_mail_than_was_told_are_found() {
         let own = side(0, 0, 0);
         assert!(!compare(&own, &own, &[told(Kind::Key, 3, 300)]).differs);
-        assert!(compare(&own, &own, &[told(Kind::Key, 4, 400)]).differs);
+        let keys = compare(&own, &own, &[told(Kind::Key, 4, 400)]);
+        assert_eq!((keys.differs, keys.apart()), (true, Some(100)));
         let mut dear = side(1, 100, 0);
         dear.book.beyond = 1;
         assert!(compare(&dear, &dear, &[told(Kind::Message, 1, 100)]).differs);

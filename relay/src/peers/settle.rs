@@ -29,6 +29,8 @@ pub(super) const TOGETHER: Duration = Duration::from_millis(250);
 /// What an answer of the peer waits for.
 pub(super) struct Settling<S> {
     pub(super) relay: Arc<Relay<S>>,
+    /// What the peer is called here.
+    pub(super) name: String,
     pub(super) store: HolderFiles,
 }
 
@@ -56,6 +58,7 @@ impl<S: RelayStore> Settle for Settling<S> {
                     self.tell(row, id, status_of(*refusal)).await
                 }
                 _ => {
+                    self.note_beyond(row, answer)?;
                     let _hold = hold(&self.relay, id).await;
                     if finish(&self.relay, id).await? {
                         self.relay.metrics.delivered.count();
@@ -89,6 +92,19 @@ async fn finish<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> Result<bool,
 }
 
 impl<S: RelayStore> Settling<S> {
+    /// Tells the operator of a debit beyond the price, if it is not one of many.
+    fn note_beyond(&self, row: &OutboxRow, answer: &Answer) -> Result<(), StoreError> {
+        if let (Operation::Submit { debit_max, .. }, Answer::Done { debited, .. }) = (&row.change.operation, answer)
+            && debited.saturating_sub(*debit_max) > self.store.own_book()?.beyond
+        {
+            tracing::error!(
+                peer = self.name,
+                "a peer debited more for a message than its own prices say: nothing more goes by it until 'posternd peer resume'"
+            );
+        }
+        Ok(())
+    }
+
     /// Tells the sender of a failure.
     async fn tell(&self, row: &OutboxRow, id: DeliveryId, status: Enhanced) -> Result<(), StoreError> {
         tell(&self.relay, &self.store, row, id, status).await

@@ -122,9 +122,12 @@ impl<'a, S: HolderStore> Answers<'a, S> {
         })
     }
 
-    /// A relay at its peer has an operator, who sees it in its list; a person is told of each that is dearer than those before.
+    /// A person is told of each that is dearer than those before; a relay tells its operator by itself, by the name of the peer.
     fn notice_of_beyond(&self, row: &OutboxRow, debited: u64, beyond: u64) -> Result<Option<Vec<u8>>, Ended> {
         if beyond <= self.store.own_book()?.beyond {
+            return Ok(None);
+        }
+        if self.config.settle.is_some() {
             return Ok(None);
         }
         tracing::error!("the relay debited more for a message than its own prices say");
@@ -133,11 +136,7 @@ impl<'a, S: HolderStore> Answers<'a, S> {
             debited,
             beyond,
         };
-        Ok(self
-            .config
-            .settle
-            .is_none()
-            .then(|| compose(self.host, self.config, &notice)))
+        Ok(Some(compose(self.host, self.config, &notice)))
     }
 
     /// An alias is written before its change is finished: a crash between repeats a write that changes nothing.
