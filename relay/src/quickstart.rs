@@ -281,6 +281,7 @@ impl Plan {
                 directory_keys: None,
                 nested: None,
                 nested_percent_max: None,
+                nested_relay: None,
                 nested_since: None,
                 notices: Default::default(),
                 mix: Default::default(),

@@ -12,9 +12,9 @@ import tomllib
 
 from clients import deliver, message, refusal_of, split_address, submit
 from directory import FEE, KEYS, VALUE, Federation, today
-from harness import OUTSIDE, Hazard, by_extent, word
+from harness import BINARIES, OUTSIDE, Hazard, by_extent, word
 from needles import Needle, search_files, search_memory
-from processes import wait_until
+from processes import run, wait_until
 
 POINTS = ["segment.write:{}:torn", "segment.sync:{}:before", "segment.sync:{}:after", "index.sync:{}:before"]
 
@@ -212,3 +212,39 @@ class SecondRelay(Hazard):
         self.assertTrue(self.arrived(token).endswith("@far.test"))
         self.assertEqual(self.w.paid(d), (VALUE + FEE, 0))
         self.assertEqual([path.name for path in d.data.glob("far.pack*")], [])
+
+    def test_5_a_second_relay_that_is_left_is_told_and_both_packs_are_wiped_together(self):
+        e = self.w.add("e")
+        e.start(wait=False)
+        self.w.nested(e)
+        # As its operator would have it described: all but the last line is the same.
+        [line] = [line for line in self.w.descriptors["gone"].read_text().splitlines() if "draining" in line]
+        kept = self.w.descriptors["far"].read_text()
+        self.w.descriptors["far"].write_text(kept.rstrip("\n") + f"\n{line}\n")
+        leaving = self.w.list(20)
+        self.w.descriptors["far"].write_text(kept)
+        self.addCleanup(self.w.serve, self.w.list(30))
+        self.w.serve(leaving)
+
+        def told():
+            e.command("directory", "--fetch", check=False)
+            return [words for words in e.status()["warnings"] if "far.test, the second relay, is being left" in words]
+
+        [words] = wait_until(told, 60, "that the second relay is left")
+        self.assertIn(f"mv {e.data}/far {e.data}/far.old", words)
+        self.w.learn(e)
+        e.inbox().wait_for("Your mail needs another second relay")
+        moved = e.command("keypack", "export", "--portable", self.w.folder.path / "stick", check=False)
+        self.assertIn("far belongs to a second relay's pack, and is not moved along", moved.stderr)
+        e.stop()
+        old, fresh = e.passphrase, self.w.folder.path / "fresh.passphrase"
+        fresh.write_text("another one\n")
+        words = ["keypack", "passphrase", e.data, "--passphrase-file", old, "--new-passphrase-file", fresh]
+        run(BINARIES / "postern", *words)
+        e.passphrase = fresh
+        e.start(wait=False)
+        self.w.nested(e)
+        run(BINARIES / "postern", "keypack", "panic-wipe", e.data, "--yes")
+        e.process.wait()
+        left = {path.name for path in e.data.rglob("*") if path.is_file()}
+        self.assertLessEqual(left, {"lock"})

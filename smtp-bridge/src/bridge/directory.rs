@@ -9,6 +9,8 @@
 //! The list is public and its own signatures guard it, so that it lies there in the clear. The first two that contradict each other
 //! stay until somebody has looked at them and removes them by hand.
 
+mod second;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +19,6 @@ use std::time::Duration;
 use keypacks::directory::{Descriptor, Exit, Fault, LIST_BYTES_MAX, Pin, RENEWAL_DAYS, Signed, Verdict, judge};
 use keypacks::kdf;
 use mailbox::HolderStore;
-use mailbox::request::Offers;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -216,31 +217,6 @@ impl Directory {
         Some(relay.operator.clone())
     }
 
-    /// Notes which of what is offered is at a relay of another operator that delivers everywhere: the cheapest.
-    pub(super) fn note_second(&self, own: &str, offers: &Offers, today: u32) {
-        let operator = self.operator(own);
-        let is_of_another = |domain: &str| {
-            let relay = self.relay(domain, today).ok().filter(|relay| relay.exit == Exit::Any);
-            let pair = relay.map(|relay| relay.operator).zip(operator.as_ref());
-            domain != own && pair.is_some_and(|(one, other)| !one.eq_ignore_ascii_case(other))
-        };
-        let domains = offers.relays.iter().filter(|domain| is_of_another(domain));
-        let packs = domains.filter_map(|domain| SecondRelay::cheapest(domain, offers));
-        let second = packs.min_by_key(|pack| pack.price);
-        self.state().second = Some(second);
-    }
-
-    /// Whether the relay said what it offers.
-    pub(super) fn is_offer_known(&self) -> bool {
-        self.state().second.is_some()
-    }
-
-    /// What was noted, while the directory has that relay.
-    pub(super) fn second(&self, today: u32) -> Option<SecondRelay> {
-        let second = self.state().second.clone()??;
-        self.relay(&second.domain, today).is_ok().then_some(second)
-    }
-
     fn show(&self, today: u32) -> Value {
         let state = self.state();
         let list = state.held.as_ref().map(Signed::list);
@@ -422,6 +398,7 @@ pub(super) mod tests {
     use keypacks::Secret;
     use keypacks::directory::{DirectoryKey, List};
     use mailbox::disk::MemoryDisk;
+    use mailbox::request::Offers;
 
     use super::*;
     use crate::net::system;

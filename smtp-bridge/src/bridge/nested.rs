@@ -3,6 +3,7 @@
 //! Where nobody asked for it, it is said how. Where it was promised, nothing is sent before the pack of the second relay is there,
 //! and what that waits for is said ([`Awaiting`]); who buys it is outside.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(super) const NOT_NESTED_YET: Reply = Reply::fixed(
     Enhanced::new(4, 3, 2),
     "mail is to go over two relays and the second one is not there yet: try again later; 'postern status' says why, and how to send without",
 );
+/// Seconds in a day.
+const DAY: u64 = 86_400;
 /// So long nothing may come of it before the user is told by a message.
 const TOLD_AFTER: Duration = Duration::from_secs(60);
 /// Between two questions whether a top-up came.
@@ -36,6 +39,7 @@ const PACE: Duration = Duration::from_secs(5);
 /// What a bridge that is to be nested waits for, while it has no pack at a second relay.
 pub struct Awaiting {
     percent_max: u8,
+    relay: Option<String>,
     is_up: watch::Sender<bool>,
     said: Mutex<Said>,
 }
@@ -52,10 +56,11 @@ struct Said {
 }
 
 impl Awaiting {
-    /// For a pack that may cost so many hundredths of the balance.
-    pub fn new(percent_max: u8) -> Self {
+    /// For a pack that may cost so many hundredths of the balance, and is to be at this relay, if one is named.
+    pub fn new(percent_max: u8, relay: Option<&str>) -> Self {
         Awaiting {
             percent_max,
+            relay: relay.map(str::to_ascii_lowercase),
             is_up: watch::channel(false).0,
             said: Mutex::default(),
         }
@@ -138,7 +143,10 @@ impl<S: HolderStore> Bridge<S> {
             return;
         }
         let asked = tokio::time::timeout(ANSWER_WAIT_MAX, self.holder.offers()).await;
-        if let Ok(Some(offers)) = asked {
+        if let Ok(Some(mut offers)) = asked {
+            if let Some(wanted) = self.awaiting.as_ref().and_then(|awaiting| awaiting.relay.as_ref()) {
+                offers.relays.retain(|domain| domain == wanted);
+            }
             let relay = self.store.facts().relay_domain;
             self.directory.note_second(&relay, &offers, self.host.day());
         }
@@ -194,7 +202,11 @@ impl<S: HolderStore> Bridge<S> {
         let Some(second) = self.directory.second(today) else {
             return Err(match self.directory.is_offer_known() {
                 true => format!(
-                    "{relay} offers no pack at a relay of another operator that delivers everywhere; it is asked again from time to time."
+                    "{relay} offers no pack at {}a relay of another operator that delivers everywhere; it is asked again from time to time.",
+                    awaiting
+                        .relay
+                        .as_ref()
+                        .map_or(String::new(), |wanted| format!("{wanted} as "))
                 ),
                 false => format!("{relay} has not said which packs it offers; one of an older version offers none."),
             });
@@ -218,6 +230,31 @@ impl<S: HolderStore> Bridge<S> {
         Ok(json!({ "relay": second.domain, "keys": second.keys, "value": second.value, "price": second.price }))
     }
 
+    /// Why mail has no future over the second relay that the bridge chose by itself, and what brings it over another one, which
+    /// spends value and is for the user to say.
+    pub(super) fn way_to_another(&self) -> Option<String> {
+        let entry = self.entry.as_ref().filter(|_| self.stands_since.is_some())?;
+        let (relay, entry) = (self.store.facts().relay_domain, entry.facts().relay_domain);
+        let state = self.holder.state();
+        let reason = if self.directory.is_draining(&relay) {
+            format!("{relay}, the second relay, is being left by its operator.")
+        } else if state == LinkState::Replaced {
+            format!("Somebody else has the pack at {relay}, the second relay.")
+        } else if state != LinkState::Linked && self.is_unlinked_for_a_day() {
+            format!("{relay}, the second relay, has not been reached through {entry} for a day.")
+        } else {
+            return None;
+        };
+        let others = self.directory.others(&entry, &relay);
+        Some(another_in_words(&reason, &self.dir, &entry, &others))
+    }
+
+    fn is_unlinked_for_a_day(&self) -> bool {
+        let linked = self.diary.lock().unwrap_or_else(PoisonError::into_inner).linked;
+        let made = u64::from(self.stands_since.unwrap_or_default() + 1) * DAY;
+        self.host.clock.unix_seconds().saturating_sub(linked.max(made)) >= DAY
+    }
+
     /// Refuses what would have a pack that is to be the entry alone known by more.
     pub(super) fn refuse_while_awaiting(&self) -> Result<(), String> {
         match &self.awaiting {
@@ -230,20 +267,46 @@ impl<S: HolderStore> Bridge<S> {
     }
 }
 
-/// Tells the user by a message when nothing comes of it, until `stop` turns true.
-pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watch::Receiver<bool>) {
-    let Some(awaiting) = bridge.awaiting.clone() else {
-        return;
+/// The commands that have another second relay's pack bought.
+fn another_in_words(reason: &str, dir: &Path, entry: &str, others: &[String]) -> String {
+    let relays = match others {
+        [] => "The directory names no other relay of another operator that delivers everywhere.".to_owned(),
+        others => format!(
+            "The directory has {} besides; nested_relay = \"...\" in bridge.toml names the one that is to be taken.",
+            others.join(", ")
+        ),
     };
+    let dir = dir.display();
+    format!(
+        "{reason} {relays} To have a pack bought at another one, out of what is left at {entry}, stop the bridge, give 'mv {dir} {dir}.old', \
+         and start it again. What is in the old folder, mail and value, stays there: 'postern run --dir {dir}.old --entry' and the folder \
+         above it opens it."
+    )
+}
+
+/// Tells the user by a message when nothing comes of the second relay, or no more, until `stop` turns true.
+pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watch::Receiver<bool>) {
+    if bridge.awaiting.is_none() && bridge.stands_since.is_none() {
+        return;
+    }
+    let mut told = None;
     loop {
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
             () = tokio::time::sleep(PACE) => {}
         }
-        if awaiting.due(bridge.host.day()) {
+        let today = bridge.host.day();
+        if bridge.awaiting.as_ref().is_some_and(|awaiting| awaiting.due(today)) {
             let words = bridge.awaited().unwrap_or_default();
             bridge.notify(&Notice::NotNested { words: &words }).await;
+        }
+        let lost = bridge.way_to_another().map(|words| (today, words));
+        if let Some((_, words)) = &lost
+            && told != lost
+        {
+            bridge.notify(&Notice::SecondRelayLost { words }).await;
+            told = lost;
         }
     }
 }
@@ -254,7 +317,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_user_is_told_once_a_day_and_only_when_nothing_comes_of_it() {
-        let awaiting = Awaiting::new(50);
+        let awaiting = Awaiting::new(50, None);
         awaiting.say("it is on its way.", false);
         tokio::time::sleep(TOLD_AFTER * 10).await;
         assert!(!awaiting.due(1));
@@ -275,7 +338,7 @@ mod tests {
         let mut bridge = crate::bridge::reading::tests::bridge().await;
         assert!(bridge.awaited().is_none() && bridge.refuse_while_awaiting().is_ok());
         assert!(bridge.second_pack().is_err_and(|words| words.contains("buys no pack")));
-        let awaiting = Arc::new(Awaiting::new(50));
+        let awaiting = Arc::new(Awaiting::new(50, None));
         awaiting.say("it is too dear.", true);
         Arc::get_mut(&mut bridge).expect("nobody else has it").awaiting = Some(awaiting);
         assert!(bridge.refuse_while_awaiting().is_err());
@@ -290,5 +353,30 @@ mod tests {
             "{words}"
         );
         assert!(bridge.warnings().contains(&words));
+    }
+
+    #[tokio::test]
+    async fn a_second_relay_that_is_not_reached_for_a_day_is_told_with_the_way_to_another() {
+        let mut bridge = crate::bridge::reading::tests::bridge().await;
+        let today = bridge.host.day();
+        let entry = bridge.store.clone();
+        let inner = Arc::get_mut(&mut bridge).expect("nobody else has it");
+        inner.entry = Some(entry);
+        assert!(
+            inner.way_to_another().is_none(),
+            "an entry that was named by hand is its user's"
+        );
+        inner.stands_since = Some(today);
+        assert!(inner.way_to_another().is_none(), "it is new");
+        inner.stands_since = Some(today - 3);
+        let words = inner.way_to_another().expect("never reached");
+        assert!(
+            words.contains("not been reached") && words.contains("mv /h /h.old"),
+            "{words}"
+        );
+        assert!(inner.warnings().contains(&words));
+        let now = inner.host.clock.unix_seconds();
+        inner.diary.lock().expect("not poisoned").linked = now - DAY + 60;
+        assert!(inner.way_to_another().is_none(), "reached today");
     }
 }

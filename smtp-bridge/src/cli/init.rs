@@ -119,6 +119,7 @@ pub(super) fn init(args: &InitArgs) -> Result<(), Failure> {
             directory_keys: pin,
             nested,
             nested_percent_max: None,
+            nested_relay: None,
             nested_since: None,
             notices: Default::default(),
         },

@@ -35,7 +35,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use zeroize::Zeroizing;
 
-use crate::bridge::{self, BridgeConfig, EntryPack, PageAt};
+use crate::bridge::{self, Awaiting, BridgeConfig, EntryPack, PageAt};
 use crate::holder::HolderConfig;
 use crate::holder::cover::Covered;
 use crate::message::Address;
@@ -367,6 +367,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     if !(1..=100).contains(&percent_max) {
         return Err(Failure("nested_percent_max in bridge.toml is from 1 to 100".to_owned()));
     }
+    let awaiting = || Awaiting::new(percent_max, settings.nested_relay.as_deref());
     let passphrase = args.passphrase.read()?;
     let entry = match &args.entry {
         Some(dir) => Some(EntryPack {
@@ -387,7 +388,7 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     }
     let stop = process::stop_on_signals(args.stop_with_stdin);
     if is_nested {
-        let Some(since) = nesting::run_until_made(&host, config, percent_max, &stop).await? else {
+        let Some(since) = nesting::run_until_made(&host, config, awaiting(), &stop).await? else {
             return Ok(());
         };
         config = self::config(&args, &settings, passphrase.clone())?;

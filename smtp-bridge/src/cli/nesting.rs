@@ -74,7 +74,7 @@ pub(super) fn serving(dir: &Path) -> PathBuf {
 pub(super) async fn run_until_made(
     host: &Host,
     mut config: BridgeConfig,
-    percent_max: u8,
+    awaiting: Awaiting,
     stop: &watch::Sender<bool>,
 ) -> Result<Option<u32>, Failure> {
     let dir = config.dir.clone();
@@ -86,7 +86,7 @@ pub(super) async fn run_until_made(
         }
         return Ok(Some(day));
     }
-    let awaiting = Arc::new(Awaiting::new(percent_max));
+    let awaiting = Arc::new(awaiting);
     awaiting.say("the bridge has just been started.", false);
     config.awaiting = Some(Arc::clone(&awaiting));
     // They would be sent under an address of this pack, which is to have none.

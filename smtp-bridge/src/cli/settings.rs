@@ -67,6 +67,9 @@ pub struct Settings {
     /// made by earlier versions, and with false it goes the direct way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nested: Option<Nested>,
+    /// The second relay, by its domain. Without it the one where a pack is cheapest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nested_relay: Option<String>,
     /// Most that the pack at the second relay may cost, in hundredths of the balance. Without it 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nested_percent_max: Option<u8>,
@@ -133,6 +136,7 @@ impl Settings {
         Settings {
             nested: None,
             nested_percent_max: None,
+            nested_relay: None,
             nested_since: Some(day),
             ..self.clone()
         }

@@ -115,6 +115,11 @@ pub enum Notice<'a> {
         /// What it waits for, and the way out.
         words: &'a str,
     },
+    /// The second relay is lost, or about to be.
+    SecondRelayLost {
+        /// Why, and the way to another.
+        words: &'a str,
+    },
     /// A pack at a further relay that was ordered is made.
     Procured,
     /// It could not be made.
@@ -166,6 +171,7 @@ impl Notice<'_> {
             Notice::DeviceFrozen { device } => format!("Device {device} of your account is frozen"),
             Notice::Directory { .. } => "The directory of relays is not in order".into(),
             Notice::NotNested { .. } => "No mail is sent: there is no second relay yet".into(),
+            Notice::SecondRelayLost { .. } => "Your mail needs another second relay".into(),
             Notice::Procured => "A pack that you ordered is there".into(),
             Notice::NotProcured => "A pack that you ordered could not be made".into(),
             Notice::LoopsLost { .. } => "Messages to yourself do not come back".into(),
@@ -255,6 +261,7 @@ impl Notice<'_> {
             Notice::NotNested { words } => {
                 format!("{words}\n\nWhat your mail program hands over meanwhile is refused, and it can try again later.\n")
             }
+            Notice::SecondRelayLost { words } => format!("{words}\n\nUntil then mail goes by what there is, or waits.\n"),
             Notice::Procured => "A pack at another relay that you ordered is made. Give the command again that ordered it,\n\n    postern \
                  procure\n\nwith the same arguments: it writes the pack's file, and tells whether the pack is\nthat relay's own. If it did so already, there is nothing to do.\n".into(),
             Notice::NotProcured => "The other relay did not make a pack that you ordered. What was debited for it is credited\nagain, as 'postern \

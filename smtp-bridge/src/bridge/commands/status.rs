@@ -89,6 +89,7 @@ impl<S: HolderStore> Bridge<S> {
         let told = self.diary.lock().unwrap_or_else(PoisonError::into_inner).told;
         let mut warnings = Vec::new();
         warnings.extend(self.awaited());
+        warnings.extend(self.way_to_another());
         warnings.extend(self.left_at_entry());
         warnings.extend(warning_of_link(self.holder.state()).map(str::to_owned));
         if self.holder.is_frozen() {

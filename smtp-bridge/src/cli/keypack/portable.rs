@@ -77,6 +77,9 @@ const README: &str = "README.txt";
 
 pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let host = system::host();
+    if args.pack.is_none() {
+        refuse_two(&args.dir)?;
+    }
     let client = client(args.client.as_deref())?;
     match (&args.portable, &args.image) {
         (Some(folder), _) => {
@@ -176,6 +179,7 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
                     directory_keys: None,
                     nested: None,
                     nested_percent_max: None,
+                    nested_relay: None,
                     nested_since: None,
                     notices: Default::default(),
                 },
@@ -187,13 +191,19 @@ fn fill(host: &Host, args: &ExportArgs, client: &[u8], folder: &Path) -> Result<
     }
 }
 
-fn change_place(host: &Host, from: &Path, to: &Path) -> Result<(), Failure> {
-    if let Some(bought) = nesting::found(from) {
-        return Err(Failure(format!(
+/// Refuses a folder with the pack of a second relay in it, which would stay behind.
+fn refuse_two(dir: &Path) -> Result<(), Failure> {
+    match nesting::found(dir) {
+        None => Ok(()),
+        Some(bought) => Err(Failure(format!(
             "{} belongs to a second relay's pack, and is not moved along yet: the two go over two relays where they are",
             bought.display()
-        )));
+        ))),
     }
+}
+
+fn change_place(host: &Host, from: &Path, to: &Path) -> Result<(), Failure> {
+    refuse_two(from)?;
     move_store(&host.disk, from, to, &*host.entropy).map_err(|error| match error {
         MoveError::Store(StoreError::Locked) => Failure(format!(
             "{} or {} is in use: stop its bridge first",
