@@ -1,10 +1,10 @@
 //! How many operations the relay's store makes durable each second, so many in each commit:
 //! `cargo run --release -p mailbox --example accept -- [BATCH [DIR [SECONDS [submission|deposit]]]]`.
 //!
-//! As in the relay, one thread calls, one commits and one keeps house. There are twice as many callers as operations in a
-//! commit: while one half waits for its sync, the other seals what comes next. Each waits for its durable answer before
-//! it goes on. 16 in each commit unless told otherwise, for ten seconds: submissions of 4 KiB, which are sealed and
-//! debited, or deposits of 4 kB, each for an account of its own.
+//! As in the relay, one thread calls, one commits, one writes and one keeps house. There are three times as many callers as
+//! operations in a commit: while one third waits for its sync, the next is judged, and the last seals what comes then. Each
+//! waits for its durable answer before it goes on. 16 in each commit unless told otherwise, for ten seconds: submissions of
+//! 4 KiB, which are sealed and debited, or deposits of 4 kB, each for an account of its own.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const BATCH: u64 = 16;
 const SECONDS: u64 = 10;
 const MESSAGE_BYTES: usize = 4_096;
 /// Callers for each operation in a commit.
-const HALVES: u64 = 2;
+const THIRDS: u64 = 3;
 /// What is sealed into a deposit, so that it has the class of 4,000 bytes.
 const DEPOSIT_BYTES: usize = 3_900;
 const DAY: u32 = 20_000;
@@ -50,7 +50,7 @@ async fn main() {
     };
     let store = open(&folder, batch);
     let mut orders = JoinSet::new();
-    for _ in 0..HALVES * batch {
+    for _ in 0..THIRDS * batch {
         let store = store.clone();
         let order = IssueOrder {
             link_keys: 16,
@@ -117,9 +117,9 @@ fn open(folder: &Path, batch: u64) -> RelayFiles {
         commit_of: Some(usize::try_from(batch).expect("a small number")),
         ..RelayConfig::default()
     };
-    let mut names = ["committer", "keeper"].into_iter();
+    let mut names = ["committer", "syncer", "keeper"].into_iter();
     let spawn = |actor| {
-        let name = names.next().expect("there are two");
+        let name = names.next().expect("there are three");
         mailbox::commit::on_thread(name, actor).expect("a thread");
     };
     RelayFiles::open(Arc::new(SystemDisk), folder, config, entropy, spawn).expect("opened")

@@ -9,7 +9,8 @@ use crate::StoreError;
 use crate::disk::{Disk, LockGuard};
 use crate::entropy::Entropy;
 use crate::index::{Frozen, Index, View, Write};
-use crate::log::{CommitFailed, Log};
+use crate::log::{CommitFailed, Log, Record};
+use crate::overlay::Overlay;
 use crate::slab::Slab;
 use crate::vault::Vault;
 
@@ -118,11 +119,18 @@ impl Base {
         self.index.snapshot(&self.vault)
     }
 
-    /// Begins a batch. It must be given to [`Self::commit`] or [`Self::abandon`].
+    /// Begins a batch, on top of the one that is being written, if one is. It must be given to [`Self::commit`] or
+    /// [`Self::abandon`], or its rows to [`Self::write`].
     pub(crate) fn begin(&self) -> Result<Write<'_>, StoreError> {
-        let write = self.index.begin(&self.vault)?;
+        let write = self.index.begin(&self.vault, Overlay::default())?;
         self.log.begin()?;
         Ok(write)
+    }
+
+    /// Goes on with the batch under way, which has changed these rows. After an error it is to be given up by
+    /// [`Self::give_up`].
+    pub(crate) fn go_on(&self, rows: Overlay) -> Result<Write<'_>, StoreError> {
+        self.index.begin(&self.vault, rows)
     }
 
     /// Whether a batch has so many rows or bodies that what else there is to do had better wait for the next.
@@ -132,14 +140,21 @@ impl Base {
 
     /// Makes a batch durable; from then on readers see it. Returns its number.
     pub(crate) fn commit(&self, write: Write<'_>) -> Result<u64, CommitFailed> {
-        let rows = write.into_rows();
-        match self.log.commit(&rows) {
-            Ok(committed) => {
-                self.index.committed(rows, committed.number);
-                // After that: who read an old row looks again, and finds that a body has gone or moved.
-                self.log.account(&committed);
-                self.slab.committed();
-                Ok(committed.number)
+        let record = self.write(write.into_rows())?;
+        match record.write() {
+            Ok(()) => Ok(self.durable(record)),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    /// Completes the batch under way, which changed these rows. The record is to be written; then it is to be given to
+    /// [`Self::durable`], or what failed to [`Self::failed`]. Until then the next batch alone sees the rows.
+    pub(crate) fn write(&self, rows: Overlay) -> Result<Record, CommitFailed> {
+        match self.log.complete(&rows) {
+            Ok(record) => {
+                self.index.write(rows);
+                self.slab.written();
+                Ok(record)
             }
             Err(failed) => {
                 self.slab.abandoned();
@@ -148,9 +163,32 @@ impl Base {
         }
     }
 
+    /// The batch that was written is durable; from now on readers see it. Returns its number.
+    pub(crate) fn durable(&self, record: Record) -> u64 {
+        let committed = self.log.durable(record);
+        self.index.durable(committed.number);
+        // After that: who read an old row looks again, and finds that a body has gone or moved.
+        self.log.account(&committed);
+        self.slab.durable();
+        committed.number
+    }
+
+    /// The batch could not be written. What was begun on top of it must have been given up before.
+    pub(crate) fn failed(&self, error: StoreError) -> CommitFailed {
+        let failed = self.log.failed(error);
+        self.index.failed_to_write();
+        self.slab.failed();
+        failed
+    }
+
     /// Gives a batch up.
     pub(crate) fn abandon(&self, write: Write<'_>) {
         drop(write);
+        self.give_up();
+    }
+
+    /// Gives up the batch under way, at which nobody looks.
+    pub(crate) fn give_up(&self) {
         self.log.abandon();
         self.slab.abandoned();
     }
@@ -170,7 +208,7 @@ impl Base {
         }
     }
 
-    /// Sets apart what the index has not got. `None`: it is still taking over what was set apart before.
+    /// Sets apart what the index has not got, while no batch is under way or being written. `None`: it is still taking over what was set apart before.
     pub(crate) fn freeze(&self) -> Option<Frozen> {
         self.index.freeze(self.log.mark(), self.log.tail_bytes())
     }

@@ -4,13 +4,14 @@
 //! commit -> log, durable -> recent -> (checkpoint) frozen -> redb, durable -> the log before it may go
 //! ```
 //!
-//! A row is looked for in this order: what the batch under way changed, recent, frozen, redb. redb is behind, never ahead, and
+//! A row is looked for in this order: what the batch under way changed, what the batch before it changed while that is being
+//! written, recent, frozen, redb; readers begin at recent, and see nothing that is not durable. redb is behind, never ahead, and
 //! may fail: nothing is lost with it, since a checkpoint that did not succeed is made again.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 use tokio::sync::Notify;
@@ -35,6 +36,8 @@ pub struct Index {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: RwLock<State>,
+    /// Rows that are being written to the log: the batch under way alone looks at them.
+    written: Mutex<Option<Arc<Overlay>>>,
     /// Set when redb has failed, which then takes nothing more until it is opened again.
     is_failed: AtomicBool,
     /// Rung with it.
@@ -84,6 +87,7 @@ impl Index {
             disk,
             path: path.to_owned(),
             state: RwLock::new(state),
+            written: Mutex::default(),
             is_failed: AtomicBool::new(false),
             failed: Notify::new(),
         };
@@ -117,14 +121,33 @@ impl Index {
         })
     }
 
-    /// The batch under way, on top of the last commit.
-    pub(crate) fn begin<'i>(&'i self, vault: &'i Vault) -> Result<Write<'i>, StoreError> {
+    /// The batch under way, with what it has changed so far, on top of what is being written and the last commit.
+    pub(crate) fn begin<'i>(&'i self, vault: &'i Vault, rows: Overlay) -> Result<Write<'i>, StoreError> {
         Ok(Write {
             view: self.view(vault)?,
-            batch: RefCell::default(),
+            written: self.written().clone(),
+            batch: RefCell::new(rows),
             stored: RefCell::default(),
             _under_way: UnderWay::begin(),
         })
+    }
+
+    /// These rows are being written: the next batch stands on top of them.
+    pub(crate) fn write(&self, rows: Overlay) {
+        let before = self.written().replace(Arc::new(rows));
+        debug_assert!(before.is_none(), "one batch is written at a time");
+    }
+
+    /// The rows that were being written are durable in the log under this number.
+    pub(crate) fn durable(&self, commit: u64) {
+        if let Some(rows) = self.written().take() {
+            self.committed(Arc::unwrap_or_clone(rows), commit);
+        }
+    }
+
+    /// The rows that were being written do not count.
+    pub(crate) fn failed_to_write(&self) {
+        *self.written() = None;
     }
 
     /// These rows are durable in the log under this number.
@@ -235,6 +258,10 @@ impl Index {
             self.failed.notify_one();
         }
         result
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<Arc<Overlay>>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

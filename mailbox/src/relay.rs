@@ -83,10 +83,16 @@ pub struct RelayConfig {
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
     /// keys can be shown to find them.
     pub keep_used_keys: bool,
+    /// From how many operations in sight on the next commit is judged while one is written. To hand a record to another thread
+    /// and to hear of it takes about as long as it takes to judge sixteen.
+    pub overlap_from: usize,
     /// **For measurements only**: each commit waits for so many operations and takes no more; a store that is closed does
     /// not wait. `None`: what waits already shares a commit.
     pub commit_of: Option<usize>,
 }
+
+/// See [`RelayConfig::overlap_from`].
+const OVERLAP_FROM: usize = 64;
 
 impl Default for RelayConfig {
     fn default() -> Self {
@@ -96,6 +102,7 @@ impl Default for RelayConfig {
             spool_max: 100_000,
             parcels: false,
             keep_used_keys: false,
+            overlap_from: OVERLAP_FROM,
             commit_of: None,
         }
     }
@@ -149,8 +156,8 @@ impl Shared {
 impl RelayFiles {
     /// Opens or makes the store in `folder` and brings slots and slab up to the database.
     ///
-    /// `spawn` is given what is to run besides, the committer and the keeper: on a real host each by
-    /// [`crate::commit::on_thread`], since both block on the disk.
+    /// `spawn` is given what is to run besides, the committer, the syncer and the keeper: on a real host each by
+    /// [`crate::commit::on_thread`], since they block on the disk.
     /// Errors: [`StoreError::Locked`] if another process has it open, [`StoreError::Corrupt`] if a key file is lost.
     pub fn open(
         disk: Arc<dyn Disk>,
@@ -162,7 +169,9 @@ impl RelayFiles {
         let stage = load::open(disk, folder, config, entropy)?;
         let shared = Arc::clone(&stage.shared);
         let (committer, actor, keeper) = committer(stage);
+        let (actor, syncer) = actor.with_syncer(config.overlap_from);
         spawn(Box::pin(actor.run()));
+        spawn(Box::pin(syncer.run()));
         spawn(Box::pin(keeper.run()));
         Ok(Self { shared, committer })
     }

@@ -42,12 +42,21 @@ struct State {
     free: Vec<RecordNumber>,
     /// Free records that were read together; the next one last.
     read: Vec<(RecordNumber, Secret<32>)>,
-    /// Taken since the last [`Slab::committed`]: erased if their batch fails.
-    taken: Vec<RecordNumber>,
-    /// Finished since then: erased after their batch is durable.
-    finished: Vec<RecordNumber>,
+    /// What the batch under way took and finished.
+    under_way: Marked,
+    /// What the one before it did, while that is being written.
+    written: Marked,
     /// Finished for certain, not yet overwritten.
     due: Vec<RecordNumber>,
+}
+
+/// Records that one batch has to do with.
+#[derive(Default)]
+struct Marked {
+    /// Erased if the batch fails.
+    taken: Vec<RecordNumber>,
+    /// Erased after the batch is durable.
+    finished: Vec<RecordNumber>,
 }
 
 impl Slab {
@@ -88,7 +97,7 @@ impl Slab {
             self.read_ahead(&mut state)?;
         }
         let (record, key) = state.read.pop().expect("some were just read");
-        state.taken.push(record);
+        state.under_way.taken.push(record);
         Ok((record, key))
     }
 
@@ -101,7 +110,7 @@ impl Slab {
     /// The commit under way takes a record that was taken ahead.
     pub fn claim(&self, record: RecordNumber) {
         let mut state = self.state();
-        state.taken.push(record);
+        state.under_way.taken.push(record);
         if state.read.len() < READ_AHEAD {
             // What fails here is told to whoever needs a record and finds none.
             let _ = self.read_ahead(&mut state);
@@ -157,7 +166,7 @@ impl Slab {
 
     /// Finishes a record with the commit under way: overwritten by the next [`Self::erase`] after it.
     pub fn finish(&self, record: RecordNumber) {
-        self.state().finished.push(record);
+        self.state().under_way.finished.push(record);
     }
 
     /// Finishes a record outside of any commit: what it sealed is durable elsewhere.
@@ -165,20 +174,38 @@ impl Slab {
         self.state().due.push(record);
     }
 
-    /// The commit under way is durable.
-    pub fn committed(&self) {
+    /// The commit under way is being written: what is taken and finished from now on is the next one's.
+    pub fn written(&self) {
         let mut state = self.state();
-        state.taken.clear();
-        let finished = std::mem::take(&mut state.finished);
+        state.written = std::mem::take(&mut state.under_way);
+    }
+
+    /// The commit that was being written is durable.
+    pub fn durable(&self) {
+        let mut state = self.state();
+        let Marked { finished, .. } = std::mem::take(&mut state.written);
         state.due.extend(finished);
     }
 
-    /// The commit under way was given up. What it took may have sealed something that reached the disk: it is erased
-    /// before it is taken again.
+    /// The commit that was being written does not count. What it took may have sealed something that reached the disk: it is
+    /// erased before it is taken again.
+    pub fn failed(&self) {
+        let mut state = self.state();
+        let Marked { taken, .. } = std::mem::take(&mut state.written);
+        state.due.extend(taken);
+    }
+
+    /// The commit under way is durable.
+    #[cfg(test)]
+    fn committed(&self) {
+        self.written();
+        self.durable();
+    }
+
+    /// The commit under way was given up, before or after it was sealed: what it took is erased before it is taken again.
     pub fn abandoned(&self) {
         let mut state = self.state();
-        state.finished.clear();
-        let taken = std::mem::take(&mut state.taken);
+        let Marked { taken, .. } = std::mem::take(&mut state.under_way);
         state.due.extend(taken);
     }
 
@@ -277,6 +304,33 @@ mod tests {
             assert!(key != given_up_key && key != given_back_key);
         }
         assert!(again.contains(&given_up) && again.contains(&given_back));
+    }
+
+    #[test]
+    fn what_the_batch_behind_took_is_given_up_without_what_is_being_written() {
+        let disk = MemoryDisk::new();
+        let slab = slab(&disk);
+        let (old, old_key) = slab.take().expect("grown");
+        slab.committed();
+        let (first, first_key) = slab.take().expect("free");
+        slab.finish(old);
+        slab.written();
+        let (second, second_key) = slab.take().expect("free");
+        slab.finish(first);
+        slab.abandoned();
+        slab.erase().expect("overwritten");
+        assert!(holds(&disk, &old_key) && holds(&disk, &first_key) && !holds(&disk, &second_key));
+        slab.durable();
+        slab.erase().expect("overwritten");
+        assert!(!holds(&disk, &old_key) && slab.read(first).expect("there") == first_key);
+        // And when what is being written fails, nothing that it finished is erased, but what it took.
+        let (third, third_key) = slab.take().expect("free");
+        slab.finish(first);
+        slab.written();
+        slab.failed();
+        slab.erase().expect("overwritten");
+        assert!(holds(&disk, &first_key) && !holds(&disk, &third_key));
+        assert_eq!(BTreeSet::from([old, first, second, third]).len(), 4);
     }
 
     #[test]

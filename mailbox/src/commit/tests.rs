@@ -8,6 +8,8 @@ use crate::disk::MemoryDisk;
 use crate::entropy::SeededEntropy;
 use crate::tables::Table;
 
+mod ahead;
+
 const TABLE: Table<u64, u64> = Table::new(1);
 
 /// Small enough that a test sees checkpoints, new segments and sweeping.
@@ -20,6 +22,10 @@ const BOUNDS: Bounds = Bounds {
 struct Counting {
     base: Arc<Base>,
     unsettled: bool,
+    /// Whether operations may be judged on top of what is being written.
+    is_open: bool,
+    /// Whether a batch is being written.
+    is_writing: bool,
     seen: Arc<std::sync::Mutex<Vec<&'static str>>>,
 }
 
@@ -34,13 +40,26 @@ impl Stage for Counting {
         &self.base
     }
 
+    fn written(&mut self) -> bool {
+        self.is_writing = true;
+        self.is_open
+    }
+
     fn committed(&mut self, _: u64) {
+        self.is_writing = false;
         self.unsettled = true;
         self.note("committed");
     }
 
     fn abandoned(&mut self) {
         self.unsettled = true;
+        self.note("abandoned");
+    }
+
+    fn failed(&mut self) {
+        self.is_writing = false;
+        self.unsettled = true;
+        self.note("failed");
     }
 
     fn is_unsettled(&self) -> bool {
@@ -48,6 +67,7 @@ impl Stage for Counting {
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
+        assert!(!self.is_writing, "what a batch finishes is not finished yet");
         self.unsettled = false;
         self.note("settled");
         Ok(())
@@ -71,16 +91,25 @@ fn open(disk: &MemoryDisk) -> Arc<Base> {
     Arc::new(base)
 }
 
-/// Runs a test beside an actor and a keeper on one thread, in virtual time.
+/// Runs a test beside an actor and a keeper on one thread, in virtual time. Each record is written before anything else is
+/// judged.
 fn bench<T>(disk: &MemoryDisk, test: impl AsyncFnOnce(Bench) -> T) -> T {
+    bench_with(disk, false, async |bench, _| test(bench).await)
+}
+
+/// As [`bench`]. `is_open`: operations are judged on top of what the syncer writes, which the test has to run.
+fn bench_with<T>(disk: &MemoryDisk, is_open: bool, test: impl AsyncFnOnce(Bench, syncer::Syncer) -> T) -> T {
     let seen = Arc::default();
     let stage = Counting {
         base: open(disk),
         unsettled: false,
+        is_open,
+        is_writing: false,
         seen: Arc::clone(&seen),
     };
     let base = Arc::clone(&stage.base);
     let (committer, actor, keeper) = committer(stage);
+    let (actor, syncer) = actor.with_syncer(2);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -89,13 +118,13 @@ fn bench<T>(disk: &MemoryDisk, test: impl AsyncFnOnce(Bench) -> T) -> T {
     runtime.block_on(async move {
         tokio::spawn(actor.run());
         tokio::spawn(keeper.run());
-        test(Bench {
+        let bench = Bench {
             disk: disk.clone(),
             base,
             committer,
             seen,
-        })
-        .await
+        };
+        test(bench, syncer).await
     })
 }
 

@@ -116,7 +116,7 @@ proptest! {
             }
         }
         let (view, snapshot) = (index.view(&vault).expect("open"), index.snapshot(&vault).expect("open"));
-        let write = index.begin(&vault).expect("open");
+        let write = index.begin(&vault, Overlay::default()).expect("open");
         let mut under = model.clone();
         for (key, value) in &batch {
             write.set(name(*key), value.map(|value| [value].as_slice().into()));

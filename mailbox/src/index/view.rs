@@ -1,4 +1,4 @@
-//! Looking at rows: what the batch under way changed over recent, frozen and redb.
+//! Looking at rows: what the batch under way changed, over what is being written, recent, frozen and redb.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,6 +24,12 @@ pub(super) enum Layers<'i> {
     Shared(RwLockReadGuard<'i, State>),
     Owned(Overlay, Option<Arc<Overlay>>, u64),
 }
+
+/// Layers over those of the last commit, newest first.
+type Above<'o> = [Option<&'o Overlay>; 2];
+
+/// What readers see above the last commit.
+const NOTHING: Above<'static> = [None, None];
 
 /// What a scan calls with the name and the bytes of each row.
 pub(crate) type Visit<'v> = dyn FnMut(&RowName, &[u8]) -> Result<std::ops::ControlFlow<()>, StoreError> + 'v;
@@ -63,16 +69,16 @@ impl View<'_> {
         }
     }
 
-    fn row_under(&self, batch: Option<&Overlay>, name: &RowName) -> Result<Value, StoreError> {
-        match self.row_in_memory(batch, name) {
+    fn row_under(&self, above: Above<'_>, name: &RowName) -> Result<Value, StoreError> {
+        match self.row_in_memory(above, name) {
             Some(value) => Ok(value),
             None => self.stored_row(name),
         }
     }
 
     /// What the layers in memory say of a row; `None`: nothing.
-    fn row_in_memory(&self, batch: Option<&Overlay>, name: &RowName) -> Option<Value> {
-        let mut layers = [batch].into_iter().chain(self.layers()).flatten();
+    fn row_in_memory(&self, above: Above<'_>, name: &RowName) -> Option<Value> {
+        let mut layers = above.into_iter().chain(self.layers()).flatten();
         layers.find_map(|layer| layer.get(name).cloned())
     }
 
@@ -88,12 +94,12 @@ impl View<'_> {
 
     fn rows_under(
         &self,
-        batch: Option<&Overlay>,
+        above: Above<'_>,
         (first, last): (RowName, RowName),
         visit: &mut Visit<'_>,
     ) -> Result<(), StoreError> {
         use std::ops::{Bound, ControlFlow};
-        let layers = [batch].into_iter().chain(self.layers()).flatten();
+        let layers = above.into_iter().chain(self.layers()).flatten();
         let mut layers: Vec<_> = layers
             .map(|layer| layer.range(first, Bound::Included(last)).peekable())
             .collect();
@@ -141,17 +147,13 @@ impl View<'_> {
         }
     }
 
-    fn last_under(
-        &self,
-        batch: Option<&Overlay>,
-        (first, last): (RowName, RowName),
-    ) -> Result<Option<RowName>, StoreError> {
+    fn last_under(&self, above: Above<'_>, (first, last): (RowName, RowName)) -> Result<Option<RowName>, StoreError> {
         use std::ops::Bound;
         let low = first.stored();
         let mut end = Bound::Included(last);
         loop {
-            let layers = [batch].into_iter().chain(self.layers()).flatten();
-            let above = layers.filter_map(|layer| layer.range(first, end).next_back().map(|(name, _)| *name));
+            let layers = above.into_iter().chain(self.layers()).flatten();
+            let in_memory = layers.filter_map(|layer| layer.range(first, end).next_back().map(|(name, _)| *name));
             let high = match &end {
                 Bound::Included(name) | Bound::Excluded(name) => name.stored(),
                 Bound::Unbounded => return Err(StoreError::Corrupt),
@@ -170,10 +172,10 @@ impl View<'_> {
                         .transpose()?
                 }
             };
-            let Some(name) = above.chain(below).max() else {
+            let Some(name) = in_memory.chain(below).max() else {
                 return Ok(None);
             };
-            if self.row_under(batch, &name)?.is_some() {
+            if self.row_under(above, &name)?.is_some() {
                 return Ok(Some(name));
             }
             if name == first {
@@ -186,21 +188,23 @@ impl View<'_> {
 
 impl Source for View<'_> {
     fn row(&self, name: &RowName) -> Result<Value, StoreError> {
-        self.row_under(None, name)
+        self.row_under(NOTHING, name)
     }
 
     fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.rows_under(None, (first, last), visit)
+        self.rows_under(NOTHING, (first, last), visit)
     }
 
     fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
-        self.last_under(None, (first, last))
+        self.last_under(NOTHING, (first, last))
     }
 }
 
-/// The batch under way: rows changed in memory, over the last commit.
+/// The batch under way: rows changed in memory, over what is being written and the last commit.
 pub struct Write<'i> {
     pub(super) view: View<'i>,
+    /// What the batch before changed, while it is being written.
+    pub(super) written: Option<Arc<Overlay>>,
     pub(super) batch: RefCell<Overlay>,
     /// Rows as redb has them, so that each is found and opened once however often a batch asks.
     pub(super) stored: RefCell<BTreeMap<RowName, Value>>,
@@ -238,20 +242,19 @@ impl Drop for UnderWay {
 }
 
 impl<'i> Write<'i> {
-    /// The rows as the last commit left them.
+    /// The rows as the last commit left them: without those that are being written.
     pub(crate) fn before(&self) -> &View<'i> {
         &self.view
     }
 }
 
 impl Write<'_> {
-    pub(crate) fn set(&self, name: RowName, value: Value) {
-        self.batch.borrow_mut().set(name, value);
+    fn above<'w>(&'w self, batch: &'w Overlay) -> Above<'w> {
+        [Some(batch), self.written.as_deref()]
     }
 
-    /// Whether nothing was changed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batch.borrow().is_empty()
+    pub(crate) fn set(&self, name: RowName, value: Value) {
+        self.batch.borrow_mut().set(name, value);
     }
 
     /// About how much memory the changes take, in bytes.
@@ -267,7 +270,7 @@ impl Write<'_> {
 
 impl Source for Write<'_> {
     fn row(&self, name: &RowName) -> Result<Value, StoreError> {
-        if let Some(value) = self.view.row_in_memory(Some(&self.batch.borrow()), name) {
+        if let Some(value) = self.view.row_in_memory(self.above(&self.batch.borrow()), name) {
             return Ok(value);
         }
         if let Some(value) = self.stored.borrow().get(name) {
@@ -279,10 +282,11 @@ impl Source for Write<'_> {
     }
 
     fn rows(&self, first: RowName, last: RowName, visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        self.view.rows_under(Some(&self.batch.borrow()), (first, last), visit)
+        self.view
+            .rows_under(self.above(&self.batch.borrow()), (first, last), visit)
     }
 
     fn last(&self, first: RowName, last: RowName) -> Result<Option<RowName>, StoreError> {
-        self.view.last_under(Some(&self.batch.borrow()), (first, last))
+        self.view.last_under(self.above(&self.batch.borrow()), (first, last))
     }
 }

@@ -93,8 +93,10 @@ struct State {
     is_hurried: bool,
     /// Something behind the end may have reached the disk, and must not count.
     is_uncertain: bool,
-    /// End of the log.
+    /// End of the log: everything before it is durable.
     end: Position,
+    /// Where the log will end, and its last commit, once the record that is being written is durable.
+    ahead: Option<(Position, u64)>,
     ordinal: u64,
     commit: u64,
     /// Ordinal of the segment up to which the index holds everything: a restart reads it and those after it.
@@ -149,6 +151,20 @@ impl CommitFailed {
     }
 }
 
+/// A complete record on its way to the disk. It is to be given to [`Log::durable`], or what failed to [`Log::failed`].
+pub(crate) struct Record {
+    batch: Batch,
+    number: u64,
+    end: Position,
+}
+
+impl Record {
+    /// Writes it and waits until it is durable.
+    pub(crate) fn write(&self) -> std::io::Result<()> {
+        self.batch.write()
+    }
+}
+
 /// A durable record, and what it says of bodies.
 pub(crate) struct Committed {
     pub(crate) number: u64,
@@ -165,7 +181,8 @@ pub(crate) enum CommitFailed {
 }
 
 impl Log {
-    /// Begins a record, in the head or in a new segment. The one before must have been committed or abandoned.
+    /// Begins a record, in the head or in a new segment. The one before must have been completed or abandoned; while it is
+    /// being written, this one stands behind it, and must be abandoned before it may be said to have failed.
     pub(crate) fn begin(&self) -> Result<(), StoreError> {
         self.void_what_failed()?;
         let mut state = self.state();
@@ -246,11 +263,20 @@ impl Log {
         }
     }
 
-    /// Completes the record with these rows and makes it durable. When readers see the rows, what it says of bodies is to
-    /// be given to [`Self::account`].
+    /// Completes the record with these rows, makes it durable and waits for it.
     pub(crate) fn commit(&self, rows: &Overlay) -> Result<Committed, CommitFailed> {
+        let record = self.complete(rows)?;
+        match record.write() {
+            Ok(()) => Ok(self.durable(record)),
+            Err(error) => Err(self.failed(error.into())),
+        }
+    }
+
+    /// Completes the record with these rows. The one before must be durable.
+    pub(crate) fn complete(&self, rows: &Overlay) -> Result<Record, CommitFailed> {
         let (mut batch, commit) = {
             let mut state = self.state();
+            debug_assert!(state.ahead.is_none(), "one record is written at a time");
             let batch = state.batch.take();
             let commit = state.commit + 1;
             (batch.ok_or(CommitFailed::Voided(StoreError::Unavailable))?, commit)
@@ -259,27 +285,38 @@ impl Log {
             self.state().give_up(batch);
             return Err(CommitFailed::Voided(StoreError::Invalid));
         };
-        if let Err(error) = batch.write() {
-            return Err(self.leave_head(error.into()));
-        }
-        let mut state = self.state();
-        state.room = batch.room(self.segment_bytes / ROOM_KEPT);
-        state.commit = commit;
-        state.tail += end - batch.place.offset;
-        state.end = Position {
+        let end = Position {
             segment: batch.place.segment,
             offset: end,
         };
-        let end = state.end;
+        let mut state = self.state();
+        state.ahead = Some((end, commit));
         state.head = Some((end, Arc::clone(&batch.file)));
+        Ok(Record {
+            batch,
+            number: commit,
+            end,
+        })
+    }
+
+    /// The record was written and is durable. When readers see its rows, what it says of bodies is to be given to
+    /// [`Self::account`].
+    pub(crate) fn durable(&self, record: Record) -> Committed {
+        let Record { mut batch, number, end } = record;
+        let mut state = self.state();
+        state.room = batch.room(self.segment_bytes / ROOM_KEPT);
+        state.ahead = None;
+        state.commit = number;
+        state.tail += end.offset - batch.place.offset;
+        state.end = end;
         if let Some(segment) = state.files.get_mut(&end.segment) {
             segment.end = end.offset;
         }
-        Ok(Committed {
-            number: commit,
+        Committed {
+            number,
             placed: batch.bodies,
             released: batch.released,
-        })
+        }
     }
 
     /// Counts the bodies of a commit in and out. From then on the space of those that it released may be used again.
@@ -295,11 +332,12 @@ impl Log {
         }
     }
 
-    /// After a failure to write: what is behind the end of the log must never count.
-    fn leave_head(&self, error: StoreError) -> CommitFailed {
+    /// After a failure to write the record, or to make it durable: what is behind the end of the log must never count.
+    pub(crate) fn failed(&self, error: StoreError) -> CommitFailed {
         tracing::error!(%error, "a commit failed; the log goes on in another segment");
         let mut state = self.state();
-        (state.head, state.is_uncertain) = (None, true);
+        debug_assert!(state.batch.is_none(), "what stands behind it is abandoned first");
+        (state.head, state.ahead, state.is_uncertain) = (None, None, true);
         match self.make_certain(&mut state) {
             Ok(()) => CommitFailed::Voided(error),
             Err(_) => CommitFailed::Unknown,
@@ -360,16 +398,18 @@ impl Log {
             },
         );
         state.handles.keep(number, &file);
+        let (previous, commit) = state.ahead.unwrap_or((state.end, state.commit));
         let header = SegmentHeader {
             number,
             ordinal,
-            previous: state.end,
-            commit: state.commit,
+            previous,
+            commit,
         };
         Ok((header, file))
     }
 
-    /// What the index has to keep if it takes over everything up to here.
+    /// What the index has to keep if it takes over everything up to here. To be asked while no record is under way or being
+    /// written.
     pub(crate) fn mark(&self) -> Mark {
         let state = self.state();
         let row = |(number, segment): (&u32, &Segment)| SegmentRow {

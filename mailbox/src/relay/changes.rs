@@ -286,7 +286,7 @@ impl RelayStage {
         let spooled = match &order.action {
             _ if has_ended => None,
             Action::Spool(sealed) if sealed.price <= value => {
-                if shared.live().queue.len() + self.batch.queued + sealed.recipients.len() > shared.config.spool_max {
+                if self.queued() + sealed.recipients.len() > shared.config.spool_max {
                     return Ok(Verdict::Passing(Refusal::Busy));
                 }
                 let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");

@@ -114,6 +114,7 @@ pub(super) fn files(
         lagging,
         used,
         batch,
+        written: None,
     })
 }
 

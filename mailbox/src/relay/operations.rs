@@ -12,13 +12,15 @@ use ledger::{Onward, PriceList};
 use tokio::sync::watch;
 
 use super::RelayFiles;
-use super::changes::Execution;
+use super::changes::{Action, Execution};
 use super::deposits::{Deposit, Quota};
 use super::live::LiveAccount;
 use super::parcels::Arrival;
 use super::spool::Ending;
+use super::stage::RelayStage;
 use crate::StoreError;
 use crate::backup::Copied;
+use crate::index::Write;
 use crate::relay_store::{
     Account, Alias, Audit, BurnOrder, Burned, Delivery, DeliveryId, DepositOrder, Effect, IssueOrder, Issued, MixRound,
     MixTally, Outcome, PadHit, ParcelHit, Pooled, Procure, Procured, Procurement, ProcurementId, QueueRow, RelayStore,
@@ -126,10 +128,12 @@ impl RelayStore for RelayFiles {
             day,
             now,
         };
-        let answer = self
-            .committer
-            .run(move |stage, write| stage.execute(write, &order))
-            .await?;
+        let is_submission = matches!(order.action, Action::Spool(_));
+        let execute = move |stage: &mut RelayStage, write: &Write<'_>| stage.execute(write, &order);
+        let answer = match is_submission {
+            true => self.committer.run_ahead(execute).await?,
+            false => self.committer.run(execute).await?,
+        };
         if let Some(dropped) = dropped.filter(|_| matches!(answer, Answer::Moved { .. })) {
             // What a crash or a full disk leaves of it is left to upkeep.
             let _ = self.clear(dropped.0).await;
@@ -255,14 +259,14 @@ impl RelayStore for RelayFiles {
     async fn deposit(&self, order: DepositOrder) -> Result<(), StoreError> {
         let deposit = Deposit::check(order)?;
         self.committer
-            .run(move |stage, write| stage.deposit(write, &deposit, Quota::Kept))
+            .run_ahead(move |stage, write| stage.deposit(write, &deposit, Quota::Kept))
             .await
     }
 
     async fn report(&self, order: DepositOrder) -> Result<(), StoreError> {
         let deposit = Deposit::check(order)?;
         self.committer
-            .run(move |stage, write| stage.deposit(write, &deposit, Quota::Waived))
+            .run_ahead(move |stage, write| stage.deposit(write, &deposit, Quota::Waived))
             .await
     }
 

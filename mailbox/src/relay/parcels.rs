@@ -73,7 +73,7 @@ impl RelayStage {
     /// `Busy`, whosever a parcel is, while the spool is full: it is to be sent again.
     fn check_spool(&self) -> Result<(), StoreError> {
         let shared = &self.shared;
-        if shared.live().queue.len() + self.batch.queued >= shared.config.spool_max {
+        if self.queued() >= shared.config.spool_max {
             return Err(StoreError::Busy);
         }
         Ok(())
@@ -255,7 +255,7 @@ impl RelayStage {
                 shortfall: sealed.price - value,
             }));
         };
-        if shared.live().queue.len() + self.batch.queued + sealed.recipients.len() > shared.config.spool_max {
+        if self.queued() + sealed.recipients.len() > shared.config.spool_max {
             return Err(StoreError::Busy);
         }
         let references = u32::try_from(sealed.recipients.len()).expect("at most RECIPIENTS_MAX");

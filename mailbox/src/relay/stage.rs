@@ -30,9 +30,11 @@ pub(super) struct RelayStage {
     pub(super) lagging: BTreeSet<u64>,
     pub(super) used: Option<UsedKeys>,
     pub(super) batch: Batch,
+    /// What is being written: the batch under way stands on it.
+    pub(super) written: Option<Batch>,
 }
 
-/// What the commit under way will mean for memory.
+/// What a commit will mean for memory.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) effects: Vec<Effect>,
@@ -65,6 +67,55 @@ impl Batch {
         }
     }
 
+    /// Whether operations may be judged on top of this batch while memory does not have its effects yet: it has none but those
+    /// of deposits and submissions, each of which [`RelayStage`] layers, or nothing that is judged ahead
+    /// ([`crate::commit::Committer::run_ahead`]) looks at.
+    fn is_simple(&self) -> bool {
+        let Self {
+            effects,
+            // Layered by `take`.
+            posts: _,
+            parcels,
+            // Layered by `books`.
+            postings: _,
+            roots,
+            ending,
+            devices,
+            // Written to their file before the batch is, and always with an account that was issued.
+            slots: _,
+            // Layered by `queued`.
+            queued: _,
+            // They ring when the batch is durable.
+            is_released: _,
+            deposited: _,
+        } = self;
+        let is_simple = |effect: &Effect| match effect {
+            Effect::Posted { .. } | Effect::Waiting { .. } | Effect::Queued { .. } => true,
+            Effect::Issued { .. }
+            | Effect::Burned { .. }
+            | Effect::Rerooted { .. }
+            | Effect::Settled { .. }
+            | Effect::Frozen { .. }
+            | Effect::Ends { .. }
+            | Effect::Stays { .. }
+            | Effect::Extent { .. }
+            | Effect::Joined { .. }
+            | Effect::Dropped { .. }
+            | Effect::Arrived { .. }
+            | Effect::Skipped { .. }
+            | Effect::SkippedNoMore { .. }
+            | Effect::Alias { .. }
+            | Effect::Finished { .. }
+            | Effect::Prices(_)
+            | Effect::Onward(_) => false,
+        };
+        parcels.is_empty()
+            && roots.is_empty()
+            && ending.is_empty()
+            && devices.is_empty()
+            && effects.iter().all(is_simple)
+    }
+
     /// What comes for the account that was issued last may be in this batch already: its chains are found here.
     pub(super) fn may_be_deposited_to(&mut self) {
         if let Some(Effect::Issued { account, chains, .. }) = self.effects.last() {
@@ -88,10 +139,17 @@ impl RelayStage {
         ACCOUNTS.put(write, account, row)
     }
 
+    /// Deliveries in the spool with those that are on their way there.
+    pub(super) fn queued(&self) -> usize {
+        let written = self.written.as_ref().map_or(0, |written| written.queued);
+        self.shared.live().queue.len() + written + self.batch.queued
+    }
+
     /// Accounts and journal for one transfer of this holder.
     pub(super) fn books<'t>(&'t self, write: &'t Write<'t>, holder: u64) -> Books<'t> {
-        let known = self.shared.live().accounts.get(holder).and_then(|live| live.postings);
-        if let Some(count) = known {
+        let written = || self.written.as_ref()?.postings.borrow().get(&holder).copied();
+        let known = || self.shared.live().accounts.get(holder)?.postings;
+        if let Some(count) = written().or_else(known) {
             self.batch.postings.borrow_mut().entry(holder).or_insert(count);
         }
         Books {
@@ -106,14 +164,22 @@ impl RelayStage {
     ///
     /// Memory moves on with the commit; if it fails, the same key is taken again.
     pub(super) fn take_post(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
-        take(&self.shared, &mut self.batch.posts, KeptChains::post, account, index)
+        let written = self.written.as_ref().map(|written| &written.posts);
+        take(
+            &self.shared,
+            (&mut self.batch.posts, written),
+            KeptChains::post,
+            account,
+            index,
+        )
     }
 
     /// Takes the parcel key of `index`, as [`Self::take_post`] does.
     pub(super) fn take_parcel(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
+        let written = self.written.as_ref().map(|written| &written.parcels);
         take(
             &self.shared,
-            &mut self.batch.parcels,
+            (&mut self.batch.parcels, written),
             KeptChains::parcel,
             account,
             index,
@@ -184,21 +250,24 @@ impl RelayStage {
     }
 }
 
-/// Takes a key of a chain that the batch may have moved already.
+/// Takes a key of a chain that the batch may have moved already, or the one before it, which is being written.
 fn take(
     shared: &Shared,
-    moved: &mut BTreeMap<u64, BoxChain>,
+    (moved, written): (&mut BTreeMap<u64, BoxChain>, Option<&BTreeMap<u64, BoxChain>>),
     chain: impl FnOnce(&KeptChains) -> BoxChain,
     account: u64,
     index: u64,
 ) -> Result<BoxStep, StoreError> {
     let chain = match moved.entry(account) {
         Entry::Occupied(moved) => moved.into_mut(),
-        Entry::Vacant(unmoved) => {
-            let live = shared.live();
-            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
-            unmoved.insert(chain(chains.ok_or(StoreError::Corrupt)?))
-        }
+        Entry::Vacant(unmoved) => unmoved.insert(match written.and_then(|written| written.get(&account)) {
+            Some(written) => written.duplicate(),
+            None => {
+                let live = shared.live();
+                let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+                chain(chains.ok_or(StoreError::Corrupt)?)
+            }
+        }),
     };
     if chain.index() != index {
         return Err(StoreError::Corrupt);
@@ -217,8 +286,14 @@ impl Stage for RelayStage {
         self.slots.write(&std::mem::take(&mut self.batch.slots))
     }
 
+    fn written(&mut self) -> bool {
+        let batch = std::mem::take(&mut self.batch);
+        self.written.insert(batch).is_simple()
+    }
+
     fn committed(&mut self, number: u64) {
         self.commit = number;
+        let batch = self.written.take();
         let Batch {
             mut effects,
             posts,
@@ -231,7 +306,7 @@ impl Stage for RelayStage {
             queued,
             is_released,
             deposited,
-        } = std::mem::take(&mut self.batch);
+        } = batch.unwrap_or_else(|| std::mem::take(&mut self.batch));
         effects.extend(
             posts
                 .into_iter()
@@ -272,6 +347,10 @@ impl Stage for RelayStage {
 
     fn abandoned(&mut self) {
         self.batch = Batch::default();
+    }
+
+    fn failed(&mut self) {
+        self.written = None;
     }
 
     fn is_unsettled(&self) -> bool {

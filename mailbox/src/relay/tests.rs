@@ -14,13 +14,14 @@ use crate::conformance::{Backend, every_case, stream};
 use crate::disk::{MemoryDisk, RESERVE_BYTES, SystemDisk};
 use crate::entropy::SeededEntropy;
 use crate::relay_store::{Account, BurnOrder, DepositOrder, Effect, IssueOrder, Issued, Outcome, RelayStore, Spooled};
-use crate::request::{Answer, Change, Collected, Operation, Refusal};
+use crate::request::{Answer, COLLECT_MAX, Change, Collected, Operation, Refusal};
 
 mod ahead;
 mod backup;
 mod devices;
 mod erasure;
 mod opening;
+mod overlap;
 mod parcels;
 mod pool;
 mod receipts;
@@ -46,6 +47,7 @@ impl Files {
                 recent_bytes: 16 << 10,
                 tail_bytes: 1 << 20,
             },
+            overlap_from: 2,
             ..RelayConfig::default()
         };
         Self {
