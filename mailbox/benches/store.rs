@@ -83,6 +83,7 @@ fn tag_lookup(bencher: Bencher<'_, '_>, packs: u64) {
         store
             .store
             .find_tag(&store.tags[at % store.tags.len()])
+            .expect("readable")
             .expect("live")
             .floor
     });

@@ -161,7 +161,7 @@ type Rates = Vec<(&'static str, f64)>;
 async fn measure(store: &RelayFiles, steps: &[LinkStep], accounts: u64) -> Rates {
     let tags: Vec<Tag> = steps.iter().map(|step| step.tag).collect();
     let lookups = repeated(|| {
-        assert!(tags.iter().all(|tag| store.find_tag(tag).is_some()));
+        assert!(tags.iter().all(|tag| store.find_tag(tag).expect("readable").is_some()));
         tags.len()
     });
     // What a lookup is for: the first cell of a link is opened and answered.
@@ -184,7 +184,10 @@ async fn measure(store: &RelayFiles, steps: &[LinkStep], accounts: u64) -> Rates
     let answers = repeated(|| {
         for cell in &cells {
             let mut cell = cell.clone();
-            let hit = store.find_tag(&link::peek_tag(&cell)).expect("a live tag");
+            let hit = store
+                .find_tag(&link::peek_tag(&cell))
+                .expect("readable")
+                .expect("a live tag");
             let answer = link::accept(hit.step, &secret, hit.floor, &mut cell, [3; 32], [4; 24]);
             assert!(answer.is_ok());
         }

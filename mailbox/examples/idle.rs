@@ -84,12 +84,16 @@ async fn look(folder: &Path) {
     let packs = store.totals().expect("readable").accounts;
     println!("{packs} packs opened in {:.1} s", start.elapsed().as_secs_f64());
     println!("{} bytes of memory a pack", resident().saturating_sub(before) / packs);
-    timed("a tag of a link", &links, |tag| store.find_tag(tag).is_some());
+    timed("a tag of a link", &links, |tag| {
+        store.find_tag(tag).expect("readable").is_some()
+    });
     timed("a tag of a parcel, and its key", &parcels, |tag| {
-        store.find_parcel(tag).is_some()
+        store.find_parcel(tag).expect("readable").is_some()
     });
     let nobodys: Vec<Tag> = (0..SAMPLE as u64).map(|at| Tag(hashed(at))).collect();
-    timed("a tag of nobody's", &nobodys, |tag| store.find_parcel(tag).is_none());
+    timed("a tag of nobody's", &nobodys, |tag| {
+        store.find_parcel(tag).expect("readable").is_none()
+    });
     store.close().await;
 }
 

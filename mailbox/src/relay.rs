@@ -63,6 +63,7 @@ pub use restore::{Restore, Restored};
 pub use spool::ACCEPTED_STEP_S;
 pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
 
+use chains::ChainSlots;
 use live::Live;
 use pads::Pads;
 use stage::RelayStage;
@@ -80,6 +81,9 @@ pub struct RelayConfig {
     pub spool_max: usize,
     /// Whether parcels are taken. Their tags take some hundred octets of memory for every pack.
     pub parcels: bool,
+    /// Most accounts whose chain states stay in memory, 176 bytes each, once their slots have them. Those of others are read
+    /// when they are used.
+    pub chains_kept: usize,
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
     /// keys can be shown to find them.
     pub keep_used_keys: bool,
@@ -101,6 +105,7 @@ impl Default for RelayConfig {
             deposits_max: 10_000,
             spool_max: 100_000,
             parcels: false,
+            chains_kept: 32_768,
             keep_used_keys: false,
             overlap_from: OVERLAP_FROM,
             commit_of: None,
@@ -121,6 +126,7 @@ struct Shared {
     base: Arc<Base>,
     config: RelayConfig,
     live: RwLock<Live>,
+    slots: ChainSlots,
     pads: RwLock<Pads>,
     folder: PathBuf,
     /// 0: the database was never restored. See [`Restore`].
@@ -187,7 +193,7 @@ impl RelayFiles {
             .live()
             .accounts
             .iter()
-            .filter(|(_, account)| account.chains.is_none())
+            .filter(|(_, account)| account.chains.is_lost())
             .count() as u64
     }
 }

@@ -312,8 +312,8 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         half: Option<Half>,
     ) -> impl Future<Output = Result<Issued, StoreError>> + Send;
 
-    /// Finds a live tag of a pad in memory. `None` too: the account's link keys are used up.
-    fn find_pad(&self, tag: &Tag) -> Option<PadHit>;
+    /// Finds a live tag of a pad. `None` too: the account's link keys are used up.
+    fn find_pad(&self, tag: &Tag) -> Result<Option<PadHit>, StoreError>;
 
     /// Brings the live tags up to an account's pad, after a first cell was answered or confirmed.
     fn renew_pad(&self, account: Account);
@@ -330,15 +330,15 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         day: u32,
     ) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send;
 
-    /// Finds a live link tag in memory.
-    fn find_tag(&self, tag: &Tag) -> Option<TagHit>;
+    /// Finds a live link tag.
+    fn find_tag(&self, tag: &Tag) -> Result<Option<TagHit>, StoreError>;
 
     /// Burns all link indices up to the order's, debits the key, moves the link token.
     /// `None`: the index is burned already, which gets silence.
     fn burn(&self, order: BurnOrder) -> impl Future<Output = Result<Option<Burned>, StoreError>> + Send;
 
-    /// Keys of a live link index, computed ahead in memory. `None`: it is burned, or beyond the look-ahead.
-    fn link_step(&self, account: Account, index: u64) -> Option<LinkStep>;
+    /// Keys of a live link index, computed ahead. `None`: it is burned, or beyond the look-ahead.
+    fn link_step(&self, account: Account, index: u64) -> Result<Option<LinkStep>, StoreError>;
 
     /// Burns all link indices up to `index` and debits its price, for a link that goes on under its keys. The link token
     /// stays. `None`: the index is burned already, or not live yet.
@@ -381,8 +381,8 @@ pub trait RelayStore: Clone + Send + Sync + 'static {
         now: u64,
     ) -> impl Future<Output = Result<Answer, StoreError>> + Send;
 
-    /// Finds a live parcel tag in memory.
-    fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit>;
+    /// Finds a live parcel tag. An error is no answer: the tag may be somebody's.
+    fn find_parcel(&self, tag: &Tag) -> Result<Option<ParcelHit>, StoreError>;
 
     /// Carries out what a parcel says that opened whole, and stores its sealed receipt in the same commit. `false`: its
     /// index has had its end before, or the account has another root than its key is of, and nothing happened. `prefix`: `N`

@@ -95,11 +95,16 @@ impl SlotFile {
 
     /// The newest copy of a slot that opens. `None`: it was never written. `Corrupt`: neither copy opens.
     pub fn read(&mut self, slot: SlotNumber) -> Result<Option<SlotState>, StoreError> {
-        let state = self.read_run(slot, 1)?.open().pop().ok_or(StoreError::Corrupt)??;
+        let state = self.look(slot)?;
         if let Some(state) = &state {
             self.note(slot, state.generation);
         }
         Ok(state)
+    }
+
+    /// As [`Self::read`], for whoever never writes.
+    pub fn look(&self, slot: SlotNumber) -> Result<Option<SlotState>, StoreError> {
+        self.read_run(slot, 1)?.open().pop().ok_or(StoreError::Corrupt)?
     }
 
     /// Reads `count` slots from `first` on in one go. Whoever opens them and means to write tells [`Self::note`].

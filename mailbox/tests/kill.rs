@@ -119,6 +119,7 @@ async fn script(disk: Arc<dyn Disk>, folder: &Path) {
             recent_bytes: 2 << 10,
             tail_bytes: 512 << 10,
         },
+        chains_kept: 0,
         ..RelayConfig::default()
     };
     let spawn = |actor| on_thread("store", actor).expect("a thread");

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use keypacks::parcel::{HEAD, LayerOpener, PREFIX, class_of, parcel_tag};
-use mailbox::relay_store::Account;
+use mailbox::relay_store::{Account, ParcelHit};
 use mailbox::{RelayStore, StoreError};
 use smtp_bridge::smtp::replies::{self, Enhanced, Reply};
 use zeroize::Zeroizing;
@@ -57,6 +57,8 @@ struct Intake {
     length: u64,
     head: Vec<u8>,
     opening: Option<Opening>,
+    /// Why it is not known whose it is.
+    failed: Option<StoreError>,
 }
 
 /// A parcel of one of this relay's packs that has opened so far.
@@ -194,6 +196,10 @@ impl<S: RelayStore> ParcelMail<S> {
         if !intake.is_parcel() {
             return NO_PARCEL;
         }
+        if let Some(error) = intake.failed {
+            tracing::error!(%error, "whose a parcel is cannot be read: it is to come again");
+            return replies::TRY_LATER;
+        }
         let carried = match intake.opening.take().and_then(Opening::finish) {
             Some((under, index, prefix, header, payload)) => {
                 let arrived = (under, index, prefix);
@@ -228,6 +234,7 @@ impl Intake {
             length: 0,
             head: Vec::with_capacity(HEAD),
             opening: None,
+            failed: None,
         }
     }
 
@@ -243,7 +250,10 @@ impl Intake {
             self.head.extend_from_slice(head);
             octets = rest;
             if let Some(head) = self.head.as_array::<HEAD>() {
-                self.opening = Opening::begin(relay, head);
+                match Opening::begin(relay, head) {
+                    Ok(opening) => self.opening = opening,
+                    Err(error) => self.failed = Some(error),
+                }
             }
         }
         if let Some(opening) = &mut self.opening {
@@ -265,8 +275,16 @@ fn is_under<S: RelayStore>(relay: &Relay<S>, (account, root): Under) -> bool {
 }
 
 impl Opening {
-    fn begin<S: RelayStore>(relay: &Relay<S>, head: &[u8; HEAD]) -> Option<Self> {
-        let hit = relay.store.find_parcel(&parcel_tag(head)?)?;
+    /// `None`: it is nobody's.
+    fn begin<S: RelayStore>(relay: &Relay<S>, head: &[u8; HEAD]) -> Result<Option<Self>, StoreError> {
+        let Some(tag) = parcel_tag(head) else {
+            return Ok(None);
+        };
+        let hit = relay.store.find_parcel(&tag)?;
+        Ok(hit.and_then(|hit| Self::of(relay, hit, head)))
+    }
+
+    fn of<S: RelayStore>(relay: &Relay<S>, hit: ParcelHit, head: &[u8; HEAD]) -> Option<Self> {
         let inner = Inner {
             opener: LayerOpener::new(&hit.step, head).ok()?,
             payload: Zeroizing::default(),

@@ -177,7 +177,7 @@ impl Run {
         let token = random(&self.random as &dyn Entropy);
         let holder = &self.holders[&account];
         let live = self.model.burn(holder.account, index, KEY_PRICE);
-        let found = store.find_tag(&holder.link(index).tag);
+        let found = store.find_tag(&holder.link(index).tag)?;
         assert_eq!(
             found.map(|hit| (hit.account.0, hit.step.index, hit.floor)),
             live.then_some((account, index, base))
@@ -508,7 +508,7 @@ async fn observe_account(
     }
     let live: BTreeSet<u64> = (0..)
         .zip(holder.link_tags(KEYS_MAX))
-        .filter(|(_, tag)| store.find_tag(tag).is_some())
+        .filter(|(_, tag)| store.find_tag(tag).expect("readable").is_some())
         .map(|(index, _)| index)
         .collect();
     // Whatever was asked for: the first live tag says where the account stands, and the keys left where it ends.

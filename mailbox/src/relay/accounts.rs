@@ -12,8 +12,8 @@ use keypacks::{Secret, Tag};
 use ledger::{AccountKey, Kind, LedgerError, Onward, PriceList, Services, StatementEntry, Transfer};
 
 use super::books::{balance, charge, store_error};
-use super::chains::Chains;
-use super::live::Effect;
+use super::chains::{Chains, KeptChains};
+use super::live::{Effect, FoundTag};
 use super::rows::{
     ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, ONWARD, OnwardRow, RECOVERED, ROTATIONS, RecoveredRow, SETTINGS, all_of,
 };
@@ -398,32 +398,36 @@ pub(super) fn account_of(
 }
 
 impl RelayFiles {
-    pub(super) fn tag_hit(&self, tag: &Tag) -> Option<TagHit> {
+    pub(super) fn tag_hit(&self, tag: &Tag) -> Result<Option<TagHit>, StoreError> {
         let live = self.shared.live();
-        let (account, index, is_old) = live.find_tag(tag)?;
-        let found = live.accounts.get(account)?;
-        let chains = found.chains.as_ref()?;
-        let (chain, root) = match is_old {
-            true => (found.root.as_ref()?.old.as_ref()?.duplicate(), chains.root() - 1),
-            false => (chains.link(), chains.root()),
+        let Some(found) = live.find_tag(tag, &self.shared.slots)? else {
+            return Ok(None);
         };
-        Some(TagHit {
+        let FoundTag {
+            account,
+            index,
+            chain,
+            root,
+        } = found;
+        Ok(chain.step_at(index).map(|step| TagHit {
             account: Account(account),
-            step: chain.step_at(index)?,
+            step,
             floor: chain.index(),
             root,
-        })
+        }))
     }
 
-    pub(super) fn live_step(&self, account: Account, index: u64) -> Option<LinkStep> {
+    pub(super) fn live_step(&self, account: Account, index: u64) -> Result<Option<LinkStep>, StoreError> {
         let live = self.shared.live();
-        let live = live.accounts.get(account.0)?;
-        let link = live.chains.as_ref()?.link();
-        let end = link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
-        (link.index()..end)
-            .contains(&index)
-            .then(|| link.step_at(index))
-            .flatten()
+        let Some(live) = live.accounts.get(account.0) else {
+            return Ok(None);
+        };
+        let link = self.shared.slots.look(account.0, &live.chains, KeptChains::link)?;
+        Ok(link.and_then(|link| {
+            let end = link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
+            let is_live = (link.index()..end).contains(&index);
+            is_live.then(|| link.step_at(index)).flatten()
+        }))
     }
 
     pub(super) fn read_balance(&self, account: Account) -> Result<Answer, StoreError> {

@@ -10,6 +10,9 @@ use keypacks::Secret;
 use keypacks::chain::{BoxChain, BoxKind, LinkChain};
 use zeroize::Zeroizing;
 
+use crate::StoreError;
+use crate::slots::SlotFile;
+
 /// Bytes that one slot of the relay takes: sixteen to a block.
 pub(super) const SLOT_BYTES: usize = 256;
 
@@ -144,6 +147,71 @@ impl KeptChains {
 
     fn chain(&self, chain: usize) -> (u64, Secret<32>) {
         split(self.bytes(chain)).expect("forty octets are an index and a state")
+    }
+}
+
+/// Where the chains of an account are.
+#[derive(Default)]
+pub(super) enum Held {
+    /// Nowhere: the slot is lost or contradicts the database, and the account is frozen.
+    #[default]
+    Lost,
+    Here(KeptChains),
+    /// In the slot, which is not behind: they were not used lately.
+    InSlot,
+}
+
+impl Held {
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost)
+    }
+
+    /// The chains, if memory has them. The committer brings those that it is about to change.
+    pub(super) fn here(&self) -> Option<&KeptChains> {
+        debug_assert!(!matches!(self, Self::InSlot), "they were not brought");
+        match self {
+            Self::Here(chains) => Some(chains),
+            Self::Lost | Self::InSlot => None,
+        }
+    }
+
+    /// As [`Self::here`], to be changed.
+    pub(super) fn here_mut(&mut self) -> Option<&mut KeptChains> {
+        debug_assert!(!matches!(self, Self::InSlot), "they were not brought");
+        match self {
+            Self::Here(chains) => Some(chains),
+            Self::Lost | Self::InSlot => None,
+        }
+    }
+}
+
+/// The slots, to be read only: what memory does not hold of the chains.
+pub(super) struct ChainSlots(SlotFile);
+
+impl ChainSlots {
+    pub(super) fn new(slots: SlotFile) -> Self {
+        Self(slots)
+    }
+
+    /// The chains that an account's slot has.
+    pub(super) fn read(&self, account: u64) -> Result<KeptChains, StoreError> {
+        let slot = self.0.look(account)?.ok_or(StoreError::Corrupt)?;
+        let chains = Chains::parse(&slot.state).ok_or(StoreError::Corrupt)?;
+        Ok(KeptChains::new(&chains))
+    }
+
+    /// Looks at the chains of an account, wherever they are. `None`: they are lost.
+    pub(super) fn look<T>(
+        &self,
+        account: u64,
+        held: &Held,
+        look: impl FnOnce(&KeptChains) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        match held {
+            Held::Lost => Ok(None),
+            Held::Here(chains) => Ok(Some(look(chains))),
+            Held::InSlot => self.read(account).map(|chains| Some(look(&chains))),
+        }
     }
 }
 

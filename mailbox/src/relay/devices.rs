@@ -93,7 +93,7 @@ impl RelayStage {
     /// Whether an account's slot is lost, or contradicts the database.
     fn is_lost(&self, account: u64) -> bool {
         let live = self.shared.live();
-        live.accounts.get(account).is_some_and(|live| live.chains.is_none())
+        live.accounts.get(account).is_some_and(|live| live.chains.is_lost())
     }
 
     /// Whether an account has other devices beside it.

@@ -7,12 +7,13 @@ use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::{Secret, Tag};
 use ledger::{Onward, PriceList};
 
-use super::chains::{Chains, KeptChains};
+use super::chains::{ChainSlots, Chains, Held, KeptChains};
 use super::pages::Accounts;
 use super::parcel_tags::{ParcelTags, live_tags};
 use super::queue::{Queue, Queued};
 use super::rows::AliasRow;
 use super::short_tags::{LiveTags, short};
+use crate::StoreError;
 use crate::relay_store::Standing;
 use crate::slab::RecordNumber;
 
@@ -44,8 +45,7 @@ pub(super) struct Live {
 
 #[derive(Default)]
 pub(super) struct LiveAccount {
-    /// `None`: the slot contradicts the database; the account is frozen.
-    pub(super) chains: Option<KeptChains>,
+    pub(super) chains: Held,
     pub(super) link_keys: u64,
     /// Deposits that wait.
     pub(super) waiting: u64,
@@ -188,6 +188,44 @@ pub(super) enum Effect {
     Onward(Onward),
 }
 
+impl Effect {
+    /// The account whose chains must be in memory when this is applied.
+    pub(super) fn chains_changed(&self) -> Option<u64> {
+        match self {
+            Self::Burned { account, .. }
+            | Self::Rerooted { account, .. }
+            | Self::Settled { account }
+            | Self::Extent { account, .. }
+            | Self::Dropped { account, .. }
+            | Self::Posted { account, .. }
+            | Self::Arrived { account, .. } => Some(*account),
+            Self::Issued { .. }
+            | Self::Frozen { .. }
+            | Self::Ends { .. }
+            | Self::Stays { .. }
+            | Self::Joined { .. }
+            | Self::Skipped { .. }
+            | Self::SkippedNoMore { .. }
+            | Self::Waiting { .. }
+            | Self::Alias { .. }
+            | Self::Queued { .. }
+            | Self::Finished { .. }
+            | Self::Prices(_)
+            | Self::Onward(_) => None,
+        }
+    }
+}
+
+/// Where a link's tag led.
+pub(super) struct FoundTag {
+    pub(super) account: u64,
+    pub(super) index: u64,
+    /// The chain that has it at this index.
+    pub(super) chain: LinkChain,
+    /// Number of the chain's root.
+    pub(super) root: u64,
+}
+
 impl Live {
     pub(super) fn apply(&mut self, effect: Effect) {
         match effect {
@@ -201,7 +239,7 @@ impl Live {
                 self.accounts.insert(
                     account,
                     LiveAccount {
-                        chains: Some(KeptChains::new(&chains)),
+                        chains: Held::Here(KeptChains::new(&chains)),
                         link_keys,
                         waiting: 0,
                         postings: None,
@@ -245,7 +283,7 @@ impl Live {
             Effect::Joined { account, house } => drop(self.devices.insert(account, house)),
             Effect::Dropped { account, chains } => self.end(account, chains),
             Effect::Posted { account, chain } => {
-                if let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.as_mut()) {
+                if let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.here_mut()) {
                     chains.change(|chains| chains.post = chain);
                 }
             }
@@ -273,14 +311,38 @@ impl Live {
         }
     }
 
-    /// Account and link index of a live tag, and whether it is of the root before.
-    pub(super) fn find_tag(&self, tag: &Tag) -> Option<(u64, u64, bool)> {
-        let live = self.tags.find(short(tag)).find_map(|(account, slot)| {
-            let index = self.accounts.get(account)?.index_of(tag, slot)?;
-            Some((account, index, false))
-        });
-        let old = || self.old_tags.get(tag).map(|(account, index)| (*account, *index, true));
-        live.or_else(old)
+    /// Who has a live tag.
+    pub(super) fn find_tag(&self, tag: &Tag, slots: &ChainSlots) -> Result<Option<FoundTag>, StoreError> {
+        for (account, slot) in self.tags.find(short(tag)) {
+            let Some(live) = self.accounts.get(account) else {
+                continue;
+            };
+            let Some(held) = live.with_live_keys() else { continue };
+            let link_and_root = |chains: &KeptChains| (chains.link(), chains.root());
+            let Some((chain, root)) = slots.look(account, held, link_and_root)? else {
+                continue;
+            };
+            if let Some(index) = index_of(&chain, live.link_keys, tag, slot) {
+                return Ok(Some(FoundTag {
+                    account,
+                    index,
+                    chain,
+                    root,
+                }));
+            }
+        }
+        Ok(self.find_old_tag(tag))
+    }
+
+    fn find_old_tag(&self, tag: &Tag) -> Option<FoundTag> {
+        let (account, index) = *self.old_tags.get(tag)?;
+        let root = self.accounts.get(account)?.root.as_ref()?;
+        Some(FoundTag {
+            account,
+            index,
+            chain: root.old.as_ref()?.duplicate(),
+            root: root.number.checked_sub(1)?,
+        })
     }
 
     fn root_mut(&mut self, account: u64) -> Option<&mut LiveRoot> {
@@ -349,7 +411,7 @@ impl Live {
         if let Some(live) = self.accounts.get_mut(account) {
             // The commit moved the index by less than the look-ahead: the tag that was found says so. One index counts for
             // both roots.
-            if let Some(chains) = &mut live.chains {
+            if let Some(chains) = live.chains.here_mut() {
                 chains.change(|chains| {
                     let _ = chains.link.forward_to(base);
                 });
@@ -370,7 +432,7 @@ impl Live {
         if self.takes_parcels {
             self.parcels.remove(account, &live.parcel_tags());
         }
-        live.chains = Some(KeptChains::new(&chains));
+        live.chains = Held::Here(KeptChains::new(&chains));
         live.dropped = true;
         if let Some(root) = &mut live.root {
             root.old = None;
@@ -388,11 +450,12 @@ impl Live {
             self.parcels.remove(account, &live.parcel_tags());
         }
         let number = chains.root;
-        let before = live.chains.replace(KeptChains::new(&chains));
+        let before = live.chains.here().map(KeptChains::link);
+        live.chains = Held::Here(KeptChains::new(&chains));
         live.root = Some(Box::new(LiveRoot {
             number,
             frozen: false,
-            old: before.map(|chains| chains.link()),
+            old: before,
             fresh: Some(fresh),
         }));
         self.frozen -= u64::from(was_frozen);
@@ -401,7 +464,7 @@ impl Live {
     }
 
     fn move_parcels(&mut self, account: u64, chain: BoxChain) {
-        let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.as_mut()) else {
+        let Some(chains) = self.accounts.get_mut(account).and_then(|live| live.chains.here_mut()) else {
             return;
         };
         if self.takes_parcels {
@@ -427,18 +490,14 @@ impl LiveAccount {
         tags.unwrap_or_default().into_iter().map(named).collect()
     }
 
-    /// The live link index that has this tag, if the one that is `slot` modulo the look-ahead has.
-    fn index_of(&self, tag: &Tag, slot: u64) -> Option<u64> {
-        let link = self.link()?;
-        let ahead = (slot + LINK_LOOK_AHEAD - link.index() % LINK_LOOK_AHEAD) % LINK_LOOK_AHEAD;
-        let index = link.index().checked_add(ahead)?;
-        (index < self.link_keys && link.step_at(index)?.tag == *tag).then_some(index)
-    }
-
     /// The chain whose keys are live.
     fn link(&self) -> Option<LinkChain> {
-        let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
-        chains.map(KeptChains::link)
+        self.with_live_keys()?.here().map(KeptChains::link)
+    }
+
+    /// The chains, if any of their keys may be live.
+    fn with_live_keys(&self) -> Option<&Held> {
+        (!self.on_pad && !self.dropped).then_some(&self.chains)
     }
 
     /// The live link indices of the root before, and their tags.
@@ -461,14 +520,42 @@ impl LiveAccount {
 
     /// The live parcel indices and the short names of their tags.
     pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
-        let chains = self.chains.as_ref().filter(|_| !self.on_pad && !self.dropped);
+        let chains = self.with_live_keys().and_then(Held::here);
         chains.map(|chains| live_tags(chains.parcel())).unwrap_or_default()
     }
 }
 
+/// The live link index that has this tag, if the one that is `slot` modulo the look-ahead has.
+fn index_of(link: &LinkChain, link_keys: u64, tag: &Tag, slot: u64) -> Option<u64> {
+    let ahead = (slot + LINK_LOOK_AHEAD - link.index() % LINK_LOOK_AHEAD) % LINK_LOOK_AHEAD;
+    let index = link.index().checked_add(ahead)?;
+    (index < link_keys && link.step_at(index)?.tag == *tag).then_some(index)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::chains::SLOT_BYTES;
     use super::*;
+    use crate::disk::{Disk, MemoryDisk};
+    use crate::entropy::SeededEntropy;
+    use crate::slots::SlotFile;
+
+    /// Slots that hold nothing: the chains of these tests are in memory.
+    fn no_slots() -> ChainSlots {
+        let entropy = Arc::new(SeededEntropy::new(1));
+        let key = Secret::new([7; 32]);
+        let disk = MemoryDisk::new();
+        disk.create_dir_all(Path::new("/s")).expect("made");
+        let slots = SlotFile::open(&disk, Path::new("/s/slots"), key, SLOT_BYTES, entropy);
+        ChainSlots::new(slots.expect("opened"))
+    }
+
+    fn find(live: &Live, tag: &Tag) -> Option<(u64, u64)> {
+        let found = live.find_tag(tag, &no_slots()).expect("nothing is read")?;
+        Some((found.account, found.index))
+    }
 
     fn issued(live: &mut Live, account: u64, link_keys: u64) {
         let chains = Chains::from_root(&Secret::new([u8::try_from(account).expect("small"); 32]));
@@ -489,7 +576,7 @@ mod tests {
         let chain = Chains::from_root(&Secret::new([1; 32])).link;
         let known = |live: &Live| -> Vec<u64> {
             (0..8)
-                .filter(|index| live.find_tag(&chain.step_at(*index).expect("near").tag).is_some())
+                .filter(|index| find(live, &chain.step_at(*index).expect("near").tag).is_some())
                 .collect()
         };
         assert_eq!(known(&live), [0, 1, 2, 3]);
@@ -499,7 +586,7 @@ mod tests {
         assert_eq!(known(&live), [0; 0]);
         assert_eq!(live.tags.len(), 4, "the other account's");
         let slow = |index| chain.step_at(index).expect("near").tag;
-        assert!((0..6).all(|index| live.find_tag(&slow(index)).is_none()));
+        assert!((0..6).all(|index| find(&live, &slow(index)).is_none()));
     }
 
     #[test]
@@ -512,10 +599,10 @@ mod tests {
             .expect("near")
             .tag;
         live.tags.add(1, [(0, short(&tag)), (2, short(&tag))]);
-        assert_eq!(live.find_tag(&tag), None);
+        assert_eq!(find(&live, &tag), None);
         issued(&mut live, 2, 16);
-        assert_eq!(live.find_tag(&tag), Some((2, 2, false)));
+        assert_eq!(find(&live, &tag), Some((2, 2)));
         live.apply(Effect::Burned { account: 2, base: 3 });
-        assert_eq!(live.find_tag(&tag), None);
+        assert_eq!(find(&live, &tag), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Opening the relay's store, and building its memory from the disk.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -10,7 +10,7 @@ use crate::index::View;
 use keypacks::Secret;
 use tokio::sync::watch;
 
-use super::chains::{self, Chains, KeptChains};
+use super::chains::{self, ChainSlots, Chains, Held, KeptChains};
 use super::live::{Live, LiveAccount};
 use super::pads::Pads;
 use super::roots::LoadedRoot;
@@ -79,6 +79,7 @@ pub(super) fn files(
     let slot_file =
         |name: &str, bytes| SlotFile::open(&*disk, &folder.join(name), slot_key()?, bytes, Arc::clone(&entropy));
     let slots = slot_file("slots", chains::SLOT_BYTES)?;
+    let readable = ChainSlots::new(slot_file("slots", chains::SLOT_BYTES)?);
     let mut epochs = slot_file("epochs", epochs::SLOT_BYTES)?;
     let generation = epochs::generation(&mut epochs)?;
     let used = match config.keep_used_keys {
@@ -98,6 +99,7 @@ pub(super) fn files(
         base: Arc::new(base),
         config,
         live: RwLock::new(Live::default()),
+        slots: readable,
         pads: RwLock::default(),
         folder: folder.to_owned(),
         generation,
@@ -112,6 +114,7 @@ pub(super) fn files(
         epochs,
         commit,
         lagging,
+        recent: VecDeque::new(),
         used,
         batch,
         written: None,
@@ -141,7 +144,7 @@ fn load(stage: &mut RelayStage) -> Result<(), StoreError> {
     let frozen = live
         .accounts
         .iter()
-        .filter(|(_, account)| account.chains.is_none())
+        .filter(|(_, account)| account.chains.is_lost())
         .count();
     if frozen > 0 {
         tracing::error!(
@@ -197,11 +200,22 @@ impl RelayStage {
             Ok(loaded)
         };
         let mut generations = Vec::new();
-        let lagging = &mut self.lagging;
+        let kept = match when {
+            When::Opening => self.shared.config.chains_kept,
+            When::Restoring => usize::MAX,
+        };
+        let (lagging, recent) = (&mut self.lagging, &mut self.recent);
         in_order(last / PART + 1, part, |loaded: Loaded| {
             generations.extend(loaded.generation.map(|generation| (loaded.account, generation)));
             if loaded.is_lagging {
                 lagging.insert(loaded.account);
+            }
+            let mut loaded = loaded;
+            let is_wanted = loaded.is_lagging || loaded.live.dropped || recent.len() < kept;
+            match &mut loaded.live.chains {
+                Held::Here(_) if is_wanted => recent.push_back(loaded.account),
+                Held::Here(_) => loaded.live.chains = Held::InSlot,
+                Held::Lost | Held::InSlot => {}
             }
             live.put_account(loaded.account, loaded.live, &loaded.tags, &loaded.parcel_tags);
         })?;
@@ -224,7 +238,7 @@ impl RelayStage {
             .filter(|(_, row)| row.dropped)
             .map(|(account, _)| *account)
         {
-            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+            let chains = live.accounts.get(account).and_then(|live| live.chains.here());
             let Some(chains) = chains else { continue };
             let nobody = Secret::from_fn(|root| self.shared.base.entropy.fill(root));
             let chains = Chains::from_root_at(chains.root(), &nobody, chains.stand());
@@ -309,7 +323,9 @@ impl Loaded {
         let (chains, is_lagging) = moved.unzip();
         let (chains, is_fresh) = chains.unzip();
         let live = LiveAccount {
-            chains: chains.as_ref().map(KeptChains::new),
+            chains: chains
+                .as_ref()
+                .map_or(Held::Lost, |chains| Held::Here(KeptChains::new(chains))),
             link_keys: row.link_keys,
             waiting: row.deposits,
             postings: None,

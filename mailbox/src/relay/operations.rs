@@ -39,7 +39,7 @@ impl RelayStore for RelayFiles {
         self.issue_pad(order, pad, half).await
     }
 
-    fn find_pad(&self, tag: &Tag) -> Option<PadHit> {
+    fn find_pad(&self, tag: &Tag) -> Result<Option<PadHit>, StoreError> {
         self.find_pad_hit(tag)
     }
 
@@ -64,7 +64,7 @@ impl RelayStore for RelayFiles {
             .await
     }
 
-    fn find_tag(&self, tag: &Tag) -> Option<TagHit> {
+    fn find_tag(&self, tag: &Tag) -> Result<Option<TagHit>, StoreError> {
         self.tag_hit(tag)
     }
 
@@ -72,7 +72,7 @@ impl RelayStore for RelayFiles {
         self.committer.run(move |stage, write| stage.burn(write, &order)).await
     }
 
-    fn link_step(&self, account: Account, index: u64) -> Option<LinkStep> {
+    fn link_step(&self, account: Account, index: u64) -> Result<Option<LinkStep>, StoreError> {
         self.live_step(account, index)
     }
 
@@ -141,7 +141,7 @@ impl RelayStore for RelayFiles {
         Ok(answer)
     }
 
-    fn find_parcel(&self, tag: &Tag) -> Option<ParcelHit> {
+    fn find_parcel(&self, tag: &Tag) -> Result<Option<ParcelHit>, StoreError> {
         self.parcel_hit(tag)
     }
 

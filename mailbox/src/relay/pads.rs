@@ -8,6 +8,7 @@ use keypacks::Tag;
 use keypacks::pad::{Direction, Half, PadError};
 
 use super::RelayFiles;
+use super::chains::KeptChains;
 use super::rows::PADS;
 use crate::StoreError;
 use crate::disk::Disk;
@@ -81,20 +82,29 @@ fn store_error(_: PadError) -> StoreError {
 }
 
 impl RelayFiles {
-    pub(super) fn find_pad_hit(&self, tag: &Tag) -> Option<PadHit> {
-        let pads = self.shared.pads();
-        let (account, record) = *pads.by_tag.get(tag)?;
-        let pad = Arc::clone(&pads.by_account.get(&account)?.pad);
-        drop(pads);
+    pub(super) fn find_pad_hit(&self, tag: &Tag) -> Result<Option<PadHit>, StoreError> {
+        let found = {
+            let pads = self.shared.pads();
+            pads.by_tag.get(tag).and_then(|(account, record)| {
+                let open = pads.by_account.get(account)?;
+                Some((*account, *record, Arc::clone(&open.pad)))
+            })
+        };
+        let Some((account, record, pad)) = found else {
+            return Ok(None);
+        };
         let live = self.shared.live();
-        let live = live.accounts.get(account)?;
-        let floor = live.chains.as_ref()?.stand().0;
-        (floor < live.link_keys).then_some(PadHit {
+        let Some(live) = live.accounts.get(account) else {
+            return Ok(None);
+        };
+        let stand = self.shared.slots.look(account, &live.chains, KeptChains::stand)?;
+        let floor = stand.map(|(floor, _, _)| floor).filter(|floor| *floor < live.link_keys);
+        Ok(floor.map(|floor| PadHit {
             account: Account(account),
             record,
             floor,
             pad,
-        })
+        }))
     }
 
     /// Renews what [`Self::find_pad_hit`] knows.

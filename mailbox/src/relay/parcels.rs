@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::books::{balance, charge_mail};
+use super::chains::KeptChains;
 use super::changes::Action;
 use super::deposits::{Deposit, Quota};
 use super::live::Effect;
@@ -389,35 +390,62 @@ impl Shared {
 }
 
 impl RelayFiles {
-    pub(super) fn parcel_hit(&self, tag: &Tag) -> Option<ParcelHit> {
+    pub(super) fn parcel_hit(&self, tag: &Tag) -> Result<Option<ParcelHit>, StoreError> {
         let candidates = self.shared.live().parcels.find(tag);
-        candidates.into_iter().find_map(|found| {
-            let (account, root, step) = self.candidate(found)?;
-            (step.tag == *tag).then_some(ParcelHit {
+        for found in candidates {
+            let hit = match found {
+                Found::Live { account, slot } => self.live_hit(account, slot)?,
+                Found::Skipped { account, index } => self.skipped_hit(account, index)?,
+            };
+            if let Some(hit) = hit.filter(|hit| hit.step.tag == *tag) {
+                return Ok(Some(hit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The live index of an account that is `slot` modulo the look-ahead.
+    fn live_hit(&self, account: u64, slot: u64) -> Result<Option<ParcelHit>, StoreError> {
+        let live = self.shared.live();
+        let Some(live) = live.accounts.get(account) else {
+            return Ok(None);
+        };
+        let chain = self.shared.slots.look(account, &live.chains, KeptChains::parcel)?;
+        let step = chain.and_then(|chain| {
+            let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
+            chain.step_at(chain.index().checked_add(ahead)?)
+        });
+        let root = live.standing().root;
+        Ok(step.map(|step| ParcelHit {
+            account: Account(account),
+            step,
+            root,
+        }))
+    }
+
+    fn skipped_hit(&self, account: u64, index: u64) -> Result<Option<ParcelHit>, StoreError> {
+        // Before the row: a root that comes between ends it.
+        let Some(root) = self
+            .shared
+            .live()
+            .accounts
+            .get(account)
+            .map(|live| live.standing().root)
+        else {
+            return Ok(None);
+        };
+        let Some(row) = SKIPPED.get(&self.shared.base.view()?, (account, index))? else {
+            return Ok(None);
+        };
+        match self.shared.open_skipped(index, &row) {
+            Ok(step) => Ok(Some(ParcelHit {
                 account: Account(account),
                 step,
                 root,
-            })
-        })
-    }
-
-    /// Account, number of the root, and key.
-    fn candidate(&self, found: Found) -> Option<(u64, u64, BoxStep)> {
-        match found {
-            Found::Live { account, slot } => {
-                let live = self.shared.live();
-                let live = live.accounts.get(account)?;
-                let chain = live.chains.as_ref()?.parcel();
-                let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
-                let step = chain.step_at(chain.index().checked_add(ahead)?)?;
-                Some((account, live.standing().root, step))
-            }
-            Found::Skipped { account, index } => {
-                // Before the row: a root that comes between ends it.
-                let root = self.shared.live().accounts.get(account)?.standing().root;
-                let row = SKIPPED.get(&self.shared.base.view().ok()?, (account, index)).ok()??;
-                Some((account, root, self.shared.open_skipped(index, &row).ok()?))
-            }
+            })),
+            Err(error @ StoreError::Io(_)) => Err(error),
+            // Its record was overwritten since, with the row.
+            Err(_) => Ok(None),
         }
     }
 

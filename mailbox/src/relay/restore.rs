@@ -380,7 +380,7 @@ impl RelayStage {
             let (read, live) = (shared.base.view()?, shared.live());
             told.accounts = live.accounts.len() as u64;
             for (account, live) in live.accounts.iter() {
-                let Some(chains) = &live.chains else {
+                let Some(chains) = live.chains.here() else {
                     told.frozen += 1;
                     continue;
                 };
@@ -467,7 +467,7 @@ impl RelayStage {
     /// Where the chains of an account stand now.
     fn positions(&self, account: u64) -> Result<(u64, u64, u64), StoreError> {
         let live = self.shared.live();
-        let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+        let chains = live.accounts.get(account).and_then(|live| live.chains.here());
         Ok(chains.ok_or(StoreError::Corrupt)?.stand())
     }
 
@@ -484,7 +484,7 @@ impl RelayStage {
         let (link, post, parcel) = self.positions(account)?;
         let newer = {
             let live = shared.live();
-            let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+            let chains = live.accounts.get(account).and_then(|live| live.chains.here());
             let chains = chains.ok_or(StoreError::Corrupt)?;
             has_older_root(write, account, chains)?.then_some(chains.root())
         };

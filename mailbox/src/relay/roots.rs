@@ -189,9 +189,10 @@ impl RelayStage {
     }
 
     /// The account's link chain at `base`, where this batch may have moved it.
-    fn link_chain(&self, account: u64, base: u64) -> Result<LinkChain, StoreError> {
+    fn link_chain(&mut self, account: u64, base: u64) -> Result<LinkChain, StoreError> {
+        self.bring(account)?;
         let live = self.shared.live();
-        let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+        let chains = live.accounts.get(account).and_then(|live| live.chains.here());
         let mut chain = chains.ok_or(StoreError::Corrupt)?.link();
         chain.forward_to(base).map_err(|_| StoreError::Corrupt)?;
         Ok(chain)

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::index::Write;
@@ -10,7 +10,7 @@ use keypacks::chain::{BoxChain, BoxStep};
 
 use super::Shared;
 use super::books::Books;
-use super::chains::KeptChains;
+use super::chains::{Held, KeptChains};
 use super::live::{Effect, Live, LiveAccount};
 use super::rows::{ACCOUNTS, AccountRow};
 use crate::StoreError;
@@ -28,6 +28,8 @@ pub(super) struct RelayStage {
     pub(super) commit: u64,
     /// Accounts whose slot lags behind the database.
     pub(super) lagging: BTreeSet<u64>,
+    /// Accounts whose chains are in memory, those first that came first.
+    pub(super) recent: VecDeque<u64>,
     pub(super) used: Option<UsedKeys>,
     pub(super) batch: Batch,
     /// What is being written: the batch under way stands on it.
@@ -130,7 +132,7 @@ impl RelayStage {
     pub(super) fn account(&self, write: &Write<'_>, account: u64) -> Result<AccountRow, StoreError> {
         let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::NoRow)?;
         match self.shared.live().accounts.get(account) {
-            Some(LiveAccount { chains: None, .. }) => Err(StoreError::RestoredDatabase),
+            Some(LiveAccount { chains: Held::Lost, .. }) => Err(StoreError::RestoredDatabase),
             _ => Ok(row),
         }
     }
@@ -160,10 +162,45 @@ impl RelayStage {
         }
     }
 
+    /// Has the chains of an account in memory, where operations change them, until they were not used for a while.
+    pub(super) fn bring(&mut self, account: u64) -> Result<(), StoreError> {
+        let is_away = |live: &LiveAccount| matches!(live.chains, Held::InSlot);
+        if !self.shared.live().accounts.get(account).is_some_and(is_away) {
+            return Ok(());
+        }
+        // The slot is what it was when they left: the committer alone writes it.
+        let chains = self.shared.slots.read(account)?;
+        if let Some(live) = self.shared.live_mut().accounts.get_mut(account) {
+            live.chains = Held::Here(chains);
+            self.recent.push_back(account);
+        }
+        Ok(())
+    }
+
+    /// Lets the chains go that came first, where there are more than are kept.
+    fn let_go(&mut self) {
+        let kept = self.shared.config.chains_kept;
+        if self.recent.len() <= kept {
+            return;
+        }
+        let mut live = self.shared.live_mut();
+        for _ in kept..self.recent.len() {
+            let Some(account) = self.recent.pop_front() else { return };
+            if self.lagging.contains(&account) {
+                self.recent.push_back(account);
+            } else if let Some(live) = live.accounts.get_mut(account)
+                && !live.chains.is_lost()
+            {
+                live.chains = Held::InSlot;
+            }
+        }
+    }
+
     /// Takes the post key of `index`, which must be the account's next one.
     ///
     /// Memory moves on with the commit; if it fails, the same key is taken again.
     pub(super) fn take_post(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
+        self.bring(account)?;
         let written = self.written.as_ref().map(|written| &written.posts);
         take(
             &self.shared,
@@ -176,6 +213,7 @@ impl RelayStage {
 
     /// Takes the parcel key of `index`, as [`Self::take_post`] does.
     pub(super) fn take_parcel(&mut self, account: u64, index: u64) -> Result<BoxStep, StoreError> {
+        self.bring(account)?;
         let written = self.written.as_ref().map(|written| &written.parcels);
         take(
             &self.shared,
@@ -190,7 +228,7 @@ impl RelayStage {
     fn write_slots(&mut self) -> Result<(), StoreError> {
         let updates: Vec<_> = {
             let live = self.shared.live();
-            let state = |account: &u64| Some(live.accounts.get(*account)?.chains.as_ref()?.to_state());
+            let state = |account: &u64| Some(live.accounts.get(*account)?.chains.here()?.to_state());
             let update = |account: &u64| {
                 Some(SlotUpdate {
                     slot: *account,
@@ -214,7 +252,7 @@ impl RelayStage {
 
     fn note_used(&mut self, live: &Live, effect: &Effect) {
         let Some(used) = &mut self.used else { return };
-        let chains = |account: &u64| live.accounts.get(*account).and_then(|live| live.chains.as_ref());
+        let chains = |account: &u64| live.accounts.get(*account).and_then(|live| live.chains.here());
         match effect {
             Effect::Burned { account, base } => {
                 chains(account)
@@ -264,7 +302,7 @@ fn take(
             Some(written) => written.duplicate(),
             None => {
                 let live = shared.live();
-                let chains = live.accounts.get(account).and_then(|live| live.chains.as_ref());
+                let chains = live.accounts.get(account).and_then(|live| live.chains.here());
                 chain(chains.ok_or(StoreError::Corrupt)?)
             }
         }),
@@ -281,8 +319,12 @@ impl Stage for RelayStage {
     }
 
     /// New slots come before the commit that makes their accounts: a crash between leaves a slot without account, which
-    /// the next issue overwrites.
+    /// the next issue overwrites. Chains that the batch changes are brought now, as what was committed must not fail.
     fn prepare(&mut self) -> Result<(), StoreError> {
+        let changed: Vec<u64> = self.batch.effects.iter().filter_map(Effect::chains_changed).collect();
+        for account in changed {
+            self.bring(account)?;
+        }
         self.slots.write(&std::mem::take(&mut self.batch.slots))
     }
 
@@ -329,6 +371,9 @@ impl Stage for RelayStage {
             {
                 self.lagging.insert(account);
             }
+            if let Effect::Issued { account, .. } = effect {
+                self.recent.push_back(account);
+            }
             live.apply(effect);
         }
         for (account, count) in postings.into_inner() {
@@ -354,11 +399,13 @@ impl Stage for RelayStage {
     }
 
     fn is_unsettled(&self) -> bool {
-        !self.lagging.is_empty() || self.shared.base.slab.is_due()
+        let has_too_many = self.recent.len() > self.shared.config.chains_kept;
+        has_too_many || !self.lagging.is_empty() || self.shared.base.slab.is_due()
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
         self.write_slots()?;
+        self.let_go();
         if let Some(used) = &mut self.used {
             used.write()?;
         }

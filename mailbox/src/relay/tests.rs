@@ -48,6 +48,8 @@ impl Files {
                 tail_bytes: 1 << 20,
             },
             overlap_from: 2,
+            // Nearly all have to be brought.
+            chains_kept: 1,
             ..RelayConfig::default()
         };
         Self {
@@ -271,6 +273,7 @@ fn the_conformance_cases_hold_on_the_real_disk() {
                     recent_bytes: 64 << 10,
                     tail_bytes: 1 << 20,
                 },
+                chains_kept: 1,
                 ..RelayConfig::default()
             };
             let entropy = Arc::new(SeededEntropy::new(1));

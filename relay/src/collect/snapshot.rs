@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::Relay;
 use crate::accept::Under;
 use crate::budget::Room;
+use crate::link::found;
 
 /// Most deposits of one snapshot; the rest is shown to the next login.
 const DEPOSITS_MAX: usize = 1_000;
@@ -96,7 +97,7 @@ impl<S: RelayStore> Carrier<S> {
     /// Burns the login, durably, and looks at what waits. `None`: it is none, or was used before.
     async fn enter(&self, user: &[u8], password: &[u8]) -> Option<Shown> {
         let relay = &self.relay;
-        let hit = login_tag(user).and_then(|tag| relay.store.find_parcel(&tag));
+        let hit = login_tag(user).and_then(|tag| found(relay.store.find_parcel(&tag)));
         let Some(hit) = hit else {
             // As much work for a name that is nobody's.
             let nobody = BoxChain::from_root(BoxKind::Parcel, &Secret::new([0; 32])).advance();

@@ -6,9 +6,9 @@ use keypacks::link::{self, Linked};
 use keypacks::pad::Place;
 use keypacks::rotation::Policy;
 use keypacks::{CELL, kdf};
-use mailbox::RelayStore;
 use mailbox::pad::PadFile;
 use mailbox::relay_store::{Account, BurnOrder, Burned};
+use mailbox::{RelayStore, StoreError};
 use smtp_bridge::link::{Opening, Sealing, read_cell};
 use smtp_bridge::net::BoxStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,10 +48,10 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
     let mut cell = Box::new([0; CELL]);
     read_cell(stream, &mut cell).await.ok()?;
     let tag = link::peek_tag(&cell);
-    if let Some(hit) = relay.store.find_pad(&tag) {
+    if let Some(hit) = found(relay.store.find_pad(&tag)) {
         return super::pad::confirm(relay, stream, cell, hit).await;
     }
-    let hit = relay.store.find_tag(&tag)?;
+    let hit = found(relay.store.find_tag(&tag))?;
     let flight = kdf::hash(&[&cell[..]]);
     let (account, root) = (hit.account, hit.root);
     let (accepting, cell2) = link::accept(
@@ -96,6 +96,14 @@ pub(super) async fn confirm<S: RelayStore>(relay: &Relay<S>, stream: &mut BoxStr
         rotation: burned.rotation,
         rekey: Some(link.rekey),
         leased: None,
+    })
+}
+
+/// Whose a tag is. Where that cannot be read the holder meets silence, and tries again.
+pub(crate) fn found<T>(sought: Result<Option<T>, StoreError>) -> Option<T> {
+    sought.unwrap_or_else(|error| {
+        tracing::error!(%error, "a key slot cannot be read: its holder gets no answer");
+        None
     })
 }
 

@@ -12,7 +12,7 @@ mod session;
 mod through;
 
 pub(crate) use cover::Covers;
-pub(crate) use handshake::Flights;
+pub(crate) use handshake::{Flights, found};
 pub(crate) use register::Links;
 pub(crate) use through::CARRIED_MAX;
 

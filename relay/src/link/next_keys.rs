@@ -13,6 +13,7 @@ use smtp_bridge::link::rotation::{KeyInUse, Turn, Turned, turned};
 use smtp_bridge::net::Promise;
 use tokio::sync::mpsc;
 
+use super::found;
 use crate::Relay;
 
 /// For the reader of one link.
@@ -69,7 +70,7 @@ impl<S: RelayStore> Turn for NextKeys<S> {
                 return Err(LinkError::Broken);
             }
             // An index that is not live, and a commit of unknown outcome, end the link: the holder makes another.
-            let step = relay.store.link_step(account, rotate.index).ok_or(LinkError::Broken)?;
+            let step = found(relay.store.link_step(account, rotate.index)).ok_or(LinkError::Broken)?;
             let burned = relay.store.rotate(account, rotate.index, relay.host.day()).await;
             let burned = burned.ok().flatten().ok_or(LinkError::Broken)?;
             let (turned, opener) = turned(&rekey, &rotate, &step, &burned)?;

@@ -181,7 +181,12 @@ pub(super) async fn a_dropped_device_is_served_nothing_and_its_keys_come_back(st
     assert_eq!(moved(&drop_device(store, &second, 1, 1).await), Some((50, 80, 500)));
     assert_eq!(moved(&drop_device(store, &second, 1, 1).await), Some((50, 80, 500)));
     assert!(store.standing(first.account).is_dropped && !store.standing(third.account).is_dropped);
-    assert!(first.link_tags(100).iter().all(|tag| store.find_tag(tag).is_none()));
+    assert!(
+        first
+            .link_tags(100)
+            .iter()
+            .all(|tag| store.find_tag(tag).expect("readable").is_none())
+    );
     let burned = store.burn(first.burn_order(0, [0; 16], [1; 16], 0)).await;
     assert!(burned.expect("readable").is_none());
     let spent = first
@@ -190,7 +195,7 @@ pub(super) async fn a_dropped_device_is_served_nothing_and_its_keys_come_back(st
     assert!(spent.is_err());
     assert!(first.inbox(store, 0).await.is_empty(), "what waited for it is gone");
     assert_eq!(second.balance(store), (500, 80));
-    assert!(store.find_tag(&second.link(3).tag).is_some());
+    assert!(store.find_tag(&second.link(3).tag).expect("readable").is_some());
     for index in (3..80).step_by(4) {
         let burned = store.burn(second.burn_order(index, [0; 16], [1; 16], 0)).await;
         assert!(burned.expect("readable").is_some(), "{index}");

@@ -46,6 +46,7 @@ pub(super) async fn a_split_moves_keys_and_value_once(store: &impl RelayStore) {
     assert!(
         store
             .find_tag(&child.link(3).tag)
+            .expect("readable")
             .is_some_and(|hit| hit.account == child.account)
     );
     // The same change again, and the same order under another number.
@@ -178,7 +179,7 @@ pub(super) async fn a_voucher_that_nobody_takes_falls_back(store: &impl RelaySto
         refused(&redeem(store, &taker, 1, [3; 32]).await),
         Some(Refusal::VoucherUnknown)
     );
-    assert!(store.find_tag(&giver.link(3).tag).is_some());
+    assert!(store.find_tag(&giver.link(3).tag).expect("readable").is_some());
 }
 
 async fn renew(store: &impl RelayStore, holder: &Holder, seq: u64, (keys, value): (u64, u64)) -> Answer {

@@ -257,7 +257,7 @@ pub(super) async fn an_account_is_made_once_for_an_order(store: &impl RelayStore
     assert_eq!(store.totals().expect("readable").accounts, 2);
     let (_, root) = endowment(1, 1, (30, 400));
     let step = LinkChain::from_root(&root).step_at(3).expect("near");
-    let hit = store.find_tag(&step.tag).expect("the account's");
+    let hit = store.find_tag(&step.tag).expect("readable").expect("the account's");
     assert!(matches!(
         store.balance(hit.account),
         Ok(Answer::Balance {
@@ -268,7 +268,10 @@ pub(super) async fn an_account_is_made_once_for_an_order(store: &impl RelayStore
     ));
     let (_, never) = endowment(1, 2, (30, 400));
     let step = LinkChain::from_root(&never).step_at(3).expect("near");
-    assert!(store.find_tag(&step.tag).is_none(), "nothing came of the second root");
+    assert!(
+        store.find_tag(&step.tag).expect("readable").is_none(),
+        "nothing came of the second root"
+    );
     // Another account's order of the same keys is its own, and not this one's.
     let stranger = Holder::issue(store, 100, 1_000).await;
     let taken = endow(store, &stranger, 1, (1, 3), (30, 400)).await;

@@ -93,19 +93,26 @@ pub(super) async fn a_tag_is_live_until_it_is_burned(store: &impl RelayStore) {
     store.set_prices(0, 0, 30, 0, 0).await.expect("set");
     let holder = Holder::issue(store, 16, 100).await;
     let other = Holder::issue(store, 16, 0).await;
-    let hit = store.find_tag(&holder.link(2).tag).expect("within the look-ahead");
+    let hit = store
+        .find_tag(&holder.link(2).tag)
+        .expect("readable")
+        .expect("within the look-ahead");
     assert!(hit.account == holder.account && hit.step.up == holder.link(2).up);
     assert_eq!((hit.step.index, hit.floor), (2, 0));
-    assert!(store.find_tag(&holder.link(4).tag).is_none());
+    assert!(store.find_tag(&holder.link(4).tag).expect("readable").is_none());
     let burn = |index| store.burn(holder.burn_order(index, [0; 16], [1; 16], 0));
     assert!(burn(4).await.expect("readable").is_none(), "beyond the look-ahead");
     assert!(burn(2).await.expect("readable").is_some());
     assert!(burn(2).await.expect("readable").is_none());
     assert!(burn(1).await.expect("readable").is_none(), "below a burned index");
     assert_eq!(holder.balance(store), (70, 13));
-    assert!((0..3).all(|index| store.find_tag(&holder.link(index).tag).is_none()));
+    assert!((0..3).all(|index| store.find_tag(&holder.link(index).tag).expect("readable").is_none()));
     assert_eq!(
-        store.find_tag(&holder.link(6).tag).expect("the window has moved").floor,
+        store
+            .find_tag(&holder.link(6).tag)
+            .expect("readable")
+            .expect("the window has moved")
+            .floor,
         3
     );
     for index in [6, 9] {
@@ -131,7 +138,7 @@ pub(super) async fn a_rotation_burns_and_debits_and_leaves_the_token(store: &imp
     let first = store.burn(holder.burn_order(0, [0; 16], [1; 16], 0)).await;
     let first = first.expect("readable").expect("live");
     assert_eq!((first.rotation, first.keys_left), (policy, 15));
-    let step = |index| store.link_step(holder.account, index);
+    let step = |index| store.link_step(holder.account, index).expect("readable");
     assert!(step(0).is_none() && step(5).is_none() && step(4).is_some());
     assert!(step(1).is_some_and(|step| step.up == holder.link(1).up && step.index == 1));
     let rotate = |index| store.rotate(holder.account, index, DAY);
@@ -142,7 +149,10 @@ pub(super) async fn a_rotation_burns_and_debits_and_leaves_the_token(store: &imp
     assert!(rotate(1).await.expect("readable").is_none(), "burned");
     assert!(rotate(6).await.expect("readable").is_none(), "beyond the look-ahead");
     assert_eq!(holder.balance(store), (40, 14));
-    assert!(store.find_tag(&holder.link(1).tag).is_none() && store.find_tag(&holder.link(2).tag).is_some());
+    assert!(
+        store.find_tag(&holder.link(1).tag).expect("readable").is_none()
+            && store.find_tag(&holder.link(2).tag).expect("readable").is_some()
+    );
     let next = store.burn(holder.burn_order(2, [1; 16], [2; 16], 0)).await;
     assert!(!next.expect("readable").expect("live").token_mismatch);
 }

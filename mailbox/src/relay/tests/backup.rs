@@ -104,6 +104,7 @@ fn a_restored_database_freezes_its_accounts_and_only_those() {
         assert!(
             store
                 .find_tag(&LinkChain::from_root(&early.root).step_at(1).expect("near").tag)
+                .expect("readable")
                 .is_none()
         );
         assert_eq!(

@@ -49,7 +49,10 @@ fn a_store_of_many_accounts_opens_with_their_tags_whole_slots_and_those_frozen_t
                 false => base(account)..base(account) + 4,
             };
             for index in 0..10 {
-                let found = store.find_tag(&chain.step_at(index).expect("near").tag).is_some();
+                let found = store
+                    .find_tag(&chain.step_at(index).expect("near").tag)
+                    .expect("readable")
+                    .is_some();
                 assert_eq!(found, live.contains(&index), "index {index} of account {account}");
             }
         }

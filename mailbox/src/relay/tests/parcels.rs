@@ -1,9 +1,12 @@
 //! Parcels overtake each other, come twice or not at all: each index has one end, and its receipt comes with it.
 
+use std::time::Duration;
+
 use keypacks::chain::{BoxChain, BoxKind, BoxStep};
 use keypacks::deposit::{open_body, open_wrap, wrap_digest};
 use keypacks::parcel::PARCEL_LOOK_AHEAD;
 
+use super::super::chains::Held;
 use super::*;
 use crate::parcel::{
     AliasChange, Asked, Outcome as End, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX,
@@ -34,7 +37,7 @@ fn mail(price: u64) -> Effect {
 /// Finds the tag as the MX does, and carries the parcel out if it is known.
 async fn arrive(store: &RelayFiles, issued: &Issued, index: u64, effect: Effect) -> bool {
     let step = parcel(issued, index);
-    match store.find_parcel(&step.tag) {
+    match store.find_parcel(&step.tag).expect("readable") {
         None => false,
         Some(hit) => {
             assert!(hit.account == issued.account && hit.step.index == index && hit.step.key == step.key);
@@ -120,7 +123,7 @@ fn each_index_is_carried_out_once_in_whatever_order() {
             (18, true),
             (19, false),
         ] {
-            let found = store.find_parcel(&parcel(&issued, index).tag);
+            let found = store.find_parcel(&parcel(&issued, index).tag).expect("readable");
             assert_eq!(found.is_some(), is_known, "index {index}");
         }
         assert!(arrive(&store, &issued, 4, mail(10)).await);
@@ -193,9 +196,9 @@ fn skipped_keys_are_few_and_end_after_a_month_and_both_are_told() {
 
         let later = NOW + u64::from(SKIPPED_DAYS) * 86_400;
         store.upkeep(later, 400).await.expect("done");
-        assert!(store.find_parcel(&parcel(&issued, 8).tag).is_some());
+        assert!(store.find_parcel(&parcel(&issued, 8).tag).expect("readable").is_some());
         store.upkeep(later + 86_400, 400).await.expect("done");
-        assert!(store.find_parcel(&parcel(&issued, 8).tag).is_none());
+        assert!(store.find_parcel(&parcel(&issued, 8).tag).expect("readable").is_none());
         let told = receipts(&store, &issued).await;
         assert_eq!(burned(&told).len(), 6 + SKIPPED_MAX as usize - 1);
         assert!(store.audit().expect("readable").findings.is_empty());
@@ -239,7 +242,42 @@ fn a_relay_that_takes_no_parcels_knows_no_tags_of_them() {
         let files = Files::new();
         let store = files.open().await;
         let issued = issue(&store).await;
-        assert!(store.find_parcel(&parcel(&issued, 0).tag).is_none());
+        assert!(store.find_parcel(&parcel(&issued, 0).tag).expect("readable").is_none());
+        store.close().await;
+    });
+}
+
+#[test]
+fn a_slot_that_cannot_be_read_is_an_error_and_makes_no_tag_unknown() {
+    run(async {
+        let files = files();
+        let store = files.open().await;
+        let packs = [issue(&store).await, issue(&store).await];
+        let link = |pack: &Issued| LinkChain::from_root(&pack.root).step_at(1).expect("near").tag;
+        let is_away = || {
+            let live = store.shared.live();
+            let is_away = |pack: &&Issued| matches!(live.accounts.get(pack.account.0), Some(live) if matches!(live.chains, Held::InSlot));
+            packs.iter().filter(is_away).count()
+        };
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if is_away() > 0 {
+                break;
+            }
+        }
+        assert_eq!(is_away(), 1, "one of two is kept");
+        for pack in &packs {
+            let hit = store
+                .find_parcel(&parcel(pack, 3).tag)
+                .expect("readable")
+                .expect("live");
+            assert!(hit.account == pack.account && hit.step.index == 3);
+            assert!(store.find_tag(&link(pack)).expect("readable").is_some());
+        }
+        files.disk.power_off();
+        let lost =
+            |pack: &&Issued| store.find_parcel(&parcel(pack, 3).tag).is_err() && store.find_tag(&link(pack)).is_err();
+        assert_eq!(packs.iter().filter(lost).count(), 1);
         store.close().await;
     });
 }
@@ -255,7 +293,7 @@ fn whenever_the_power_goes_a_parcel_is_carried_out_once_or_not_yet() {
             let mut acknowledged = 0;
             for index in [1, 0, 3] {
                 let step = parcel(&issued, index);
-                let Some(hit) = store.find_parcel(&step.tag) else {
+                let Ok(Some(hit)) = store.find_parcel(&step.tag) else {
                     continue;
                 };
                 let carried = store
@@ -401,7 +439,7 @@ fn a_login_ends_its_index_and_is_told_like_a_parcel() {
         store.close().await;
         let store = files.open().await;
         assert!(
-            store.find_parcel(&parcel(&issued, 2).tag).is_none(),
+            store.find_parcel(&parcel(&issued, 2).tag).expect("readable").is_none(),
             "after a restart too"
         );
         store.close().await;

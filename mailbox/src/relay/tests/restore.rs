@@ -64,7 +64,9 @@ fn prepare(files: &Files, seed: u64) -> Result<Restore, StoreError> {
 
 fn link(store: &RelayFiles, pack: &Issued, index: u64) -> Option<u64> {
     let chain = LinkChain::from_root(&pack.root);
-    let hit = store.find_tag(&chain.step_at(index).expect("near").tag)?;
+    let hit = store
+        .find_tag(&chain.step_at(index).expect("near").tag)
+        .expect("readable")?;
     Some(hit.floor)
 }
 
@@ -360,7 +362,7 @@ fn a_device_that_was_dropped_does_not_come_back_with_a_restore() {
         store.backup(Path::new(BACKUP)).expect("room");
         let live = |store: &RelayFiles, index| {
             let step = LinkChain::from_root(&root).step_at(index).expect("near");
-            store.find_tag(&step.tag).is_some()
+            store.find_tag(&step.tag).expect("readable").is_some()
         };
         assert!(live(&store, 0));
         let drop = Effect::Drop { device: 2 };

@@ -124,7 +124,7 @@ impl Ends {
     async fn link(&self) -> Option<Burned> {
         let index = self.holder().link_position().base;
         let step = self.holder().link_step(index).expect("keys are left");
-        let hit = self.store().find_tag(&step.tag)?;
+        let hit = self.store().find_tag(&step.tag).expect("readable")?;
         assert!(hit.account == self.issued.account && hit.step.up == step.up && hit.step.index == index);
         self.holder().reserve_link(index).await.expect("durable");
         let order = BurnOrder {
@@ -217,7 +217,7 @@ impl Ends {
         let chain = LinkChain::from_root(&self.issued.root);
         let is_known = |index: &u64| {
             let tag = chain.step_at(*index).expect("near").tag;
-            self.store().find_tag(&tag).is_some()
+            self.store().find_tag(&tag).expect("readable").is_some()
         };
         (0..20).filter(is_known).collect()
     }
@@ -486,7 +486,7 @@ fn what_was_found_under_the_root_before_is_not_carried_out_any_more() {
         let of_copy = BoxChain::from_root(BoxKind::Parcel, &ends.issued.root);
         let found = |index| {
             let tag = of_copy.step_at(index).expect("near").tag;
-            ends.store().find_parcel(&tag).expect("live")
+            ends.store().find_parcel(&tag).expect("readable").expect("live")
         };
         // One is passed over, one is ahead.
         assert!(arrive(&ends, found(1).root, 1).await);
