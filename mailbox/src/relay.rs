@@ -63,8 +63,8 @@ pub use restore::{Restore, Restored};
 pub use spool::ACCEPTED_STEP_S;
 pub use upkeep::{ANSWER_DAYS, TOMBSTONE_DAYS};
 
-use chains::ChainSlots;
-use live::Live;
+use chains::{ChainSlots, Held, KeptChains};
+use live::{Live, LiveAccount};
 use pads::Pads;
 use stage::RelayStage;
 
@@ -81,8 +81,8 @@ pub struct RelayConfig {
     pub spool_max: usize,
     /// Whether parcels are taken. Their tags take some hundred octets of memory for every pack.
     pub parcels: bool,
-    /// Most accounts whose chain states stay in memory, 176 bytes each, once their slots have them. Those of others are read
-    /// when they are used.
+    /// Most accounts whose chain states stay in memory, 176 bytes each, once their slots have them: those that were brought
+    /// last. Those of others are read when they are used.
     pub chains_kept: usize,
     /// **For tests only**: keeps every used chain state in memory and in a file `used-keys`, so that a search for used
     /// keys can be shown to find them.
@@ -144,6 +144,32 @@ impl Shared {
 
     fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the chains of an account, wherever they are, and at what else memory has of it. `None`: there is no such account, or
+    /// its chains are lost.
+    ///
+    /// What is read from a slot may have moved on meanwhile, as it may at any time before a commit, which judges.
+    fn chains_of<T, U>(
+        &self,
+        account: u64,
+        look: impl Fn(&KeptChains) -> T,
+        beside: impl FnOnce(&LiveAccount) -> U,
+    ) -> Result<Option<(T, U)>, StoreError> {
+        let beside = {
+            let live = self.live();
+            let Some(found) = live.accounts.get(account) else {
+                return Ok(None);
+            };
+            match &found.chains {
+                Held::Lost => return Ok(None),
+                Held::Here(chains) => return Ok(Some((look(chains), beside(found)))),
+                Held::InSlot => beside(found),
+            }
+        };
+        // Without the lock: a disk that takes long keeps nobody else.
+        let chains = self.slots.read(account)?;
+        Ok(Some((look(&chains), beside)))
     }
 
     fn pads(&self) -> RwLockReadGuard<'_, Pads> {

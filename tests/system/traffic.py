@@ -124,7 +124,10 @@ class Judged(Hazard):
         self.world.links_opened = getattr(self.world, "links_opened", 0)
         self.world.links_opened += sum(traffic.links_opened for traffic in traffics)
         self.world.relink()
-        statuses = wait_until(self._settled, 180, "empty outboxes, an empty queue and no deposit left")
+        try:
+            statuses = wait_until(self._settled, 180, "empty outboxes, an empty queue and no deposit left")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._left()}") from error
         for traffic in traffics:
             self.assertGreater(len(traffic.sent), 0)
             self.assertTrue(all(traffic.received.values()))
@@ -143,6 +146,16 @@ class Judged(Hazard):
         if totals["queued"] or totals["deposits"] or (of_others and not self.world.links_opened):
             return None
         return statuses
+
+    def _left(self):
+        """What is still on its way, for a person."""
+        told = ["linked", "frozen", "rerooting", "root", "keys", "outbox", "balance", "warnings"]
+        bridges = {bridge.name: bridge.status() for bridge in self.world.bridges}
+        return {
+            "totals": self.relay.totals(),
+            "queue": self.relay.queue()[:5],
+            "bridges": {name: {word: status.get(word) for word in told} for name, status in bridges.items()},
+        }
 
     def _judge_outside(self, traffics):
         """Every acknowledged message is outside; twice only where the relay died after the dot, and the same octets."""

@@ -13,7 +13,7 @@ use ledger::{AccountKey, Kind, LedgerError, Onward, PriceList, Services, Stateme
 
 use super::books::{balance, charge, store_error};
 use super::chains::{Chains, KeptChains};
-use super::live::{Effect, FoundTag};
+use super::live::{Effect, FoundTag, LiveAccount, index_of};
 use super::rows::{
     ACCOUNTS, AccountRow, IDENTIFIERS, JOURNAL, ONWARD, OnwardRow, RECOVERED, ROTATIONS, RecoveredRow, SETTINGS, all_of,
 };
@@ -399,32 +399,49 @@ pub(super) fn account_of(
 
 impl RelayFiles {
     pub(super) fn tag_hit(&self, tag: &Tag) -> Result<Option<TagHit>, StoreError> {
-        let live = self.shared.live();
-        let Some(found) = live.find_tag(tag, &self.shared.slots)? else {
-            return Ok(None);
+        let (candidates, old) = {
+            let live = self.shared.live();
+            (live.candidates(tag), live.find_old_tag(tag))
         };
-        let FoundTag {
-            account,
-            index,
-            chain,
-            root,
-        } = found;
-        Ok(chain.step_at(index).map(|step| TagHit {
-            account: Account(account),
-            step,
-            floor: chain.index(),
-            root,
+        let mut failed = None;
+        for (account, slot) in candidates {
+            match self.live_hit_of(account, slot, tag) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                // The next one may be it.
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (old, failed) {
+            (None, Some(error)) => Err(error),
+            (old, _) => Ok(old.and_then(FoundTag::hit)),
+        }
+    }
+
+    /// The live link index of an account that is `slot` modulo the look-ahead, if it has this tag.
+    fn live_hit_of(&self, account: u64, slot: u64, tag: &Tag) -> Result<Option<TagHit>, StoreError> {
+        let link_keys = |live: &LiveAccount| live.has_live_keys().then_some(live.link_keys);
+        let found = self
+            .shared
+            .chains_of(account, |chains| (chains.link(), chains.root()), link_keys)?;
+        Ok(found.and_then(|((chain, root), link_keys)| {
+            let index = index_of(&chain, link_keys?, tag, slot)?;
+            let found = FoundTag {
+                account,
+                index,
+                chain,
+                root,
+            };
+            found.hit()
         }))
     }
 
     pub(super) fn live_step(&self, account: Account, index: u64) -> Result<Option<LinkStep>, StoreError> {
-        let live = self.shared.live();
-        let Some(live) = live.accounts.get(account.0) else {
-            return Ok(None);
-        };
-        let link = self.shared.slots.look(account.0, &live.chains, KeptChains::link)?;
-        Ok(link.and_then(|link| {
-            let end = link.index().saturating_add(LINK_LOOK_AHEAD).min(live.link_keys);
+        let found = self
+            .shared
+            .chains_of(account.0, KeptChains::link, |live| live.link_keys)?;
+        Ok(found.and_then(|(link, link_keys)| {
+            let end = link.index().saturating_add(LINK_LOOK_AHEAD).min(link_keys);
             let is_live = (link.index()..end).contains(&index);
             is_live.then(|| link.step_at(index)).flatten()
         }))

@@ -199,20 +199,6 @@ impl ChainSlots {
         let chains = Chains::parse(&slot.state).ok_or(StoreError::Corrupt)?;
         Ok(KeptChains::new(&chains))
     }
-
-    /// Looks at the chains of an account, wherever they are. `None`: they are lost.
-    pub(super) fn look<T>(
-        &self,
-        account: u64,
-        held: &Held,
-        look: impl FnOnce(&KeptChains) -> T,
-    ) -> Result<Option<T>, StoreError> {
-        match held {
-            Held::Lost => Ok(None),
-            Held::Here(chains) => Ok(Some(look(chains))),
-            Held::InSlot => self.read(account).map(|chains| Some(look(&chains))),
-        }
-    }
 }
 
 fn split(chain: &[u8; CHAIN_BYTES]) -> Option<(u64, Secret<32>)> {

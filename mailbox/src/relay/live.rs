@@ -7,14 +7,13 @@ use keypacks::chain::{BoxChain, LINK_LOOK_AHEAD, LinkChain};
 use keypacks::{Secret, Tag};
 use ledger::{Onward, PriceList};
 
-use super::chains::{ChainSlots, Chains, Held, KeptChains};
+use super::chains::{Chains, Held, KeptChains};
 use super::pages::Accounts;
 use super::parcel_tags::{ParcelTags, live_tags};
 use super::queue::{Queue, Queued};
 use super::rows::AliasRow;
 use super::short_tags::{LiveTags, short};
-use crate::StoreError;
-use crate::relay_store::Standing;
+use crate::relay_store::{Account, Standing, TagHit};
 use crate::slab::RecordNumber;
 
 /// See the module. Changes with commits only, through [`Live::apply`].
@@ -226,6 +225,17 @@ pub(super) struct FoundTag {
     pub(super) root: u64,
 }
 
+impl FoundTag {
+    pub(super) fn hit(self) -> Option<TagHit> {
+        Some(TagHit {
+            account: Account(self.account),
+            step: self.chain.step_at(self.index)?,
+            floor: self.chain.index(),
+            root: self.root,
+        })
+    }
+}
+
 impl Live {
     pub(super) fn apply(&mut self, effect: Effect) {
         match effect {
@@ -311,32 +321,16 @@ impl Live {
         }
     }
 
-    /// Who has a live tag.
-    pub(super) fn find_tag(&self, tag: &Tag, slots: &ChainSlots) -> Result<Option<FoundTag>, StoreError> {
-        for (account, slot) in self.tags.find(short(tag)) {
-            let Some(live) = self.accounts.get(account) else {
-                continue;
-            };
-            let Some(held) = live.with_live_keys() else { continue };
-            let link_and_root = |chains: &KeptChains| (chains.link(), chains.root());
-            let Some((chain, root)) = slots.look(account, held, link_and_root)? else {
-                continue;
-            };
-            if let Some(index) = index_of(&chain, live.link_keys, tag, slot) {
-                return Ok(Some(FoundTag {
-                    account,
-                    index,
-                    chain,
-                    root,
-                }));
-            }
-        }
-        Ok(self.find_old_tag(tag))
+    /// Accounts that may have a live tag, each with its index modulo the look-ahead.
+    pub(super) fn candidates(&self, tag: &Tag) -> Vec<(u64, u64)> {
+        self.tags.find(short(tag)).collect()
     }
 
-    fn find_old_tag(&self, tag: &Tag) -> Option<FoundTag> {
+    /// Who has a live tag of the root before.
+    pub(super) fn find_old_tag(&self, tag: &Tag) -> Option<FoundTag> {
         let (account, index) = *self.old_tags.get(tag)?;
-        let root = self.accounts.get(account)?.root.as_ref()?;
+        let live = self.accounts.get(account)?;
+        let root = live.root.as_ref().filter(|_| !live.chains.is_lost() && !live.dropped)?;
         Some(FoundTag {
             account,
             index,
@@ -492,12 +486,13 @@ impl LiveAccount {
 
     /// The chain whose keys are live.
     fn link(&self) -> Option<LinkChain> {
-        self.with_live_keys()?.here().map(KeptChains::link)
+        let chains = self.chains.here().filter(|_| self.has_live_keys());
+        chains.map(KeptChains::link)
     }
 
-    /// The chains, if any of their keys may be live.
-    fn with_live_keys(&self) -> Option<&Held> {
-        (!self.on_pad && !self.dropped).then_some(&self.chains)
+    /// Whether any key of its chains may be live.
+    pub(super) fn has_live_keys(&self) -> bool {
+        !self.on_pad && !self.dropped
     }
 
     /// The live link indices of the root before, and their tags.
@@ -520,13 +515,13 @@ impl LiveAccount {
 
     /// The live parcel indices and the short names of their tags.
     pub(super) fn parcel_tags(&self) -> Vec<(u64, u64)> {
-        let chains = self.with_live_keys().and_then(Held::here);
+        let chains = self.chains.here().filter(|_| self.has_live_keys());
         chains.map(|chains| live_tags(chains.parcel())).unwrap_or_default()
     }
 }
 
 /// The live link index that has this tag, if the one that is `slot` modulo the look-ahead has.
-fn index_of(link: &LinkChain, link_keys: u64, tag: &Tag, slot: u64) -> Option<u64> {
+pub(super) fn index_of(link: &LinkChain, link_keys: u64, tag: &Tag, slot: u64) -> Option<u64> {
     let ahead = (slot + LINK_LOOK_AHEAD - link.index() % LINK_LOOK_AHEAD) % LINK_LOOK_AHEAD;
     let index = link.index().checked_add(ahead)?;
     (index < link_keys && link.step_at(index)?.tag == *tag).then_some(index)
@@ -534,27 +529,13 @@ fn index_of(link: &LinkChain, link_keys: u64, tag: &Tag, slot: u64) -> Option<u6
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::chains::SLOT_BYTES;
     use super::*;
-    use crate::disk::{Disk, MemoryDisk};
-    use crate::entropy::SeededEntropy;
-    use crate::slots::SlotFile;
-
-    /// Slots that hold nothing: the chains of these tests are in memory.
-    fn no_slots() -> ChainSlots {
-        let entropy = Arc::new(SeededEntropy::new(1));
-        let key = Secret::new([7; 32]);
-        let disk = MemoryDisk::new();
-        disk.create_dir_all(Path::new("/s")).expect("made");
-        let slots = SlotFile::open(&disk, Path::new("/s/slots"), key, SLOT_BYTES, entropy);
-        ChainSlots::new(slots.expect("opened"))
-    }
 
     fn find(live: &Live, tag: &Tag) -> Option<(u64, u64)> {
-        let found = live.find_tag(tag, &no_slots()).expect("nothing is read")?;
-        Some((found.account, found.index))
+        live.candidates(tag).into_iter().find_map(|(account, slot)| {
+            let found = live.accounts.get(account)?;
+            Some((account, index_of(&found.link()?, found.link_keys, tag, slot)?))
+        })
     }
 
     fn issued(live: &mut Live, account: u64, link_keys: u64) {

@@ -1,7 +1,8 @@
 //! Opening the relay's store, and building its memory from the disk.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -114,7 +115,7 @@ pub(super) fn files(
         epochs,
         commit,
         lagging,
-        recent: VecDeque::new(),
+        recent: RefCell::default(),
         used,
         batch,
         written: None,
@@ -204,7 +205,7 @@ impl RelayStage {
             When::Opening => self.shared.config.chains_kept,
             When::Restoring => usize::MAX,
         };
-        let (lagging, recent) = (&mut self.lagging, &mut self.recent);
+        let (lagging, recent) = (&mut self.lagging, self.recent.get_mut());
         in_order(last / PART + 1, part, |loaded: Loaded| {
             generations.extend(loaded.generation.map(|generation| (loaded.account, generation)));
             if loaded.is_lagging {

@@ -93,13 +93,11 @@ impl RelayFiles {
         let Some((account, record, pad)) = found else {
             return Ok(None);
         };
-        let live = self.shared.live();
-        let Some(live) = live.accounts.get(account) else {
-            return Ok(None);
-        };
-        let stand = self.shared.slots.look(account, &live.chains, KeptChains::stand)?;
-        let floor = stand.map(|(floor, _, _)| floor).filter(|floor| *floor < live.link_keys);
-        Ok(floor.map(|floor| PadHit {
+        let stand = self
+            .shared
+            .chains_of(account, KeptChains::stand, |live| live.link_keys)?;
+        let live = stand.filter(|((floor, _, _), link_keys)| floor < link_keys);
+        Ok(live.map(|((floor, _, _), _)| PadHit {
             account: Account(account),
             record,
             floor,

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::books::{balance, charge_mail};
-use super::chains::KeptChains;
 use super::changes::Action;
 use super::deposits::{Deposit, Quota};
 use super::live::Effect;
@@ -392,34 +391,34 @@ impl Shared {
 impl RelayFiles {
     pub(super) fn parcel_hit(&self, tag: &Tag) -> Result<Option<ParcelHit>, StoreError> {
         let candidates = self.shared.live().parcels.find(tag);
+        let mut failed = None;
         for found in candidates {
             let hit = match found {
-                Found::Live { account, slot } => self.live_hit(account, slot)?,
-                Found::Skipped { account, index } => self.skipped_hit(account, index)?,
+                Found::Live { account, slot } => self.live_hit(account, slot),
+                Found::Skipped { account, index } => self.skipped_hit(account, index),
             };
-            if let Some(hit) = hit.filter(|hit| hit.step.tag == *tag) {
-                return Ok(Some(hit));
+            match hit {
+                Ok(Some(hit)) if hit.step.tag == *tag => return Ok(Some(hit)),
+                Ok(_) => {}
+                // The next one may be it.
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(None)
+        failed.map_or(Ok(None), Err)
     }
 
     /// The live index of an account that is `slot` modulo the look-ahead.
     fn live_hit(&self, account: u64, slot: u64) -> Result<Option<ParcelHit>, StoreError> {
-        let live = self.shared.live();
-        let Some(live) = live.accounts.get(account) else {
-            return Ok(None);
-        };
-        let chain = self.shared.slots.look(account, &live.chains, KeptChains::parcel)?;
-        let step = chain.and_then(|chain| {
+        let found = self
+            .shared
+            .chains_of(account, |chains| (chains.parcel(), chains.root()), |_| ())?;
+        Ok(found.and_then(|((chain, root), ())| {
             let ahead = slot.wrapping_sub(chain.index()) % PARCEL_LOOK_AHEAD;
-            chain.step_at(chain.index().checked_add(ahead)?)
-        });
-        let root = live.standing().root;
-        Ok(step.map(|step| ParcelHit {
-            account: Account(account),
-            step,
-            root,
+            Some(ParcelHit {
+                account: Account(account),
+                step: chain.step_at(chain.index().checked_add(ahead)?)?,
+                root,
+            })
         }))
     }
 

@@ -29,7 +29,7 @@ pub(super) struct RelayStage {
     /// Accounts whose slot lags behind the database.
     pub(super) lagging: BTreeSet<u64>,
     /// Accounts whose chains are in memory, those first that came first.
-    pub(super) recent: VecDeque<u64>,
+    pub(super) recent: RefCell<VecDeque<u64>>,
     pub(super) used: Option<UsedKeys>,
     pub(super) batch: Batch,
     /// What is being written: the batch under way stands on it.
@@ -130,6 +130,7 @@ impl Batch {
 impl RelayStage {
     /// An account's row. `NoRow`: there is none. `RestoredDatabase`: it is frozen.
     pub(super) fn account(&self, write: &Write<'_>, account: u64) -> Result<AccountRow, StoreError> {
+        self.bring(account)?;
         let row = ACCOUNTS.get(write, account)?.ok_or(StoreError::NoRow)?;
         match self.shared.live().accounts.get(account) {
             Some(LiveAccount { chains: Held::Lost, .. }) => Err(StoreError::RestoredDatabase),
@@ -162,17 +163,25 @@ impl RelayStage {
         }
     }
 
-    /// Has the chains of an account in memory, where operations change them, until they were not used for a while.
-    pub(super) fn bring(&mut self, account: u64) -> Result<(), StoreError> {
+    /// Has the chains of an account in memory, where commits change them, until others were brought. A slot that does not open
+    /// freezes its account, as it does when the store is opened.
+    pub(super) fn bring(&self, account: u64) -> Result<(), StoreError> {
         let is_away = |live: &LiveAccount| matches!(live.chains, Held::InSlot);
         if !self.shared.live().accounts.get(account).is_some_and(is_away) {
             return Ok(());
         }
         // The slot is what it was when they left: the committer alone writes it.
-        let chains = self.shared.slots.read(account)?;
+        let read = self.shared.slots.read(account);
         if let Some(live) = self.shared.live_mut().accounts.get_mut(account) {
-            live.chains = Held::Here(chains);
-            self.recent.push_back(account);
+            match &read {
+                Ok(_) => self.recent.borrow_mut().push_back(account),
+                Err(StoreError::Corrupt) => {
+                    live.chains = Held::Lost;
+                    tracing::error!("a key slot does not open: its account is frozen");
+                }
+                Err(_) => {}
+            }
+            live.chains = Held::Here(read?);
         }
         Ok(())
     }
@@ -180,14 +189,15 @@ impl RelayStage {
     /// Lets the chains go that came first, where there are more than are kept.
     fn let_go(&mut self) {
         let kept = self.shared.config.chains_kept;
-        if self.recent.len() <= kept {
+        let recent = self.recent.get_mut();
+        if recent.len() <= kept {
             return;
         }
         let mut live = self.shared.live_mut();
-        for _ in kept..self.recent.len() {
-            let Some(account) = self.recent.pop_front() else { return };
+        for _ in kept..recent.len() {
+            let Some(account) = recent.pop_front() else { return };
             if self.lagging.contains(&account) {
-                self.recent.push_back(account);
+                recent.push_back(account);
             } else if let Some(live) = live.accounts.get_mut(account)
                 && !live.chains.is_lost()
             {
@@ -323,7 +333,11 @@ impl Stage for RelayStage {
     fn prepare(&mut self) -> Result<(), StoreError> {
         let changed: Vec<u64> = self.batch.effects.iter().filter_map(Effect::chains_changed).collect();
         for account in changed {
-            self.bring(account)?;
+            match self.bring(account) {
+                // Frozen: there is nothing to be changed.
+                Ok(()) | Err(StoreError::Corrupt) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.slots.write(&std::mem::take(&mut self.batch.slots))
     }
@@ -372,7 +386,7 @@ impl Stage for RelayStage {
                 self.lagging.insert(account);
             }
             if let Effect::Issued { account, .. } = effect {
-                self.recent.push_back(account);
+                self.recent.get_mut().push_back(account);
             }
             live.apply(effect);
         }
@@ -399,7 +413,7 @@ impl Stage for RelayStage {
     }
 
     fn is_unsettled(&self) -> bool {
-        let has_too_many = self.recent.len() > self.shared.config.chains_kept;
+        let has_too_many = self.recent.borrow().len() > self.shared.config.chains_kept;
         has_too_many || !self.lagging.is_empty() || self.shared.base.slab.is_due()
     }
 

@@ -20,6 +20,7 @@ mod ahead;
 mod backup;
 mod devices;
 mod erasure;
+mod in_slots;
 mod opening;
 mod overlap;
 mod parcels;

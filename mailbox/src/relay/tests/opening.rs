@@ -21,7 +21,7 @@ fn base(account: u64) -> u64 {
 }
 
 /// Where copies A and B of a slot lie, in slots.
-fn places(slot: u64) -> [u64; 2] {
+pub(super) fn places(slot: u64) -> [u64; 2] {
     let a = slot / 16 * 32 + slot % 16;
     [a, a + 16]
 }

@@ -1,12 +1,9 @@
 //! Parcels overtake each other, come twice or not at all: each index has one end, and its receipt comes with it.
 
-use std::time::Duration;
-
 use keypacks::chain::{BoxChain, BoxKind, BoxStep};
 use keypacks::deposit::{open_body, open_wrap, wrap_digest};
 use keypacks::parcel::PARCEL_LOOK_AHEAD;
 
-use super::super::chains::Held;
 use super::*;
 use crate::parcel::{
     AliasChange, Asked, Outcome as End, RECEIPTS, RECEIPTS_WAITING_MAX, Receipt, SKIPPED_DAYS, SKIPPED_MAX,
@@ -243,41 +240,6 @@ fn a_relay_that_takes_no_parcels_knows_no_tags_of_them() {
         let store = files.open().await;
         let issued = issue(&store).await;
         assert!(store.find_parcel(&parcel(&issued, 0).tag).expect("readable").is_none());
-        store.close().await;
-    });
-}
-
-#[test]
-fn a_slot_that_cannot_be_read_is_an_error_and_makes_no_tag_unknown() {
-    run(async {
-        let files = files();
-        let store = files.open().await;
-        let packs = [issue(&store).await, issue(&store).await];
-        let link = |pack: &Issued| LinkChain::from_root(&pack.root).step_at(1).expect("near").tag;
-        let is_away = || {
-            let live = store.shared.live();
-            let is_away = |pack: &&Issued| matches!(live.accounts.get(pack.account.0), Some(live) if matches!(live.chains, Held::InSlot));
-            packs.iter().filter(is_away).count()
-        };
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if is_away() > 0 {
-                break;
-            }
-        }
-        assert_eq!(is_away(), 1, "one of two is kept");
-        for pack in &packs {
-            let hit = store
-                .find_parcel(&parcel(pack, 3).tag)
-                .expect("readable")
-                .expect("live");
-            assert!(hit.account == pack.account && hit.step.index == 3);
-            assert!(store.find_tag(&link(pack)).expect("readable").is_some());
-        }
-        files.disk.power_off();
-        let lost =
-            |pack: &&Issued| store.find_parcel(&parcel(pack, 3).tag).is_err() && store.find_tag(&link(pack)).is_err();
-        assert_eq!(packs.iter().filter(lost).count(), 1);
         store.close().await;
     });
 }
