@@ -221,6 +221,10 @@ pub(super) fn change(args: &ChangeArgs) -> Result<(), Failure> {
         change_passphrase(&*host.disk, path, &old, &new, PassphraseCost::DEFAULT, &*host.entropy)
             .map_err(|fault| (fault, Failure(format!("{}: {fault}", path.display()))))
     };
+    let opens = |path: &Path, passphrase: &[u8]| {
+        let cost = PassphraseCost::DEFAULT;
+        change_passphrase(&*host.disk, path, passphrase, passphrase, cost, &*host.entropy).is_ok()
+    };
     // The bridge opens the pack that it bought with the passphrase of the first one, so that both are changed.
     let folder = path.parent().filter(|_| args.file.is_dir());
     let far = folder.map(|folder| nesting::far(folder).join("header"));
@@ -234,8 +238,16 @@ pub(super) fn change(args: &ChangeArgs) -> Result<(), Failure> {
     }
     if let Some(far) = far.filter(|far| far.is_file()) {
         match change(&far).map_err(|(fault, failure)| (matches!(fault, PackFault::Passphrase), failure)) {
-            // Changed already, by a try that was cut off.
-            Ok(()) | Err((true, _)) => {}
+            Ok(()) => {}
+            // Changed already, by a try that was cut off; if to another one, both would have their own from now on.
+            Err((true, _)) if opens(&far, &new) => {}
+            Err((true, _)) => {
+                return Err(Failure(format!(
+                    "{} opens neither with the passphrase that is in force nor with the new one: give the new one that an earlier try was \
+                     given, and change it again after that",
+                    far.display()
+                )));
+            }
             Err((false, failure)) => return Err(failure),
         }
     }

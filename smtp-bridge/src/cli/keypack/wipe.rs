@@ -11,7 +11,7 @@ use super::super::process::Failure;
 use super::super::{dirs, nesting, terminal};
 use crate::bridge::commands::Command;
 use crate::control;
-use crate::net::system;
+use crate::net::{Host, system};
 
 /// Arguments of `postern keypack panic-wipe`.
 #[derive(Args)]
@@ -66,14 +66,32 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
     }
     let data = place.join(dirs::MEDIUM_DATA);
     let folder = if data.is_dir() { data } else { place.to_owned() };
-    if !is_store(&folder) && !is_store(&nesting::far(&folder)) {
+    // A bridge that bought the second relay's pack by itself holds both.
+    let folders = [nesting::far(&folder), folder.clone()];
+    let stores: Vec<&PathBuf> = folders.iter().filter(|folder| is_store(folder)).collect();
+    if stores.is_empty() {
         return Err(failed(&"it holds no pack"));
     }
+    let mut sentences = Vec::new();
+    for folder in stores.into_iter().rev() {
+        // One that fails must not save the other.
+        if let Err(Failure(sentence)) = wipe_folder(&host, folder).await {
+            sentences.push(sentence);
+        }
+    }
+    match sentences.is_empty() {
+        true => Ok(()),
+        false => Err(Failure(sentences.join("; "))),
+    }
+}
+
+async fn wipe_folder(host: &Host, folder: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure(format!("cannot wipe {}: {error}", folder.display()));
     // Whether there is one to stop shows at the lock.
-    let _ = control::ask(&host, &folder, &Command::Stop).await;
+    let _ = control::ask(host, folder, &Command::Stop).await;
     let letting_go = async {
         loop {
-            match wipe_store(&host.disk, &folder) {
+            match wipe_store(&host.disk, folder) {
                 Err(StoreError::Locked) => tokio::time::sleep(Duration::from_millis(20)).await,
                 done => return done,
             }
@@ -88,11 +106,7 @@ async fn wipe_place(place: &Path) -> Result<(), Failure> {
         }
     }
     println!("{} is wiped", folder.display());
-    // A bridge that bought it by itself holds it too, and is stopped by now.
-    match nesting::far(&folder) {
-        far if is_store(&far) => Box::pin(wipe_place(&far)).await,
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn is_store(folder: &Path) -> bool {
@@ -140,5 +154,8 @@ fn overwrite(file: &std::fs::File, path: &Path) -> std::io::Result<()> {
         at += step as u64;
     }
     file.sync_all()?;
-    std::fs::remove_file(path)
+    std::fs::remove_file(path)?;
+    // A name that came back after a power cut would be of a file that opens no more.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    std::fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
