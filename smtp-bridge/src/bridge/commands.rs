@@ -315,6 +315,7 @@ impl<S: HolderStore> Bridge<S> {
             }
             Command::Reroot { recovery, proof } => self.reroot(recovery, proof).await,
             Command::SealControl { alias } => {
+                self.refuse_while_awaiting()?;
                 let _spending = self.spending.lock().await;
                 let (index, confirmed) = seal_control(&self.host, &self.store, alias).await?;
                 Ok(json!({ "index": index, "confirmed": confirmed }))

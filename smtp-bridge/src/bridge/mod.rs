@@ -49,6 +49,7 @@ pub use autoconfig::autoconfig;
 use diary::Diary;
 pub(crate) use directory::LIST as DIRECTORY_LIST;
 pub use lookout::NoticeSettings;
+pub(crate) use nested::ADDRESSES_WAIT;
 pub use nested::Awaiting;
 pub(crate) use routes::nested_through;
 

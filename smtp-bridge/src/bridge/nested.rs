@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mailbox::HolderStore;
 use mailbox::request::Offers;
+use mailbox::{HolderStore, StoreError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -27,6 +27,9 @@ pub(super) const NOT_NESTED_YET: Reply = Reply::fixed(
     Enhanced::new(4, 3, 2),
     "mail is to go over two relays and the second one is not there yet: try again later; 'postern status' says why, and how to send without",
 );
+/// An address before that.
+pub(crate) const ADDRESSES_WAIT: &str =
+    "addresses are opened when mail can go over two relays, at the second one: see 'postern status'";
 /// Seconds in a day.
 const DAY: u64 = 86_400;
 /// So long nothing may come of it before the user is told by a message.
@@ -80,6 +83,12 @@ impl Awaiting {
 
     pub(super) fn set_up(&self) {
         self.is_up.send_replace(true);
+    }
+
+    /// Most that a pack may cost where so much is left, both in µtok.
+    fn most(&self, left: u64) -> u64 {
+        let most = u128::from(left) * u128::from(self.percent_max) / 100;
+        u64::try_from(most).unwrap_or(left)
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -211,10 +220,9 @@ impl<S: HolderStore> Bridge<S> {
                 false => format!("{relay} has not said which packs it offers; one of an older version offers none."),
             });
         };
-        let reserved = self.store.reserved().map_err(|error| error.to_string())?;
-        let left = self.store.value().balance.saturating_sub(reserved);
-        let most = u128::from(left) * u128::from(awaiting.percent_max) / 100;
-        if u128::from(second.price) > most {
+        let left = self.unreserved().map_err(|error| error.to_string())?;
+        let most = awaiting.most(left);
+        if second.price > most {
             if awaiting.is_question_due() {
                 self.holder.refresh();
             }
@@ -227,7 +235,20 @@ impl<S: HolderStore> Bridge<S> {
                 grouped(left)
             ));
         }
-        Ok(json!({ "relay": second.domain, "keys": second.keys, "value": second.value, "price": second.price }))
+        Ok(
+            json!({ "relay": second.domain, "keys": second.keys, "value": second.value, "price": second.price, "most": most }),
+        )
+    }
+
+    /// Most that the pack at a second relay may cost now, in µtok. `None`: this bridge buys none by itself.
+    pub(super) fn second_pack_most(&self) -> Result<Option<u64>, StoreError> {
+        let most = |awaiting: &Arc<Awaiting>| Ok(awaiting.most(self.unreserved()?));
+        self.awaiting.as_ref().map(most).transpose()
+    }
+
+    /// Balance that is not spoken for, in µtok.
+    fn unreserved(&self) -> Result<u64, StoreError> {
+        Ok(self.store.value().balance.saturating_sub(self.store.reserved()?))
     }
 
     /// Why mail has no future over the second relay that the bridge chose by itself, and what brings it over another one, which
@@ -259,10 +280,7 @@ impl<S: HolderStore> Bridge<S> {
     pub(super) fn refuse_while_awaiting(&self) -> Result<(), String> {
         match &self.awaiting {
             None => Ok(()),
-            Some(_) => Err(
-                "addresses are opened when mail can go over two relays, at the second one: see 'postern status'"
-                    .to_owned(),
-            ),
+            Some(_) => Err(ADDRESSES_WAIT.to_owned()),
         }
     }
 }
@@ -337,11 +355,22 @@ mod tests {
     async fn what_waits_for_a_second_relay_opens_no_address_and_says_the_way_out() {
         let mut bridge = crate::bridge::reading::tests::bridge().await;
         assert!(bridge.awaited().is_none() && bridge.refuse_while_awaiting().is_ok());
+        assert!(bridge.pack_facts().expect("readable")["second_pack_most"].is_null());
         assert!(bridge.second_pack().is_err_and(|words| words.contains("buys no pack")));
         let awaiting = Arc::new(Awaiting::new(50, None));
         awaiting.say("it is too dear.", true);
         Arc::get_mut(&mut bridge).expect("nobody else has it").awaiting = Some(awaiting);
         assert!(bridge.refuse_while_awaiting().is_err());
+        let sealed = bridge
+            .command(crate::bridge::commands::Command::SealControl { alias: None })
+            .await;
+        assert!(sealed.is_err_and(|words| words.contains("when mail can go over two relays")));
+        let most = bridge
+            .awaiting
+            .as_ref()
+            .map(|awaiting| (awaiting.most(101), awaiting.most(u64::MAX)));
+        assert_eq!(most, Some((50, u64::MAX / 2)));
+        assert_eq!(bridge.pack_facts().expect("readable")["second_pack_most"], 0);
         assert!(
             bridge
                 .second_pack()
@@ -361,7 +390,9 @@ mod tests {
         let today = bridge.host.day();
         let entry = bridge.store.clone();
         let inner = Arc::get_mut(&mut bridge).expect("nobody else has it");
+        assert!(inner.pack_facts().expect("readable")["nested"].is_null());
         inner.entry = Some(entry);
+        assert_eq!(inner.pack_facts().expect("readable")["nested"], "relay.test");
         assert!(
             inner.way_to_another().is_none(),
             "an entry that was named by hand is its user's"

@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 
 use super::process::{self, Failure};
 use super::sendmail::{self, Options};
-use super::{PassphraseArgs, Settings, nesting};
-use crate::bridge::Hygiene;
+use super::{Nested, PassphraseArgs, Settings, nesting};
 use crate::bridge::commands::{Command, from_base64, to_base64};
 use crate::bridge::opening::{Opened, Opening, go_far, index_of};
 use crate::bridge::sealing::{Letter, Sealing, seal_control, take_login};
+use crate::bridge::{ADDRESSES_WAIT, Hygiene};
 use crate::control;
 use crate::message::Address;
 use crate::net::Host;
@@ -33,6 +33,8 @@ pub(super) struct Own {
     store: HolderFiles,
     hygiene: Hygiene,
     local_address: String,
+    /// Mail is to go over two relays, and the second one's pack is not there.
+    is_awaiting: bool,
 }
 
 impl Desk {
@@ -46,8 +48,10 @@ impl Desk {
             let dir = dir.to_owned();
             return Ok(Desk::Beside { host, dir });
         }
-        let dir = &nesting::serving(dir);
+        // What the user settled is in the folder that was named.
         let settings = Settings::read(dir)?;
+        let is_awaiting = settings.nested == Some(Nested::Auto) && nesting::made_on(dir)?.is_none();
+        let dir = &nesting::serving(dir)?;
         let (options, passphrase) = (HolderOptions::default(), passphrase.read()?);
         let opened = HolderFiles::open(&host.disk, dir, &passphrase, &options, &host.entropy);
         let (store, actor) = opened.map_err(Failure::from_error)?;
@@ -58,6 +62,7 @@ impl Desk {
             store,
             hygiene: settings.hygiene(),
             local_address: format!("{}@localhost", settings.user),
+            is_awaiting,
         })))
     }
 
@@ -116,6 +121,8 @@ impl Desk {
                 let answer = control::ask(host, dir, &Command::SealControl { alias }).await?;
                 Ok((number(&answer, "index")?, number(&answer, "confirmed")?))
             }
+            // It would open an address of the pack that is to be the entry alone.
+            Desk::Here(own) if own.is_awaiting => Err(Failure(ADDRESSES_WAIT.to_owned())),
             Desk::Here(own) => {
                 let (index, confirmed) = seal_control(&own.host, &own.store, alias).await.map_err(Failure)?;
                 Ok((index, confirmed as u64))

@@ -360,8 +360,14 @@ fn manual(dir: &Path) -> Result<(), Failure> {
 /// `postern bridge`.
 pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
     let settings = Settings::read(&args.dir)?;
-    let declines = args.direct_now || args.any_route || args.entry.is_some();
-    let is_nested = settings.nested == Some(Nested::Auto) && !declines;
+    let is_nested = goes_nested(&args, &settings);
+    if args.entry.is_none() {
+        nesting::refuse_bare(&args.dir)?;
+    }
+    args.entry.as_deref().map_or(Ok(()), nesting::refuse_bare)?;
+    if is_nested {
+        nesting::refuse_pad(&args.dir)?;
+    }
     cover::check(settings.cover, args.entry.is_some() || is_nested)?;
     let percent_max = settings.nested_percent_max.unwrap_or(nesting::PERCENT_MAX);
     if !(1..=100).contains(&percent_max) {
@@ -400,6 +406,11 @@ pub async fn run_bridge(args: BridgeArgs) -> Result<(), Failure> {
         });
     }
     bridge::run(config, host, stop).await.map_err(Failure::from_error)
+}
+
+/// Whether mail goes over a second relay by itself: what was settled counts, unless the way is named, and `--any-route` names none.
+fn goes_nested(args: &BridgeArgs, settings: &Settings) -> bool {
+    settings.nested == Some(Nested::Auto) && !args.direct_now && args.entry.is_none()
 }
 
 /// A bridge of the pack in this folder, by itself.
@@ -453,5 +464,24 @@ fn check_loopback(at: SocketAddr) -> Result<(), Failure> {
         Err(Failure(format!(
             "{at} is not on this machine: the ports for mail programs take 127.0.0.1 or [::1] only"
         )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_names_the_way_declines_the_second_relay() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let text = "user = \"me\"\nsmtp = \"127.0.0.1:1\"\nimap = \"127.0.0.1:2\"\nnested = \"auto\"\n";
+        std::fs::write(folder.path().join("bridge.toml"), text).expect("written");
+        let settings = Settings::read(folder.path()).unwrap_or_else(|Failure(words)| panic!("{words}"));
+        let is_nested = |words: &[&str]| match Cli::parse_from([&["postern", "run"], words].concat()).command {
+            Command::Bridge(args) => goes_nested(&args, &settings),
+            _ => panic!("another command"),
+        };
+        assert!(is_nested(&[]) && is_nested(&["--any-route"]));
+        assert!(!is_nested(&["--direct-now"]) && !is_nested(&["--entry", "DIR"]));
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -19,8 +20,8 @@ use zeroize::Zeroizing;
 use super::init::{Init, init_with};
 use super::keypack::end_file;
 use super::process::Failure;
-use super::procure::{PART, Purchase, Unbought, beside, buy};
-use super::settings::{Nested, Settings};
+use super::procure::{PART, Purchase, Unbought, beside, buy, end_overwritten};
+use super::settings::{FILE, Nested, Settings};
 use super::terminal;
 use crate::bridge::commands::Command;
 use crate::bridge::{self, Awaiting, BridgeConfig, DIRECTORY_LIST};
@@ -32,6 +33,8 @@ use crate::net::{Host, stopped};
 const FAR: &str = "far";
 /// File of that pack, until it is taken in.
 const PACK: &str = "far.pack";
+/// What a store with a pad has in its folder.
+const PAD: &str = "pad";
 /// Hundredths of the balance that it may cost, where nothing was settled.
 pub(super) const PERCENT_MAX: u8 = 50;
 /// Between two looks at what is lacking, which ask this bridge alone.
@@ -56,17 +59,45 @@ pub(super) fn found(dir: &Path) -> Option<PathBuf> {
     places.into_iter().find(|place| place.exists())
 }
 
-/// The UTC day since which the second relay's pack serves, if it is there whole.
-pub(super) fn made_on(dir: &Path) -> Option<u32> {
-    Settings::read(&far(dir)).ok()?.nested_since
+/// The UTC day since which the second relay's pack serves, if it is there whole. The error: what says so cannot be read.
+pub(super) fn made_on(dir: &Path) -> Result<Option<u32>, Failure> {
+    let far = far(dir);
+    match far.join(FILE).try_exists() {
+        Ok(false) => Ok(None),
+        _ => Ok(Settings::read(&far)?.nested_since),
+    }
 }
 
 /// The folder of the pack that mail goes by: this one, or that of the second relay's pack in it.
-pub(super) fn serving(dir: &Path) -> PathBuf {
+pub(super) fn serving(dir: &Path) -> Result<PathBuf, Failure> {
     let is_nested = Settings::read(dir).is_ok_and(|settings| settings.nested == Some(Nested::Auto));
-    match is_nested && made_on(dir).is_some() {
+    Ok(match is_nested && made_on(dir)?.is_some() {
         true => far(dir),
         false => dir.to_owned(),
+    })
+}
+
+/// Refuses a folder that the bridge made for a second relay's pack: linked by itself, it would show that relay where its user is.
+pub(super) fn refuse_bare(dir: &Path) -> Result<(), Failure> {
+    match Settings::read(dir).is_ok_and(|settings| settings.nested_since.is_some()) {
+        false => Ok(()),
+        true => Err(Failure(format!(
+            "the pack in {} was bought to be reached through another one alone, and by itself would show its relay your address: \
+             name the folder that it lies in, or reach it by 'postern run --dir {0} --entry' and that folder",
+            dir.display()
+        ))),
+    }
+}
+
+/// Refuses a pack with a pad as the entry of another.
+pub(super) fn refuse_pad(dir: &Path) -> Result<(), Failure> {
+    match dir.join(PAD).exists() {
+        false => Ok(()),
+        true => Err(Failure(format!(
+            "the pack in {} has a pad, which a link inside would use up, and mail over a second relay would not be under it: write \
+             nested = false into bridge.toml",
+            dir.display()
+        ))),
     }
 }
 
@@ -78,12 +109,10 @@ pub(super) async fn run_until_made(
     stop: &watch::Sender<bool>,
 ) -> Result<Option<u32>, Failure> {
     let dir = config.dir.clone();
-    if let Some(day) = made_on(&dir) {
+    // What cannot be read is told by the running bridge, which goes on when it is mended.
+    if let Ok(Some(day)) = made_on(&dir) {
         // A crash may have left it behind.
-        let spent = dir.join(PACK);
-        if spent.exists() {
-            end_file(&spent).map_err(|error| cannot(&spent, &error))?;
-        }
+        end_spent(&dir.join(PACK));
         return Ok(Some(day));
     }
     let awaiting = Arc::new(awaiting);
@@ -116,7 +145,7 @@ pub(super) async fn run_until_made(
     work.abort();
     ran.map_err(Failure::from_error)?;
     match matches!(ended, Ok(Ok(true))) && !*stop.borrow() {
-        true => Ok(made_on(&dir)),
+        true => made_on(&dir),
         false => Ok(None),
     }
 }
@@ -186,10 +215,18 @@ impl Buyer {
     }
 
     async fn step(&mut self) -> Result<(), Lacking> {
+        if is_made(&self.dir)? {
+            return Ok(());
+        }
         self.refuse_addresses().await?;
         let pack = self.dir.join(PACK);
-        if beside(&pack, PART).exists() {
-            self.buy(&pack, None, None).await?;
+        let part = beside(&pack, PART);
+        end_overwritten(&part).map_err(|error| Lacking::Later(format!("{}.", cannot(&part, &error).0)))?;
+        if part.exists() {
+            let facts = control::ask(&self.host, &self.dir, &Command::PackFacts).await;
+            let facts = facts.map_err(|error| Lacking::Soon(format!("{error}.")))?;
+            let most = facts["second_pack_most"].as_u64().unwrap_or_default();
+            self.buy(&pack, None, None, most).await?;
         } else if !pack.exists() {
             let asked = control::ask(&self.host, &self.dir, &Command::SecondPack).await;
             let found = asked.map_err(|error| match self.since.elapsed() < LINK_PATIENCE {
@@ -206,7 +243,7 @@ impl Buyer {
                 false,
             );
             let size = (number("keys"), number("value"));
-            self.buy(&pack, Some(relay), Some(size)).await?;
+            self.buy(&pack, Some(relay), Some(size), number("most")).await?;
         }
         self.make(&pack).await
     }
@@ -217,26 +254,33 @@ impl Buyer {
         let status = control::ask(&self.host, &self.dir, &Command::Status)
             .await
             .map_err(soon)?;
-        let count = |name: &str| status[name].as_array().map_or(0, Vec::len);
-        match (count("aliases"), status["outbox"].as_u64()) {
-            (0, Some(0)) => Ok(()),
-            (0, _) => Err(Lacking::Soon(
-                "mail that was taken in before, for the direct way, leaves first.".to_owned(),
-            )),
-            (aliases, _) => Err(Lacking::Stuck(format!(
+        let aliases = status["aliases"].as_array().map_or(0, Vec::len);
+        if aliases > 0 {
+            return Err(Lacking::Stuck(format!(
                 "the pack has {aliases} open addresses, and mail for them would not be collected over a second relay: close them with \
                  'postern alias close', and new ones are opened there."
-            ))),
+            )));
         }
+        let outbox = control::ask(&self.host, &self.dir, &Command::Outbox)
+            .await
+            .map_err(soon)?;
+        outbox["rows"].as_array().map_or(Ok(()), |rows| refuse_mail(rows))
     }
 
-    async fn buy(&self, pack: &Path, relay: Option<&str>, size: Option<(u64, u64)>) -> Result<(), Lacking> {
+    async fn buy(
+        &self,
+        pack: &Path,
+        relay: Option<&str>,
+        size: Option<(u64, u64)>,
+        debit_max: u64,
+    ) -> Result<(), Lacking> {
         let purchase = Purchase {
             dir: &self.dir,
             out: pack,
             relay,
             card: None,
             size,
+            debit_max: Some(debit_max),
             passphrase: &self.passphrase,
             wait: ANSWER_PATIENCE,
         };
@@ -284,14 +328,70 @@ impl Buyer {
             // So that both operators are known before the second relay served its own; if not, that one does.
             let list = host.disk.create_dir_all(&init.dir);
             let _ = list.and_then(|()| std::fs::copy(dir.join(DIRECTORY_LIST), init.dir.join(DIRECTORY_LIST)));
+            // What the pack's file is overwritten for must still be found after a power cut.
+            let synced = host.disk.sync_dir(&dir);
+            synced.map_err(|error| Failure(format!("{} could not be synced: {error}", dir.display())))?;
             init_with(&host, &init)?;
-            end_file(&pack).map_err(|error| cannot(&pack, &error))
+            end_spent(&pack);
+            Ok(())
         };
         match tokio::task::spawn_blocking(making).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Failure(words))) => Err(Lacking::Later(format!("{words}."))),
             Err(_) => Err(Lacking::Later("the folder of the pack could not be made.".to_owned())),
         }
+    }
+}
+
+/// Whether the pack is whole and taken in. What lies in its place without being so keeps another one from being bought.
+fn is_made(dir: &Path) -> Result<bool, Lacking> {
+    let far = far(dir);
+    let made = made_on(dir).map_err(|Failure(words)| {
+        Lacking::Stuck(format!(
+            "the pack at the second relay is there and cannot serve, and no other one is bought: {words}."
+        ))
+    })?;
+    if made.is_some() {
+        return Ok(true);
+    }
+    let is_empty = match std::fs::read_dir(&far) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    match is_empty || dir.join(PACK).exists() {
+        true => Ok(false),
+        false => Err(Lacking::Stuck(format!(
+            "{} is there and does not say since when it serves, so that no pack is bought: put back what it lacks, or rename it, and \
+             another pack is bought.",
+            far.display()
+        ))),
+    }
+}
+
+/// Mail that was taken in for the direct way, and would stay behind.
+fn refuse_mail(rows: &[Value]) -> Result<(), Lacking> {
+    let of = |is_queued: bool| {
+        let mail = rows.iter().filter(|row| row["kind"] == "mail");
+        mail.filter(move |row| (row["state"] == "queued") == is_queued).count()
+    };
+    match (of(true), of(false)) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(Lacking::Soon(
+            "mail that was taken in before, for the direct way, leaves first.".to_owned(),
+        )),
+        (_, held) => Err(Lacking::Stuck(format!(
+            "{held} messages that were taken in before, for the direct way, do not leave by themselves: see 'postern outbox', and drop \
+             them with 'postern outbox cancel'."
+        ))),
+    }
+}
+
+/// The file of a pack that is taken in: its secrets are in the folder, so that it keeps nothing up.
+fn end_spent(pack: &Path) {
+    if pack.exists()
+        && let Err(error) = end_file(pack)
+    {
+        tracing::warn!("the file of the second relay's pack, which is taken in, could not be overwritten: {error}");
     }
 }
 
@@ -311,6 +411,8 @@ mod tests {
         let dir = folder.path();
         let put = |dir: &Path, more: &str| std::fs::write(dir.join("bridge.toml"), format!("{SETTINGS}{more}"));
         put(dir, "nested = \"auto\"\n").expect("written");
+        let made_on = |dir: &Path| made_on(dir).unwrap_or_else(|Failure(words)| panic!("{words}"));
+        let serving = |dir: &Path| serving(dir).unwrap_or_else(|Failure(words)| panic!("{words}"));
         assert!(made_on(dir).is_none() && serving(dir) == dir && found(dir).is_none());
         std::fs::create_dir(far(dir)).expect("made");
         // A crash left it half made.
@@ -322,5 +424,63 @@ mod tests {
         let part = beside(&dir.join(PACK), PART);
         std::fs::write(&part, b"").expect("written");
         assert_eq!(found(dir), Some(part));
+    }
+
+    #[test]
+    fn what_lies_in_the_place_of_the_second_pack_keeps_another_from_being_bought() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path();
+        let stuck = |words: &str| match is_made(dir) {
+            Err(Lacking::Stuck(said)) => assert!(said.contains(words), "{said}"),
+            _ => panic!("it is not said: {words}"),
+        };
+        std::fs::create_dir(far(dir)).expect("made");
+        assert!(matches!(is_made(dir), Ok(false)), "an empty folder is none");
+        std::fs::write(far(dir).join("header"), b"sealed").expect("written");
+        stuck("does not say since when");
+        std::fs::write(dir.join(PACK), b"pack").expect("written");
+        assert!(matches!(is_made(dir), Ok(false)), "it is made from its file");
+        let settings = far(dir).join("bridge.toml");
+        std::fs::write(&settings, "user = ").expect("written");
+        stuck("cannot serve, and no other one is bought");
+        assert!(serving(dir).is_ok_and(|serving| serving == dir), "not asked for");
+        std::fs::write(dir.join("bridge.toml"), format!("{SETTINGS}nested = \"auto\"\n")).expect("written");
+        assert!(serving(dir).is_err(), "nothing goes by the first one instead");
+        std::fs::write(&settings, format!("{SETTINGS}nested_since = 20000\n")).expect("written");
+        assert!(matches!(is_made(dir), Ok(true)));
+        // One that cannot be removed is told, and keeps nothing up.
+        std::fs::remove_file(dir.join(PACK)).expect("there");
+        std::fs::create_dir(dir.join(PACK)).expect("made");
+        end_spent(&dir.join(PACK));
+        assert!(matches!(is_made(dir), Ok(true)));
+    }
+
+    #[test]
+    fn a_second_pack_is_not_linked_by_itself_nor_a_pad_used_for_it() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path();
+        let settings = |more: &str| std::fs::write(dir.join("bridge.toml"), format!("{SETTINGS}{more}"));
+        settings("nested = \"auto\"\n").expect("written");
+        assert!(refuse_bare(dir).is_ok() && refuse_pad(dir).is_ok());
+        settings("nested_since = 20000\n").expect("written");
+        assert!(refuse_bare(dir).is_err_and(|Failure(words)| words.contains("through another one alone")));
+        std::fs::write(dir.join(PAD), b"").expect("written");
+        assert!(refuse_pad(dir).is_err_and(|Failure(words)| words.contains("nested = false")));
+    }
+
+    #[test]
+    fn mail_that_does_not_leave_by_itself_is_told_apart_from_what_does() {
+        let row = |kind: &str, state: &str| serde_json::json!({ "kind": kind, "state": state });
+        assert!(refuse_mail(&[]).is_ok() && refuse_mail(&[row("pack", "queued"), row("alias", "refused")]).is_ok());
+        assert!(matches!(refuse_mail(&[row("mail", "queued")]), Err(Lacking::Soon(_))));
+        for state in ["held", "refused", "unknown"] {
+            let Err(Lacking::Stuck(words)) = refuse_mail(&[row("mail", "queued"), row("mail", state)]) else {
+                panic!("it would be waited for")
+            };
+            assert!(
+                words.contains("1 messages") && words.contains("postern outbox cancel"),
+                "{words}"
+            );
+        }
     }
 }

@@ -7,6 +7,8 @@
 //! The secrets are drawn here and stay in FILE.part, under the new pack's passphrase. Whatever is cut off, the same command
 //! goes on from there: the bridge keeps the order's name with the order, so that nothing is ordered twice.
 
+mod part;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +19,6 @@ use keypacks::pack::{Issue, PassphraseCost};
 use keypacks::procure::{self, Card, Draft, Endowed};
 use keypacks::reroot::Secrets;
 use keypacks::rotation::Policy;
-use mailbox::disk::Disk;
 use mailbox::holder::inspect;
 use mailbox::request::Operation;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dirs;
 use super::init::shell;
-use super::keypack::{end_file, put_new};
+use super::keypack::end_file;
 use super::passphrase::PassphraseArgs;
 use super::process::Failure;
 use super::settings::Settings;
@@ -33,6 +34,8 @@ use crate::bridge::commands::{Command, from_base64, to_base64};
 use crate::control;
 use crate::figures::grouped;
 use crate::net::{Host, system};
+pub(super) use part::{PART, beside, end_overwritten};
+use part::{put_whole, resume};
 
 /// Between two looks whether an order is answered.
 const LOOK: Duration = Duration::from_millis(500);
@@ -93,12 +96,13 @@ pub(super) async fn procure(args: &ProcureArgs) -> Result<(), Failure> {
         relay: args.relay.as_deref(),
         card,
         size: Some((keys, value)),
+        debit_max: None,
         passphrase: &passphrase,
         wait: Duration::from_secs(args.wait),
     };
     match buy(&host, purchase).await {
-        Ok(draft) => {
-            tell(args, &draft, out);
+        Ok(bought) => {
+            tell(args, &bought, value, out);
             Ok(())
         }
         Err(unbought) => Err(in_words(unbought, &beside(out, PART))),
@@ -117,10 +121,18 @@ pub(super) struct Purchase<'a> {
     pub(super) card: Option<Card>,
     /// Link keys and µtok of the pack. `None`: those of the order that is gone on with.
     pub(super) size: Option<(u64, u64)>,
+    /// Most that it may cost, in µtok. `None`: what the relay says.
+    pub(super) debit_max: Option<u64>,
     /// The passphrase of the new pack.
     pub(super) passphrase: &'a [u8],
     /// How long its answer is waited for.
     pub(super) wait: Duration,
+}
+
+/// A pack that was bought, as its file says.
+pub(super) struct Bought {
+    relay: String,
+    keys: u64,
 }
 
 /// Why there is no pack, or none yet. But for the first one, what was drawn for the order stays beside its file.
@@ -143,9 +155,6 @@ impl From<Failure> for Unbought {
     }
 }
 
-/// Ends the name of the file with the secrets of an order.
-pub(super) const PART: &str = ".part";
-
 /// Refuses to write over what is no order's.
 fn refuse_taken(out: &Path) -> Result<(), Failure> {
     match out.exists() && !beside(out, PART).exists() {
@@ -158,14 +167,20 @@ fn refuse_taken(out: &Path) -> Result<(), Failure> {
 }
 
 /// Has the bridge buy a pack, or goes on where an earlier try was cut off: nothing is paid twice.
-pub(super) async fn buy(host: &Host, purchase: Purchase<'_>) -> Result<Draft, Unbought> {
+pub(super) async fn buy(host: &Host, purchase: Purchase<'_>) -> Result<Bought, Unbought> {
     let part = beside(purchase.out, PART);
-    let draft = match part.exists() {
-        true => {
+    let ended = end_overwritten(&part);
+    ended.map_err(|error| Failure(format!("{} could not be ended: {error}", part.display())))?;
+    let draft = match (part.exists(), purchase.out.exists()) {
+        (true, _) => {
             let named = (purchase.card.as_ref(), purchase.relay);
-            resume(&part, purchase.passphrase, named, purchase.size)?
+            let draft = resume(&part, purchase.passphrase, named, purchase.size)?;
+            refuse_dear(host, &purchase, &draft).await?;
+            draft
         }
-        false => begin(host, &purchase, &part).await?,
+        // Of an earlier try, which came to the end but for removing what it had drawn.
+        (false, true) => return Ok(whole(host, &purchase)?),
+        (false, false) => begin(host, &purchase, &part).await?,
     };
     let offer = draft.secrets.offer();
     let name = to_base64(&kdf::hash(&[&offer.kem]));
@@ -208,7 +223,46 @@ pub(super) async fn buy(host: &Host, purchase: Purchase<'_>) -> Result<Draft, Un
     finish(host, &draft, endowed, (purchase.out, &part), purchase.passphrase)?;
     // The pack is whole. An order that stays noted, since the bridge ended meanwhile, takes a place and no more.
     let _ = forget(host, purchase.dir, &name).await;
-    Ok(draft)
+    Ok(Bought {
+        relay: draft.card.domain,
+        keys: draft.keys,
+    })
+}
+
+/// The pack that an earlier try has made.
+fn whole(host: &Host, purchase: &Purchase<'_>) -> Result<Bought, Failure> {
+    let out = purchase.out;
+    let (_, issue) = inspect(&*host.disk, out, purchase.passphrase)
+        .map_err(|fault| Failure(format!("{}, which is there already: {fault}", out.display())))?;
+    Ok(Bought {
+        relay: issue.relay_domain,
+        keys: issue.link_keys,
+    })
+}
+
+/// Refuses to order by what an earlier try drew if that may cost too much. What is ordered is debited, and gone on with.
+async fn refuse_dear(host: &Host, purchase: &Purchase<'_>, draft: &Draft) -> Result<(), Unbought> {
+    let Err(dear) = within(draft.debit_max, purchase.debit_max) else {
+        return Ok(());
+    };
+    let order = to_base64(&kdf::hash(&[&draft.secrets.offer().kem]));
+    let stands = control::ask(host, purchase.dir, &Command::Procured { order }).await;
+    match stands.map_err(|error| Unbought::Unanswered(error.0))?["state"].as_str() {
+        Some("ordered" | "made") => Ok(()),
+        _ => Err(Unbought::Failed(dear)),
+    }
+}
+
+/// A price if it is at most this.
+fn within(price: u64, most: Option<u64>) -> Result<u64, Failure> {
+    match most {
+        Some(most) if price > most => Err(Failure(format!(
+            "it costs {} µtok, and may cost {} at most",
+            grouped(price),
+            grouped(most)
+        ))),
+        _ => Ok(price),
+    }
 }
 
 /// What the command says of it, and how to go on.
@@ -312,6 +366,8 @@ async fn begin(host: &Host, purchase: &Purchase<'_>, part: &Path) -> Result<Draf
     let debit_max = value
         .checked_add(fee)
         .ok_or_else(|| Failure("this is too much".to_owned()))?;
+    // What was offered when the user's limit was looked at may have been another price.
+    let debit_max = within(debit_max, purchase.debit_max)?;
     let draft = Draft {
         secrets: Secrets {
             kem: Secret::new(host.random()),
@@ -359,49 +415,6 @@ async fn named(host: &Host, purchase: &Purchase<'_>) -> Result<Card, Failure> {
         (Some(card), _) | (None, Some(card)) => Ok(card),
         (None, None) => Err(Failure("the directory has no such relay".to_owned())),
     }
-}
-
-/// A file that has its name only when all of it is on the disk. What a try that was cut off left beside it is overwritten.
-fn put_whole(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = beside(path, ".new");
-    if fresh.exists() {
-        end_file(&fresh)?;
-    }
-    put_new(&fresh, bytes)?;
-    disk.rename(&fresh, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    disk.sync_dir(folder.unwrap_or(Path::new(".")))
-}
-
-/// What an earlier try drew. What the command names now, a card or a domain, must be what it was begun with.
-fn resume(
-    part: &Path,
-    passphrase: &[u8],
-    (card, relay): (Option<&Card>, Option<&str>),
-    wanted: Option<(u64, u64)>,
-) -> Result<Draft, Failure> {
-    let shown = part.display();
-    let file = std::fs::read(part).map_err(|error| Failure(format!("cannot read {shown}: {error}")))?;
-    let draft = Draft::open(&zeroize::Zeroizing::new(file), passphrase).map_err(|_| {
-        Failure(format!(
-            "{shown}, left by an earlier try, does not open with this passphrase"
-        ))
-    })?;
-    if wanted.is_some_and(|wanted| (draft.keys, draft.value) != wanted) {
-        return Err(Failure(format!(
-            "{shown} was begun with --keys {} --value {}: give the same again",
-            draft.keys, draft.value
-        )));
-    }
-    let is_another = |relay: &str| !relay.eq_ignore_ascii_case(&draft.card.domain);
-    if card.is_some_and(|card| *card != draft.card) || relay.is_some_and(is_another) {
-        return Err(Failure(format!(
-            "{shown} was begun with another card, that of {}, and is ordered there if it is anywhere: give that card again or \
-             none, or choose another name with --out",
-            draft.card.domain
-        )));
-    }
-    Ok(draft)
 }
 
 /// The pack that came of the order. `None`: it is not of the relay of the card.
@@ -468,19 +481,19 @@ async fn forget(host: &Host, dir: &Path, name: &str) -> Result<(), Failure> {
     control::ask(host, dir, &end).await.map(|_| ()).map_err(Failure::from)
 }
 
-fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
-    let (domain, file) = (&draft.card.domain, out.display());
+fn tell(args: &ProcureArgs, bought: &Bought, value: u64, out: &Path) {
+    let (domain, file) = (&bought.relay, out.display());
     if args.json {
         println!(
             "{}",
-            json!({ "pack": out, "relay": domain, "keys": draft.keys, "value": draft.value })
+            json!({ "pack": out, "relay": domain, "keys": bought.keys, "value": value })
         );
         return;
     }
     println!(
         "{file} is a pack of {} keys and {} µtok at {domain}.",
-        grouped(draft.keys),
-        grouped(draft.value)
+        grouped(bought.keys),
+        grouped(value)
     );
     // Both are relays of one federation, as a rule; settings that cannot be read keep nobody from a pack that is paid.
     let keys = Settings::read(&args.dir)
@@ -500,65 +513,20 @@ fn tell(args: &ProcureArgs, draft: &Draft, out: &Path) {
     );
 }
 
-pub(super) fn beside(out: &Path, ending: &str) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
 #[cfg(test)]
 mod tests {
-    use mailbox::disk::SystemDisk;
-
     use super::*;
 
-    fn card(port: u16) -> Card {
-        Card {
-            domain: "far.test".to_owned(),
-            address: format!("127.0.0.1:{port}"),
-            relay_public: [3; 32],
-        }
-    }
-
     #[test]
-    fn an_order_goes_on_under_its_own_card_alone() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let part = folder.path().join("far.pack.part");
-        let draft = Draft {
-            secrets: Secrets {
-                kem: Secret::new([1; 32]),
-                dh: Secret::new([2; 32]),
-            },
-            card: card(1),
-            keys: 100,
-            value: 1_000,
-            debit_max: 1_001,
+    fn a_pack_costs_no_more_than_was_said() {
+        assert!(within(1_001, None).is_ok() && within(1_001, Some(1_001)).is_ok());
+        let Err(Failure(words)) = within(1_001, Some(1_000)) else {
+            panic!("it is too dear")
         };
-        let file = draft.to_file(b"secret", PassphraseCost::LEAST, |out| out.fill(7));
-        put_whole(&SystemDisk, &part, &file.expect("fits")).expect("written");
-        let resumed = |card: Option<&Card>| resume(&part, b"secret", (card, None), Some((100, 1_000)));
-        assert!(resumed(None).is_ok() && resumed(Some(&card(1))).is_ok());
-        let Err(Failure(words)) = resumed(Some(&card(2))) else {
-            panic!("it was ordered elsewhere")
-        };
-        assert!(words.contains("another card, that of far.test"), "{words}");
-        let by_name = |relay| resume(&part, b"secret", (None, Some(relay)), Some((100, 1_000)));
-        assert!(by_name("Far.test").is_ok() && by_name("other.test").is_err());
-    }
-
-    #[test]
-    fn what_a_cut_left_half_written_has_not_the_name_of_the_whole() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let part = folder.path().join("far.pack.part");
-        let fresh = beside(&part, ".new");
-        std::fs::write(&fresh, b"who").expect("written");
-        put_whole(&SystemDisk, &part, b"whole").expect("written");
-        assert_eq!(std::fs::read(&part).expect("there"), b"whole");
-        assert!(!fresh.exists());
-        // A folder where the file is to be: it gets no name, and what is whole stays.
-        std::fs::create_dir(&fresh).expect("made");
-        assert!(put_whole(&SystemDisk, &part, b"other").is_err());
-        assert_eq!(std::fs::read(&part).expect("there"), b"whole");
+        assert!(
+            words.contains("costs 1,001 µtok, and may cost 1,000 at most"),
+            "{words}"
+        );
     }
 
     #[test]

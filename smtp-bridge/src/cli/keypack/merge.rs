@@ -16,12 +16,13 @@ use mailbox::HolderStore;
 use mailbox::holder::{HolderFiles, HolderOptions, init_from_pack, wipe_store};
 use mailbox::holder_store::OutboxState;
 use mailbox::request::{Operation, Refusal};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::super::passphrase::PassphraseArgs;
 use super::super::process::Failure;
 use super::super::settings::Settings;
-use super::super::{dirs, terminal};
+use super::super::{dirs, nesting, terminal};
 use super::split::text;
 use super::wipe::wipe_file;
 use crate::bridge::commands::Command;
@@ -57,9 +58,8 @@ pub(super) async fn merge(args: &MergeArgs) -> Result<(), Failure> {
     let host = system::host();
     // Before anything is released: the pack that receives must be there, and of the same relay.
     let facts = control::ask(&host, &args.dir, &Command::PackFacts).await?;
-    if let Some(through) = facts["nested"].as_str() {
-        return Err(Failure(bare(through)));
-    }
+    refuse_nested(&facts)?;
+    nesting::refuse_bare(&args.other)?;
     let settings = Settings::read(&args.dir)?;
     agree(args)?;
     let passphrase = args.passphrase.read()?;
@@ -140,6 +140,18 @@ fn bare(through: &str) -> String {
     )
 }
 
+/// The same of the pack that receives, by what its bridge says: also where a link by an entry is nobody's setting for an alias.
+fn refuse_nested(facts: &Value) -> Result<(), Failure> {
+    match (facts["entry"].as_str(), facts["nested"].as_str()) {
+        (Some(entry), _) => Err(Failure(format!(
+            "the bridge reaches its relay through {entry}, and merging links with it under the other pack without an entry: the relay \
+             would see your address and join both packs. Nothing was changed"
+        ))),
+        (None, Some(through)) => Err(Failure(bare(through))),
+        (None, None) => Ok(()),
+    }
+}
+
 /// The folder that a pack's file is taken into.
 fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
@@ -148,12 +160,7 @@ fn beside(file: &Path) -> PathBuf {
 }
 
 /// Links under the other pack and releases what it has.
-async fn release(
-    host: &Host,
-    store: &HolderFiles,
-    config: HolderConfig,
-    into: &serde_json::Value,
-) -> Result<(), String> {
+async fn release(host: &Host, store: &HolderFiles, config: HolderConfig, into: &Value) -> Result<(), String> {
     if let Some(through) = nested_through(store).map_err(|error| error.to_string())? {
         return Err(bare(&through));
     }
@@ -234,4 +241,21 @@ async fn release(
     tokio::time::timeout(PATIENCE, work)
         .await
         .unwrap_or_else(|_| Err("the relay has not answered; give the same command again".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pack_behind_an_entry_is_not_merged_into() {
+        let refused = |facts: Value| refuse_nested(&facts).err().map(|Failure(words)| words);
+        assert_eq!(refused(json!({ "nested": null, "entry": null })), None);
+        let by_entry = refused(json!({ "nested": "entry.test", "entry": "entry.test" })).expect("refused");
+        assert!(by_entry.contains("reaches its relay through entry.test"), "{by_entry}");
+        let by_alias = refused(json!({ "nested": "entry.test", "entry": null })).expect("refused");
+        assert!(by_alias.contains("postern route ALIAS any"), "{by_alias}");
+    }
 }

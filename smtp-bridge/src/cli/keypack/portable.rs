@@ -78,6 +78,8 @@ const README: &str = "README.txt";
 pub(super) fn export(args: &ExportArgs) -> Result<(), Failure> {
     let host = system::host();
     if args.pack.is_none() {
+        // The medium would be started without an entry.
+        nesting::refuse_bare(&args.dir)?;
         refuse_two(&args.dir)?;
     }
     let client = client(args.client.as_deref())?;
