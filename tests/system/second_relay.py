@@ -248,3 +248,22 @@ class SecondRelay(Hazard):
         e.process.wait()
         left = {path.name for path in e.data.rglob("*") if path.is_file()}
         self.assertLessEqual(left, {"lock"})
+
+    def test_6_what_cannot_serve_is_not_bought_again_and_no_pack_is_linked_alone(self):
+        f = self.w.add("f")
+        f.start(wait=False)
+        self.w.nested(f)
+        merged = f.command("keypack", "merge", self.w.folder.path / "more.pack", "--yes", check=False)
+        self.assertIn("reaches its relay through entry.test", merged.stderr)
+        f.stop()
+        far = f.data / "far"
+        alone = run(BINARIES / "postern", "run", "--dir", far, "--passphrase-file", f.passphrase, check=False)
+        self.assertIn("was bought to be reached through another one alone", alone.stderr)
+        kept = (far / "bridge.toml").read_text()
+        (far / "bridge.toml").write_text("user = ")
+        f.start("--any-route", wait=False)
+        status = self.w.awaiting(f, "cannot serve, and no other one is bought")
+        self.assertEqual((status["relay"], status["aliases"]), ("entry.test", []))
+        (far / "bridge.toml").write_text(kept)
+        self.w.nested(f)
+        self.assertEqual(self.w.paid(f), (VALUE + FEE, 0))
