@@ -317,7 +317,7 @@ impl<S: RelayStore> Commands for Operator<S> {
                 }
             }
             Command::PeerResume { name } => {
-                let resumed = tokio::time::timeout(PEER_WAIT_MAX, self.relay.peers.resume(&name)).await;
+                let resumed = tokio::time::timeout(PEER_WAIT_MAX, self.relay.peers.resume(&self.relay, &name)).await;
                 match resumed {
                     Ok(None) => Err("no route goes by a peer of that name".to_owned()),
                     Ok(Some(Ok(Resumed::Stood))) => Err("the link stands: there is nothing to look for".to_owned()),

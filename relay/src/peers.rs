@@ -12,6 +12,7 @@ mod books;
 mod compare;
 mod legs;
 mod packs;
+mod prices;
 mod procure;
 mod renew;
 mod reports;
@@ -69,6 +70,7 @@ struct Peer {
     strays: Arc<AtomicU64>,
     unlinked: Arc<ways::Unlinked>,
     compared: Arc<books::Compared>,
+    accepted: Arc<prices::Accepted>,
 }
 
 /// The peers that could be opened, by name.
@@ -108,6 +110,8 @@ pub(crate) struct Shown {
     dropped: u64,
     /// What it debited for a message beyond its price, in µtok. While it is not 0 the peer is given nothing.
     beyond: u64,
+    /// Its prices rose too far, and nothing is given to it.
+    dear: bool,
     /// What the latest comparison of the books came to.
     books: String,
     /// How many seconds ago that was.
@@ -141,6 +145,11 @@ impl Peer {
     fn beyond(&self) -> u64 {
         // A book that cannot be read accuses nobody: nothing is sent by such a store anyway.
         self.store.own_book().map_or(0, |book| book.beyond)
+    }
+
+    /// Whether its prices rose beyond what the settings let them.
+    fn is_too_dear(&self) -> bool {
+        self.accepted.is_exceeded(&self.store)
     }
 }
 
@@ -182,19 +191,40 @@ impl Peers {
         peers.values().filter(|peer| peer.left.told() == Some(0)).count() as u64
     }
 
+    /// How many peers are given nothing, since their prices rose too far.
+    pub(crate) fn too_dear(&self) -> u64 {
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().filter(|peer| peer.is_too_dear()).count() as u64
+    }
+
     /// What each peer charges whose prices are known.
     fn charges(&self) -> BTreeMap<String, legs::Charges> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = peers.iter();
         known
-            .filter_map(|(name, peer)| Some((name.clone(), legs::Charges::of(&peer.store)?)))
+            .filter_map(|(name, peer)| {
+                let mut charges = legs::Charges::of(&peer.store)?;
+                charges.is_too_dear = peer.is_too_dear();
+                Some((name.clone(), charges))
+            })
             .collect()
     }
 
-    /// Has a peer used again that took more than its price, and else looks for where it stands with the pack held there, and
+    /// Has a peer used again that took more than its price, or whose prices rose too far: those of now are accepted. Else looks for where it stands with the pack held there, and
     /// waits for the link. `None`: there is no such peer.
-    pub(crate) async fn resume(&self, name: &str) -> Option<Result<Resumed, StoreError>> {
+    pub(crate) async fn resume<S: RelayStore>(
+        &self,
+        relay: &Relay<S>,
+        name: &str,
+    ) -> Option<Result<Resumed, StoreError>> {
         let peer = self.of(name)?;
+        if peer.is_too_dear() {
+            let accepted = peer.accepted.accept(&relay.host, &relay.config.data, name, &peer.store);
+            if peer.beyond() == 0 || accepted.is_err() {
+                peer.handle.refresh();
+                return Some(accepted.map(|()| Resumed::Used).map_err(StoreError::from));
+            }
+        }
         if peer.beyond() > 0 {
             let passed = peer.store.pass_over_beyond().await;
             // What waits in the outbox goes at once.
@@ -232,6 +262,7 @@ impl Peers {
                 credit: peer.left.told(),
                 dropped: peer.strays.load(Ordering::Relaxed),
                 beyond: peer.beyond(),
+                dear: peer.is_too_dear(),
                 books,
                 compared,
             }
@@ -268,12 +299,17 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
                 "nothing names this peer, and mail or orders wait with it: they are seen through"
             );
         }
+        let settings = relay.config.peers.get(name).cloned().unwrap_or_default();
+        let times_max = settings.price_times_max;
+        let accepted = prices::Accepted::read(&relay.host, &relay.config.data, name, times_max);
+        let accepted = Arc::new(accepted);
         let mut config = HolderConfig::new(Address::parse("relay@localhost").expect("an address"));
         config.tick = relay.config.tick();
         config.settle = Some(Arc::new(settle::Settling {
             relay: relay.clone(),
             name: name.clone(),
             store: store.clone(),
+            accepted: accepted.clone(),
         }));
         let (handle, link) = holder::new(relay.host.clone(), store.clone(), config, stop.subscribe());
         let peer = Peer {
@@ -287,6 +323,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             strays: Arc::default(),
             unlinked: Arc::default(),
             compared: Arc::default(),
+            accepted,
         };
         let mut peers = relay.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.insert(name.clone(), peer.clone());

@@ -80,6 +80,11 @@ fn gauges<S: RelayStore>(relay: &Relay<S>) -> Result<Vec<(&'static str, &'static
             relay.peers.differing(),
         ),
         (
+            "peers_too_dear",
+            "Peers that are given nothing, since their prices rose too far",
+            relay.peers.too_dear(),
+        ),
+        (
             "packs_frozen",
             "Packs frozen, since a copy of them was in use",
             relay.store.frozen_packs(),

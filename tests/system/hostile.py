@@ -281,14 +281,14 @@ class Greedy(Hostile):
         # Accepted and paid for by the old list, and not yet at the one that raises.
         self.send(2)
         self.w.a.settled()
-        self.w.far.prices["message"] = 50_000
+        self.w.far.prices["message"] = 30_000
         self.w.far.start()
         self.addCleanup(self.lower)
         self.outside()
         wait_until(self.w.idle, 60, "three idle relays")
         self.assertEqual(sum(self.w.debits("entry", account)) - own, 2 * 3 * EACH, "the sender pays what was told")
-        self.assertEqual(self.w.paid("middle", "far") - paid, 2 * 50_100, "and nothing beyond the new list is taken")
-        told = lambda: self.w.a.status()["onward"]["elsewhere"]["message"] == 60_000
+        self.assertEqual(self.w.paid("middle", "far") - paid, 2 * 30_100, "and nothing beyond the new list is taken")
+        told = lambda: self.w.a.status()["onward"]["elsewhere"]["message"] == 40_000
         wait_until(told, 60, "the sender who is told of the new prices")
         self.w.audit()
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import unittest
+import urllib.request
 
 from clients import message, submit
 from harness import OUTSIDE, Hazard, Relay, Relays, by_extent, second_implementation, word
@@ -155,12 +156,51 @@ class Ways(OnFork):
 
     def test_a_peer_without_value_is_passed_over_at_once(self):
         self.anew()
+        # However dear it becomes.
+        self.w.entry.stop()
+        self.w.entry.peers["a"] = {"price_times_max": 0}
+        self.w.entry.start()
+        wait_until(lambda: self.w.linked("entry") == 2, 60, "links to both")
         self.w.by_a.stop()
         self.w.by_a.prices["message"] = 60_000_000
         self.w.by_a.start()
         wait_until(lambda: self.w.elsewhere()["message"] == 60_000_000, 60, "a price that the pack does not cover")
         self.send()
         self.judge((0, 1))
+
+    def test_nothing_is_paid_beyond_the_bound_on_a_rise_of_prices_until_the_operator_accepts_it(self):
+        self.anew()
+        self.send()
+        self.judge((1, 0))
+        # What leaves at the old prices meets the new ones.
+        self.w.front.swallow("up")
+        self.send(2)
+        wait_until(lambda: self.w.row("a")["waiting"] == 2, 30, "two on their way")
+        self.w.by_a.stop()
+        self.w.by_a.prices["message"] = 5 * 10_000
+        self.w.by_a.start()
+        self.w.front.cut()
+        self.w.front.heal()
+        wait_until(lambda: self.w.row("a")["dear"], 120, "the list that says it")
+        self.send()
+        self.judge((1, 3))
+        with urllib.request.urlopen(f"http://{self.w.entry.web}/metrics", timeout=10) as page:
+            self.assertIn("postern_peers_too_dear 1", page.read().decode())
+        self.assertRegex(self.w.entry.process.log.read_text(), "prices of a peer rose too far.*peer=\"?a")
+        wait_until(lambda: self.w.elsewhere()["message"] == 12_000, 60, "the price of the other way")
+        # A restart changes nothing of it.
+        self.w.entry.stop()
+        self.w.entry.start()
+        wait_until(lambda: self.w.linked("entry") == 2, 60, "links to both")
+        self.assertTrue(self.w.row("a")["dear"])
+        self.assertIn("used again", self.w.entry.command("peer", "resume", "a").stdout)
+        self.assertFalse(self.w.row("a")["dear"])
+        wait_until(lambda: self.w.elsewhere()["message"] == 50_000, 60, "the price that was accepted")
+        paid = self.w.paid("entry", "a")
+        self.sent = []
+        self.send()
+        self.outside()
+        self.assertEqual(self.w.paid("entry", "a") - paid, 50_100)
 
     def test_what_waits_for_a_dead_peer_goes_by_the_next_though_the_sender_dies_too(self):
         self.anew()

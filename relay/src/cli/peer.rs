@@ -32,7 +32,7 @@ pub(super) enum PeerCommand {
     Paid(PaidArgs),
     /// Hold what this relay noted of what it paid at a peer against the peer's book; exit status 1 if they differ.
     Compare(NameArgs),
-    /// Use a peer again that debited more than its price; else look for where it stands with the pack held there, if it stays
+    /// Use a peer again that debited more than its price, or accept its prices where they rose too far; else look for where it stands with the pack held there, if it stays
     /// silent because somebody else has used the pack.
     Resume(NameArgs),
     /// Show the packs held at other relays: link, value, keys and credit left, messages under way, and whether the books agree.
@@ -160,7 +160,8 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
             let order = Order::PeerResume { name: args.name };
             let text = |answer: &Value| match answer["linked"].as_bool() {
                 _ if answer["used"] == true => {
-                    "the peer is used again, until it debits more than its price once more".to_owned()
+                    "the peer is used again, until it debits more than its price once more, or its prices rise too far"
+                        .to_owned()
                 }
                 Some(true) => "the link stands again; see the log for whether a copy of the pack is in use".to_owned(),
                 _ => "not found yet: it is looked for until the link stands, see 'posternd peer list'".to_owned(),
@@ -169,7 +170,8 @@ pub(super) async fn run(command: PeerCommand) -> Result<(), Failure> {
         }
         PeerCommand::List(args) => {
             let columns = [
-                "name", "link", "balance", "keys", "waiting", "credit", "dropped", "beyond", "books", "compared",
+                "name", "link", "balance", "keys", "waiting", "credit", "dropped", "beyond", "dear", "books",
+                "compared",
             ];
             let text = |answer: &_| rows(answer, &columns, "no route goes by a peer");
             ask(&args, &Order::Peers, text).await.map(|_| ())

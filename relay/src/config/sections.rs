@@ -96,7 +96,7 @@ pub enum Delivery {
 }
 
 /// How a host is spoken with.
-#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerConfig {
     /// Whether the line must be secured.
@@ -116,6 +116,23 @@ pub struct PeerConfig {
     /// Of such a pack: keys are drawn, ten times as many, whenever fewer are left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub renew_keys_below: Option<u64>,
+    /// Of such a pack: nothing is paid there while the prices are more than so many times those that were accepted; 0: any
+    /// price is.
+    pub price_times_max: u64,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        PeerConfig {
+            tls: TlsPolicy::default(),
+            ca_file: None,
+            user: None,
+            password_file: None,
+            renew_below: None,
+            renew_keys_below: None,
+            price_times_max: 4,
+        }
+    }
 }
 
 impl PeerConfig {

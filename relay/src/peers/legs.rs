@@ -17,6 +17,8 @@ use crate::config::{RelayConfig, Route};
 pub(super) struct Charges {
     prices: PriceList,
     onward: Arc<Onward>,
+    /// Nothing is paid there now, since the prices rose too far.
+    pub(super) is_too_dear: bool,
 }
 
 impl Charges {
@@ -25,7 +27,23 @@ impl Charges {
         Some(Charges {
             prices: store.prices()?,
             onward: store.onward(),
+            is_too_dear: false,
         })
+    }
+
+    /// What the way by this peer to any domain costs at the most, message and kilobyte, for each relay on it: a way that grew
+    /// longer is no dearer.
+    pub(super) fn dearest_of_each_relay(&self) -> (u64, u64) {
+        let behind = self.onward.domains.values().chain([&self.onward.elsewhere]);
+        behind
+            .map(|leg| self.leg(*leg))
+            .fold((0, 0), |(message, kilobyte), way| {
+                let relays = u64::from(way.relays.max(1));
+                (
+                    message.max(way.message.div_ceil(relays)),
+                    kilobyte.max(way.kilobyte.div_ceil(relays)),
+                )
+            })
     }
 
     /// What the way by this peer costs, of mail that has this leg behind it. Of what goes in a circle, and so arrives
@@ -56,20 +74,30 @@ fn dearest(one: Leg, other: Leg) -> Leg {
     }
 }
 
+/// The peers of these names whose prices count. One that became too dear is passed over, and counts where no other is known.
+fn in_use<'a>(names: impl Iterator<Item = &'a str>, peers: &'a BTreeMap<String, Charges>) -> Vec<&'a Charges> {
+    let mut known: Vec<&Charges> = names.filter_map(|name| peers.get(name)).collect();
+    if known.iter().any(|peer| !peer.is_too_dear) {
+        known.retain(|peer| !peer.is_too_dear);
+    }
+    known
+}
+
 /// The legs of all that this configuration's routes lead to, as one answer tells them. Whatever way mail goes in the end,
 /// its sender has paid as much as for the dearest.
 fn legs(config: &RelayConfig, peers: &BTreeMap<String, Charges>) -> Onward {
     let by = |domain: &str| {
         let ways = config.ways(domain);
-        let legs = ways.iter().filter_map(|way| match way {
-            Route::Peer(name) => peers.get(name),
+        let names = ways.iter().filter_map(|way| match way {
+            Route::Peer(name) => Some(&**name),
             _ => None,
         });
+        let legs = in_use(names, peers).into_iter();
         legs.map(|peer| peer.leg(peer.onward.leg_to(domain)))
             .fold(Leg::default(), dearest)
     };
     // Of whatever has no route of its own.
-    let beyond: Vec<&Charges> = config.peers_elsewhere().filter_map(|name| peers.get(name)).collect();
+    let beyond = in_use(config.peers_elsewhere(), peers);
     let elsewhere = beyond.iter().map(|peer| peer.leg(peer.onward.elsewhere));
     let elsewhere = elsewhere.fold(Leg::default(), dearest);
     let own = [&config.domain].into_iter().chain(config.routes.keys());
@@ -139,6 +167,7 @@ mod tests {
         Charges {
             prices,
             onward: Arc::new(onward),
+            is_too_dear: false,
         }
     }
 
@@ -199,6 +228,39 @@ mod tests {
         assert_eq!(legs.leg("x@near.test"), leg(9, 7, 2));
         assert_eq!(legs.leg("x@one.test"), leg(9, 1, 1));
         assert_eq!(legs.leg("x@own.test"), Leg::default());
+    }
+
+    #[test]
+    fn a_longer_way_is_no_dearer_and_a_dearer_leg_is() {
+        let own = charges(100, 10, Onward::default());
+        assert_eq!(own.dearest_of_each_relay(), (100, 10));
+        let behind = |elsewhere, domain| Onward {
+            elsewhere,
+            domains: [("x.test".to_owned(), domain)].into(),
+            ..Onward::default()
+        };
+        let longer = charges(100, 10, behind(leg(300, 30, 3), leg(0, 0, HOPS_MAX)));
+        assert_eq!(longer.dearest_of_each_relay(), (100, 10));
+        let dearer = charges(100, 10, behind(Leg::default(), leg(901, 10, 1)));
+        assert_eq!(dearer.dearest_of_each_relay(), (501, 10));
+    }
+
+    #[test]
+    fn a_peer_that_became_too_dear_is_not_paid_for_where_there_is_another() {
+        let dear = Charges {
+            is_too_dear: true,
+            ..charges(900, 9, Onward::default())
+        };
+        let peers = [
+            ("a".to_owned(), dear),
+            ("b".to_owned(), charges(5, 2, Onward::default())),
+        ]
+        .into();
+        let mut settings = config(None, &[("one.test", "peer:a")]);
+        settings.smarthost = Some(["peer:a", "peer:b"].into());
+        let legs = legs(&settings, &peers);
+        assert_eq!(legs.elsewhere, leg(5, 2, 1));
+        assert_eq!(legs.leg("x@one.test"), leg(900, 9, 1));
     }
 
     #[test]

@@ -65,13 +65,14 @@ pub(crate) fn accept(
     .map_err(|error| Failure(format!("{}: {error}", pack.display())))
 }
 
-fn keep(host: &Host, parent: &Path, file: &Path, passphrase: &[u8]) -> io::Result<()> {
+/// Puts a small file into a folder, whole or not at all.
+pub(super) fn keep(host: &Host, parent: &Path, file: &Path, content: &[u8]) -> io::Result<()> {
     let mut part = file.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let written = host.disk.open(&part, true)?;
     written.set_len(0)?;
-    written.write_at(0, passphrase)?;
+    written.write_at(0, content)?;
     written.sync()?;
     host.disk.rename(&part, file)?;
     host.disk.sync_dir(parent)

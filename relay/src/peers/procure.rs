@@ -51,7 +51,7 @@ impl Peers {
             .peers
             .iter()
             .filter_map(|name| self.of(name))
-            .filter(|peer| peer.beyond() == 0);
+            .filter(|peer| peer.beyond() == 0 && !peer.is_too_dear());
         Offers {
             fee: settings.fee,
             relays: known.map(|peer| peer.store.facts().relay_domain).collect(),
@@ -74,7 +74,7 @@ impl Peers {
         let Some((name, peer)) = known.find(|(_, peer)| peer.store.facts().relay_domain == domain) else {
             return Ok(None);
         };
-        if peer.beyond() > 0 || peer.full_on.load(Ordering::Relaxed) == relay.host.day() {
+        if peer.beyond() > 0 || peer.is_too_dear() || peer.full_on.load(Ordering::Relaxed) == relay.host.day() {
             return Ok(None);
         }
         let outbox = peer.store.outbox()?;

@@ -14,6 +14,7 @@ use smtp_bridge::smtp::{DeliveryResult, Enhanced};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use super::prices::Accepted;
 use super::{Peer, delivery_of, procure};
 use crate::waiting::Hold;
 use crate::{Relay, exit};
@@ -32,9 +33,14 @@ pub(super) struct Settling<S> {
     /// What the peer is called here.
     pub(super) name: String,
     pub(super) store: HolderFiles,
+    pub(super) accepted: Arc<Accepted>,
 }
 
 impl<S: RelayStore> Settle for Settling<S> {
+    fn pays(&self) -> bool {
+        !self.accepted.is_exceeded(&self.store)
+    }
+
     fn settle<'a>(&'a self, row: &'a OutboxRow, answer: &'a Answer) -> Promise<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let Some(id) = delivery_of(&row.label) else {

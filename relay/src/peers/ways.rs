@@ -10,7 +10,7 @@
 //! else; where the row is gone and the delivery is there, nobody has it: so each crash leaves it in one place to go on from.
 //! A row that may have left is not taken back: it waits for its answer, or is reported when it has waited too long.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -76,6 +76,7 @@ impl Peer {
     /// Whether nothing will go by this peer until somebody does something about it, or for longer than mail is to wait.
     pub(super) fn is_passed_over(&self, bound: Duration) -> bool {
         self.beyond() > 0
+            || self.is_too_dear()
             || self.handle.is_frozen()
             || match self.handle.state() {
                 LinkState::Linked => false,
@@ -156,32 +157,40 @@ pub(crate) async fn place<S: RelayStore>(relay: &Relay<S>, id: DeliveryId, ways:
 /// true.
 pub(super) async fn follow<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch::Receiver<bool>) {
     let bound = Duration::from_secs(relay.config.next_way_s);
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+    // What was made due since anything changed.
+    let mut called = BTreeSet::new();
     loop {
         let peers = relay.peers.all();
         let now = Instant::now();
         let look = |(name, peer): &(String, Peer)| {
             let is_linked = peer.handle.state() == LinkState::Linked;
             peer.unlinked.note(is_linked, now);
+            peer.accepted.hear(&relay.host, &relay.config.data, name, &peer.store);
             (name.clone(), (is_linked, peer.is_passed_over(bound)))
         };
         let states: BTreeMap<String, (bool, bool)> = peers.iter().map(look).collect();
         if states != known {
-            for (name, peer) in &peers {
-                let (_, is_passed_over) = states[name];
-                let was_passed_over = known.get(name).is_some_and(|(_, was)| *was);
-                if is_passed_over && !was_passed_over {
-                    tracing::warn!(
-                        peer = name,
-                        "a peer is passed over: mail goes by other ways where there are any"
-                    );
-                }
-                if is_passed_over && let Err(error) = call_back(&relay, peer, &stop).await {
-                    tracing::warn!(peer = name, %error, "mail with a peer that is passed over could not be called back");
-                }
-            }
-            known = states;
+            called.clear();
         }
+        for (name, peer) in peers.iter().filter(|(name, _)| states[name].1) {
+            let was_passed_over = known.get(name).is_some_and(|(_, was)| *was);
+            if !was_passed_over && peer.is_too_dear() {
+                tracing::error!(
+                    peer = name,
+                    "the prices of a peer rose too far: nothing goes by it until 'posternd peer resume' accepts them"
+                );
+            } else if !was_passed_over {
+                tracing::warn!(
+                    peer = name,
+                    "a peer is passed over: mail goes by other ways where there are any"
+                );
+            }
+            if let Err(error) = call_back(&relay, peer, &mut called, &stop).await {
+                tracing::warn!(peer = name, %error, "mail with a peer that is passed over could not be called back");
+            }
+        }
+        known = states;
         tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
@@ -194,8 +203,12 @@ pub(super) async fn follow<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch:
 async fn call_back<S: RelayStore>(
     relay: &Relay<S>,
     peer: &Peer,
+    called: &mut BTreeSet<DeliveryId>,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), StoreError> {
+    if peer.store.outbox_len() == 0 {
+        return Ok(());
+    }
     let rows = peer.store.outbox()?;
     for id in rows
         .iter()
@@ -205,12 +218,16 @@ async fn call_back<S: RelayStore>(
         if *stop.borrow() {
             break;
         }
+        if called.contains(&id) {
+            continue;
+        }
         // What the exit has in hand it looks at by itself.
         let Some(_hold) = relay.waiting.hold(id) else { continue };
         if relay.store.delivery_kilobytes(id).is_some() {
             let at = relay.host.clock.unix_seconds();
             relay.store.finish(id, Outcome::Retry { at }).await?;
         }
+        called.insert(id);
     }
     Ok(())
 }

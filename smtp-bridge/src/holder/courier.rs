@@ -320,7 +320,8 @@ impl<S: HolderStore> Courier<'_, S> {
         {
             self.store.put_value(news, prices).await?;
         }
-        if let Some(prices) = prices {
+        let pays = self.config.settle.as_ref().is_none_or(|settle| settle.pays());
+        if let Some(prices) = prices.filter(|_| pays) {
             self.store.release_held(prices, balance).await?;
         }
         Ok(())

@@ -44,6 +44,9 @@ use crate::net::{Host, Promise, stopped};
 pub trait Settle: Send + Sync {
     /// Returns once the answer may be recorded.
     fn settle<'a>(&'a self, row: &'a OutboxRow, answer: &'a Answer) -> Promise<'a, Result<(), StoreError>>;
+
+    /// Whether what was refused for its price or for want of value is sent at the prices that the store knows now.
+    fn pays(&self) -> bool;
 }
 
 /// How the holder's end behaves.
