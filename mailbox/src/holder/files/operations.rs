@@ -195,7 +195,10 @@ impl HolderStore for HolderFiles {
 
     async fn cancel(&self, row: u64) -> Result<bool, StoreError> {
         let outcome = self.run(move |stage, write| stage.cancel(write, row)).await;
-        if outcome.is_err()
+        // What may yet turn out to be dropped is not sent.
+        if outcome
+            .as_ref()
+            .is_err_and(|error| !matches!(error, StoreError::Unknown))
             && let Some(row) = self.books().outbox.get(&row)
         {
             row.hold.withdraw_cancel();
