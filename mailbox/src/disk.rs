@@ -34,6 +34,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Paths of the files in a folder, in no order.
     fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
 
+    /// Paths of all that is in a folder, of whatever kind, in no order.
+    fn entries(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
+
     /// Makes the names in a folder durable.
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
 

@@ -283,6 +283,9 @@ pub trait HolderStore: Clone + Send + Sync + 'static {
     /// Whether a row is queued or held.
     fn outbox_waits(&self) -> bool;
 
+    /// The row that is called so.
+    fn outbox_row(&self, label: &str) -> Option<OutboxRow>;
+
     /// Whether a row is called so.
     fn outbox_knows(&self, label: &str) -> bool;
 

@@ -106,6 +106,10 @@ impl<D: Disk> Disk for KillDisk<D> {
         self.inner.list(folder)
     }
 
+    fn entries(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        self.inner.entries(folder)
+    }
+
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         self.inner.sync_dir(folder)
     }

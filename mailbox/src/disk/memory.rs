@@ -4,6 +4,7 @@
 //! on a [`MemoryDisk::forgetful`] disk, once they are synced. Pages of zeros take no memory. What a file holds is in
 //! `image`, what becomes of an operation when the power goes or the disk fails in `state`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -254,6 +255,13 @@ impl Disk for MemoryDisk {
             .filter(|path| path.parent() == Some(folder))
             .cloned()
             .collect())
+    }
+
+    fn entries(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let state = self.state();
+        let first = |path: &PathBuf| Some(folder.join(path.strip_prefix(folder).ok()?.components().next()?));
+        let entries: BTreeSet<PathBuf> = state.files.keys().filter_map(first).collect();
+        Ok(entries.into_iter().collect())
     }
 
     fn sync_dir(&self, _folder: &Path) -> io::Result<()> {

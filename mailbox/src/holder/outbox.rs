@@ -54,6 +54,12 @@ impl Books {
         rows
     }
 
+    /// See [`crate::HolderStore::outbox_row`].
+    pub(super) fn outbox_row(&self, label: &str) -> Option<OutboxRow> {
+        let (number, row) = self.outbox.iter().find(|(_, row)| row.entry.label == label)?;
+        Some(self.show(*number, row))
+    }
+
     /// µtok that queued and held rows will cost, and parcels without a receipt.
     pub(super) fn reserved(&self) -> u64 {
         let live = |row: &&Arc<Row>| matches!(row.entry.state, OutboxState::Queued | OutboxState::Held(_));

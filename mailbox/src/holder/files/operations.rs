@@ -157,6 +157,10 @@ impl HolderStore for HolderFiles {
         self.books().outbox.values().any(waits)
     }
 
+    fn outbox_row(&self, label: &str) -> Option<OutboxRow> {
+        self.books().outbox_row(label)
+    }
+
     fn outbox_knows(&self, label: &str) -> bool {
         self.books().outbox.values().any(|row| row.entry.label == label)
     }
