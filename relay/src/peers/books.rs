@@ -40,6 +40,8 @@ struct State {
     latest: Option<(Books, u64)>,
     /// It differed, and may not the next time.
     is_doubted: bool,
+    /// The peer did not answer since.
+    is_unanswered: bool,
 }
 
 impl Compared {
@@ -61,7 +63,13 @@ impl Compared {
         };
         state.is_doubted = report.apart() > Some(0);
         state.latest = Some((books, now));
+        state.is_unanswered = false;
         matches!(books, Books::Differ(_)) && !did_differ
+    }
+
+    /// The peer was asked and did not answer. What differed before still does.
+    fn note_silence(&self) {
+        self.state().is_unanswered = true;
     }
 
     /// Whether the latest look found a difference that the next is to confirm.
@@ -77,13 +85,16 @@ impl Compared {
 
     /// In words, and how many seconds ago that was.
     pub(super) fn show(&self, now: u64) -> (String, Option<u64>) {
-        let latest = self.state().latest;
+        let State {
+            latest, is_unanswered, ..
+        } = *self.state();
         let words = match latest {
+            Some((Books::Differ(by), _)) => format!("differ by {by}"),
+            _ if is_unanswered => "not answered".to_owned(),
             None => "not compared".to_owned(),
             Some((Books::Agree, _)) => "agree".to_owned(),
             Some((Books::UnderWay, _)) => "under way".to_owned(),
             Some((Books::Incomplete, _)) => "incomplete".to_owned(),
-            Some((Books::Differ(by), _)) => format!("differ by {by}"),
         };
         (words, latest.map(|(_, at)| now.saturating_sub(at)))
     }
@@ -102,27 +113,27 @@ pub(super) async fn keep<S: RelayStore>(
     }
     let mut wait = every.min(SOON_S);
     loop {
-        tokio::select! {
+        let is_told = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            () = look(&relay, &name, &peer, wait) => {}
-        }
-        // What could not be asked is asked some minutes after the next link.
-        let is_told = peer.handle.state() == LinkState::Linked && !peer.compared.is_doubted();
+            is_told = look(&relay, &name, &peer, wait) => is_told && !peer.compared.is_doubted(),
+        };
+        // What was not told is asked for some minutes later, or after the next link.
         wait = if is_told { every } else { every.min(SOON_S) };
     }
 }
 
-/// One look, so many seconds after there is a link.
-async fn look<S: RelayStore>(relay: &Relay<S>, name: &str, peer: &Peer, wait_s: u64) {
+/// One look, so many seconds after there is a link. Returns whether the peer told what its book says.
+async fn look<S: RelayStore>(relay: &Relay<S>, name: &str, peer: &Peer, wait_s: u64) -> bool {
     let mut changes = peer.handle.changes();
     let linked = changes.wait_for(|state| *state == LinkState::Linked).await.is_ok();
     tokio::time::sleep(Duration::from_secs(wait_s)).await;
     if !linked || peer.handle.state() != LinkState::Linked {
-        return;
+        return false;
     }
     let Ok(Some(report)) = tokio::time::timeout(ANSWER_MAX, compare::ask(peer)).await else {
-        return;
+        peer.compared.note_silence();
+        return false;
     };
     if peer.compared.note(&report, relay.host.clock.unix_seconds()) {
         tracing::error!(
@@ -130,6 +141,7 @@ async fn look<S: RelayStore>(relay: &Relay<S>, name: &str, peer: &Peer, wait_s: 
             "the book of a peer differs from what it answered: see 'posternd peer compare', and do not pay by it"
         );
     }
+    true
 }
 
 #[cfg(test)]
@@ -159,5 +171,21 @@ mod tests {
             assert_eq!(compared.differ(), words.starts_with("differ"));
             assert_eq!(compared.is_doubted(), apart > Some(0) && !compared.differ());
         }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_answer_has_told_nothing_and_denied_nothing() {
+        let compared = Compared::default();
+        compared.note_silence();
+        assert_eq!(compared.show(100), ("not answered".to_owned(), None));
+        compared.note(&Report::sample(Some(0)), 100);
+        assert_eq!(compared.show(100).0, "agree");
+        compared.note_silence();
+        assert_eq!(compared.show(107), ("not answered".to_owned(), Some(7)));
+        for _ in 0..2 {
+            compared.note(&Report::sample(Some(7)), 100);
+        }
+        compared.note_silence();
+        assert!(compared.show(100).0 == "differ by 7" && compared.differ());
     }
 }
