@@ -403,8 +403,7 @@ fn judge_mail<S: RelayStore>(
     for (position, recipient) in (0..).zip(&envelope.recipients) {
         let recipient_path = deliverable(recipient).ok_or(Refusal::Recipient { recipient: position })?;
         let ways = relay.config.ways(recipient_path.domain().as_str());
-        let relays = relay.store.onward().leg(recipient).relays;
-        if !leads_there(&ways, |name| relay.peers.has(name), hops, relays) {
+        if !leads_there(&ways, |name| relay.peers.relays_by(name, recipient), hops) {
             return Err(Refusal::Route { recipient: position });
         }
     }
@@ -444,11 +443,11 @@ fn judge_mail<S: RelayStore>(
     })
 }
 
-/// Whether mail that passed so many relays can go by any of these ways, which so many more are behind. For good: a passing
-/// refusal would hold up all that the holder has queued behind it.
-fn leads_there(ways: &[Route], is_open: impl Fn(&str) -> bool, hops: u8, relays: u8) -> bool {
+/// Whether mail that passed so many relays can go by any of these ways; `relays` tells how many more are behind a peer whose
+/// pack is open. For good: a passing refusal would hold up all that the holder has queued behind it.
+fn leads_there(ways: &[Route], relays: impl Fn(&str) -> Option<u8>, hops: u8) -> bool {
     ways.iter().any(|way| match way {
-        Route::Peer(name) => is_open(name) && !peers::is_too_far(hops, relays),
+        Route::Peer(name) => relays(name).is_some_and(|relays| !peers::is_too_far(hops, relays)),
         _ => true,
     })
 }
@@ -533,7 +532,7 @@ mod tests {
     fn what_can_never_go_by_a_peer_is_refused_for_good() {
         let leads = |is_open: bool, hops, relays| {
             let by = [Route::Peer("x".into())];
-            leads_there(&by, |name| is_open && name == "x", hops, relays)
+            leads_there(&by, |name| (is_open && name == "x").then_some(relays), hops)
         };
         assert!(!leads(false, 0, 0), "its pack cannot be opened");
         assert!(leads(true, 0, 0), "nothing was heard of it yet");
@@ -549,13 +548,17 @@ mod tests {
         ] {
             assert!(!leads(true, hops, relays), "{hops} {relays}");
         }
-        assert!(leads_there(
-            &[Route::Peer("x".into()), Route::Host("x:25".into())],
-            |_| false,
-            HOPS_MAX,
-            u8::MAX
-        ));
-        assert!(!leads_there(&[], |_| true, 0, 0));
+        let last_direct = [Route::Peer("x".into()), Route::Host("x:25".into())];
+        assert!(leads_there(&last_direct, |_| None, HOPS_MAX));
+        assert!(!leads_there(&[], |_| Some(1), 0));
+    }
+
+    #[test]
+    fn one_way_that_is_near_enough_is_enough() {
+        let ways = [Route::Peer("far".into()), Route::Peer("near".into())];
+        let relays = |name: &str| Some(if name == "far" { u8::MAX } else { 1 });
+        assert!(leads_there(&ways, relays, 0) && leads_there(&ways, relays, HOPS_MAX - 1));
+        assert!(!leads_there(&ways, relays, HOPS_MAX) && !leads_there(&ways[..1], relays, 0));
     }
 
     #[test]

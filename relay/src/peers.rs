@@ -180,9 +180,11 @@ impl Peers {
         self.4.load(Ordering::Relaxed)
     }
 
-    /// Whether the pack held at a peer could be opened.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.of(name).is_some()
+    /// How many relays are behind this one on the way by a peer to a recipient: 1 where it told of none behind it. `None`: its
+    /// pack could not be opened.
+    pub(crate) fn relays_by(&self, name: &str, recipient: &str) -> Option<u8> {
+        let peer = self.of(name)?;
+        Some(peer.store.onward().leg(recipient).relays.saturating_add(1))
     }
 
     /// At how many peers the credit is used up.
@@ -427,16 +429,25 @@ pub(crate) async fn hand_over<S: RelayStore>(relay: &Relay<S>, name: &str, deliv
     };
     let mut body = Zeroizing::new(request::payload(&envelope, &delivery.message));
     let Some(kilobytes) = deposit::class_for(body.len()) else {
-        return Handed::Stays(TOO_LONG);
+        // A way that is none by a peer needs no envelope beside the message.
+        return Handed::Passed(TOO_LONG);
     };
     let length = u32::try_from(body.len()).expect("the largest class is below 4 GiB");
     let mut padded = Vec::with_capacity(deposit::class_bytes(kilobytes));
     padded.extend_from_slice(&body);
     padded.resize(deposit::class_bytes(kilobytes), 0);
     body.zeroize();
-    let Some(price) = onward.price_of(&prices, [recipient], kilobytes) else {
+    let charged = relay.store.onward();
+    let (Some(price), Some(paid)) = (
+        onward.price_of(&prices, [recipient], kilobytes),
+        charged.price_of(&relay.store.prices(), [recipient], kilobytes),
+    ) else {
         return Handed::Passed(NOT_NOW);
     };
+    // The way by a peer that is not the nearest is not charged in full, see [`legs`]: what is more is not this relay's loss.
+    if onward.leg(recipient).relays >= charged.leg(recipient).relays && price.onward > paid.total() {
+        return Handed::Passed(NOT_NOW);
+    }
     let price = price.total();
     // Others are on their way into the outbox at this moment, and reserve nothing yet.
     let taking = Taking::of(&peer.taking, price);

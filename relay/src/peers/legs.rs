@@ -10,6 +10,7 @@ use mailbox::{HolderStore, RelayStore};
 use smtp_bridge::net::stopped;
 use tokio::sync::watch;
 
+use super::is_too_far;
 use crate::Relay;
 use crate::config::{RelayConfig, Route};
 
@@ -65,6 +66,35 @@ impl Charges {
     }
 }
 
+/// What mail costs that goes by whichever of these peers, each with this leg behind it. Its sender pays for the dearest way; but
+/// ways that are too far are left out where another is there, and of a way that is not among the nearest what is behind its
+/// peer counts up to the dearest of the nearest and once more the peer's own price: two relays that back each other up would
+/// else raise each other's prices without end. How many relays there are is told of the nearest.
+fn by_any<'a>(peers: &[&'a Charges], behind: impl Fn(&'a Charges) -> Leg) -> Leg {
+    let ways: Vec<(&Charges, Leg)> = peers.iter().map(|peer| (*peer, peer.leg(behind(peer)))).collect();
+    let all = ways.iter().map(|(_, way)| *way).fold(Leg::default(), dearest);
+    let fits = || ways.iter().filter(|(_, way)| !is_too_far(0, way.relays));
+    let Some(nearest) = fits().map(|(_, way)| way.relays).min() else {
+        return all;
+    };
+    let near = fits().filter(|(_, way)| way.relays <= nearest);
+    let near = near.map(|(_, way)| *way).fold(Leg::default(), dearest);
+    let far = fits().filter(|(_, way)| way.relays > nearest);
+    let counted = far.map(|(peer, _)| {
+        let behind = behind(peer);
+        let own = peer.leg(Leg::default());
+        peer.leg(Leg {
+            message: behind.message.min(near.message.saturating_add(own.message)),
+            kilobyte: behind.kilobyte.min(near.kilobyte.saturating_add(own.kilobyte)),
+            relays: 0,
+        })
+    });
+    Leg {
+        relays: nearest,
+        ..counted.fold(near, dearest)
+    }
+}
+
 /// What covers either of two ways, part by part.
 fn dearest(one: Leg, other: Leg) -> Leg {
     Leg {
@@ -83,8 +113,7 @@ fn in_use<'a>(names: impl Iterator<Item = &'a str>, peers: &'a BTreeMap<String, 
     known
 }
 
-/// The legs of all that this configuration's routes lead to, as one answer tells them. Whatever way mail goes in the end,
-/// its sender has paid as much as for the dearest.
+/// The legs of all that this configuration's routes lead to, as one answer tells them.
 fn legs(config: &RelayConfig, peers: &BTreeMap<String, Charges>) -> Onward {
     let by = |domain: &str| {
         let ways = config.ways(domain);
@@ -92,14 +121,11 @@ fn legs(config: &RelayConfig, peers: &BTreeMap<String, Charges>) -> Onward {
             Route::Peer(name) => Some(&**name),
             _ => None,
         });
-        let legs = in_use(names, peers).into_iter();
-        legs.map(|peer| peer.leg(peer.onward.leg_to(domain)))
-            .fold(Leg::default(), dearest)
+        by_any(&in_use(names, peers), |peer| peer.onward.leg_to(domain))
     };
     // Of whatever has no route of its own.
     let beyond = in_use(config.peers_elsewhere(), peers);
-    let elsewhere = beyond.iter().map(|peer| peer.leg(peer.onward.elsewhere));
-    let elsewhere = elsewhere.fold(Leg::default(), dearest);
+    let elsewhere = by_any(&beyond, |peer| peer.onward.elsewhere);
     let own = [&config.domain].into_iter().chain(config.routes.keys());
     let named: BTreeSet<&String> = own
         .chain(beyond.iter().flat_map(|peer| peer.onward.domains.keys()))
@@ -146,7 +172,6 @@ pub(super) async fn follow<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::is_too_far;
 
     fn config(smarthost: Option<&str>, routes: &[(&str, &str)]) -> RelayConfig {
         let at = "127.0.0.1:1".parse().expect("an address");
@@ -225,7 +250,7 @@ mod tests {
         settings.smarthost = Some(["peer:a", "peer:b", "mx"].into());
         let legs = legs(&settings, &peers);
         assert_eq!(legs.elsewhere, leg(9, 2, 1));
-        assert_eq!(legs.leg("x@near.test"), leg(9, 7, 2));
+        assert_eq!(legs.leg("x@near.test"), leg(9, 5, 1));
         assert_eq!(legs.leg("x@one.test"), leg(9, 1, 1));
         assert_eq!(legs.leg("x@own.test"), Leg::default());
     }
@@ -282,6 +307,48 @@ mod tests {
                 .iter()
                 .all(|leg| is_too_far(0, leg.relays))
         );
+    }
+
+    #[test]
+    fn two_relays_that_back_each_other_up_come_to_rest_one_hop_away() {
+        let both = |behind: &Onward| {
+            let e = charges(5, 1, Onward::default());
+            [("e".to_owned(), e), ("other".to_owned(), charges(9, 2, behind.clone()))].into()
+        };
+        let mut settings = config(None, &[]);
+        settings.smarthost = Some(["peer:e", "peer:other"].into());
+        let (mut left, mut right) = (Onward::default(), Onward::default());
+        let mut before = (left.clone(), right.clone());
+        for turn in 0..40 {
+            left = legs(&settings, &both(&right));
+            right = legs(&settings, &both(&left));
+            assert!(left.elsewhere.relays == 1 && right.elsewhere.relays == 1, "turn {turn}");
+            if turn > 5 {
+                assert!((&left, &right) == (&before.0, &before.1), "turn {turn}");
+            }
+            before = (left.clone(), right.clone());
+        }
+        assert_eq!(left.elsewhere, leg(2 * 9 + 5, 2 * 2 + 1, 1));
+        // Whoever sends by either finds it two relays away.
+        let peers = [("x".to_owned(), charges(3, 3, left))].into();
+        assert_eq!(legs(&config(Some("peer:x"), &[]), &peers).elsewhere, leg(26, 8, 2));
+    }
+
+    #[test]
+    fn a_deep_or_lying_second_peer_spoils_no_way() {
+        let mut settings = config(None, &[]);
+        settings.smarthost = Some(["peer:e", "peer:deep"].into());
+        for relays in [HOPS_MAX, u8::MAX] {
+            let told = Onward {
+                elsewhere: leg(u64::MAX, u64::MAX, relays),
+                ..Onward::default()
+            };
+            let peers = [
+                ("e".to_owned(), charges(5, 1, Onward::default())),
+                ("deep".to_owned(), charges(9, 2, told)),
+            ];
+            assert_eq!(legs(&settings, &peers.into()).elsewhere, leg(5, 1, 1));
+        }
     }
 
     #[test]
