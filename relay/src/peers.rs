@@ -19,7 +19,7 @@ mod reports;
 mod settle;
 mod ways;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -82,8 +82,8 @@ pub(crate) struct Peers(
     watch::Sender<u64>,
     /// Held while an order is judged and taken: what is left of a peer's pack is given to one of them.
     tokio::sync::Mutex<()>,
-    /// The pack of some peer is there and could not be opened.
-    AtomicBool,
+    /// What was in the spool when the pack of some peer was there and could not be opened: that one may have it.
+    Mutex<HashSet<DeliveryId>>,
 );
 
 /// What came of [`Peers::resume`].
@@ -175,9 +175,9 @@ impl Peers {
         peers.iter().map(|(name, peer)| (name.clone(), peer.clone())).collect()
     }
 
-    /// Whether the pack of any peer is there and could not be opened.
-    fn has_unopened(&self) -> bool {
-        self.4.load(Ordering::Relaxed)
+    /// Whether a delivery may be with a peer whose pack could not be opened.
+    fn may_be_with_unopened(&self, id: DeliveryId) -> bool {
+        self.4.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     /// How many relays are behind this one on the way by a peer to a recipient: 1 where it told of none behind it. `None`: its
@@ -279,14 +279,21 @@ impl Peers {
 pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch::Sender<bool>) -> JoinSet<()> {
     let mut links = JoinSet::new();
     let named = relay.config.peer_names();
-    let taken_in = packs::names(&relay.host, &relay.config.data);
+    // What cannot be listed may be there.
+    let (taken_in, mut has_unopened) = match packs::names(&*relay.host.disk, &relay.config.data) {
+        Ok(names) => (names, false),
+        Err(error) => {
+            tracing::error!(%error, "the folder of the packs held at peers cannot be read");
+            (BTreeSet::new(), true)
+        }
+    };
     let others = taken_in.iter().filter(|name| !named.contains(*name));
     for name in named.iter().chain(others) {
         let store = match open(&relay.host, &relay.config.data, name).await {
             Ok(store) => store,
             Err(error) => {
                 tracing::error!(peer = name, %error, "the pack of a peer cannot be opened: nothing goes by it");
-                relay.peers.4.fetch_or(taken_in.contains(name), Ordering::Relaxed);
+                has_unopened |= taken_in.contains(name);
                 continue;
             }
         };
@@ -349,11 +356,30 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
         links.spawn(books::keep(relay.clone(), name.clone(), peer.clone(), stop.subscribe()));
         links.spawn(settle::clear(relay.clone(), peer, stop.subscribe()));
     }
+    if has_unopened {
+        hold_up_spool(relay);
+    }
     // Before any link is served: nobody is told other prices than those that are in force.
     legs::put_in_force(relay).await;
     links.spawn(legs::follow(relay.clone(), stop.subscribe()));
     links.spawn(ways::follow(relay.clone(), stop.subscribe()));
     links
+}
+
+/// Notes all that is in the spool as what a peer may have whose pack could not be opened. What is accepted from now on it
+/// cannot have.
+fn hold_up_spool<S: RelayStore>(relay: &Relay<S>) {
+    match relay.store.queue(usize::MAX) {
+        Ok(rows) => {
+            let mut held_up = relay.peers.4.lock().unwrap_or_else(PoisonError::into_inner);
+            held_up.extend(rows.iter().map(|row| row.id));
+            tracing::error!(
+                deliveries = held_up.len(),
+                "what was in the queue waits until the pack of each peer opens or is gone: it may have gone there"
+            );
+        }
+        Err(error) => tracing::error!(%error, "the queue could not be read"),
+    }
 }
 
 /// Whether somebody's mail or order is in the outbox. What cannot be read is not known to be empty.

@@ -65,8 +65,16 @@ struct Tried {
     place: Option<Place>,
     /// Another relay has it, and delivers it.
     is_passed_on: bool,
-    /// It is in that relay's outbox, and stays in the spool until it was answered, in case it goes another way after all.
+    /// It stays in the spool however long: it is in that relay's outbox and goes another way if need be, or nobody knows yet
+    /// whether it is.
     is_kept: bool,
+}
+
+impl Tried {
+    /// Whether it is in a peer's outbox and in the spool.
+    fn is_handed_over(&self) -> bool {
+        self.is_kept && self.result == DeliveryResult::Delivered
+    }
 }
 
 impl From<DeliveryResult> for Tried {
@@ -256,7 +264,7 @@ impl<S: RelayStore> Exit<S> {
         };
         match outcome {
             Outcome::Delivered | Outcome::Receipted { .. } => relay.metrics.delivered.count(),
-            Outcome::Retry { .. } if tried.is_kept => relay.waiting.deferred(id, None, HANDED_OVER),
+            Outcome::Retry { .. } if tried.is_handed_over() => relay.waiting.deferred(id, None, HANDED_OVER),
             Outcome::Retry { .. } | Outcome::Delayed { .. } => relay.metrics.deferred.count(),
             Outcome::Failed { .. } => relay.metrics.failed.count(),
         }
@@ -325,7 +333,12 @@ impl<S: RelayStore> Exit<S> {
         match peers::place(relay, id, &ways).await {
             Whereabouts::Spool => {}
             Whereabouts::Peer => return Some(handed_over()),
-            Whereabouts::Unclear => return Some(peers::NOT_NOW.into()),
+            Whereabouts::Unclear => {
+                return Some(Tried {
+                    is_kept: true,
+                    ..peers::NOT_NOW.into()
+                });
+            }
         }
         // A way that may work later keeps it from being given up.
         let (mut later, mut never) = (None, None);
@@ -500,17 +513,18 @@ fn judge<S: RelayStore>(relay: &Relay<S>, delivery: &Delivery, tried: &Tried) ->
         remote: tried.remote.as_deref(),
     };
     let told = |action| report(relay, delivery, action, &cause);
-    if tried.is_kept {
+    let waits = &relay.config.retry_s;
+    let wait = match (waits.get(delivery.attempts as usize), waits.last()) {
+        (None, last) if tried.is_kept => Some(last.copied().unwrap_or(LATER_S)),
+        (wait, _) => wait.copied(),
+    };
+    if tried.is_handed_over() {
         // Nothing is told of it meanwhile, as of what is gone. It is made due when the peer is passed over.
-        let waits = &relay.config.retry_s;
-        let wait = waits.get(delivery.attempts as usize).or(waits.last());
         return Outcome::Retry {
-            at: relay.host.clock.unix_seconds() + wait.copied().unwrap_or(LATER_S),
+            at: relay.host.clock.unix_seconds() + wait.unwrap_or(LATER_S),
         };
     }
-    let (DeliveryResult::Transient { .. }, Some(wait)) =
-        (tried.result, relay.config.retry_s.get(delivery.attempts as usize))
-    else {
+    let (DeliveryResult::Transient { .. }, Some(wait)) = (tried.result, wait) else {
         return match tried.result {
             // Of what a peer passes on the last relay tells.
             DeliveryResult::Delivered if tried.is_passed_on => Outcome::Delivered,

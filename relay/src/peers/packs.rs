@@ -1,8 +1,10 @@
 //! Packs held at other relays: where they lie, and how one is taken in.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mailbox::disk::Disk;
 use mailbox::holder::{self, HolderOptions, Initialised};
 use smtp_bridge::cli::process::Failure;
 use smtp_bridge::net::Host;
@@ -11,6 +13,8 @@ use super::FOLDER;
 
 /// Longest name of a peer.
 const NAME_MAX: usize = 32;
+/// What the file with a peer's passphrase is called behind its name.
+const PASSPHRASE: &str = ".passphrase";
 
 /// Whether a peer may be called so: it is the name of a folder.
 pub(crate) fn is_name(name: &str) -> bool {
@@ -21,16 +25,21 @@ pub(crate) fn is_name(name: &str) -> bool {
 /// The folder of a peer's pack, and the file with what opens it.
 pub(crate) fn paths(data: &Path, name: &str) -> (PathBuf, PathBuf) {
     let folder = data.join(FOLDER);
-    (folder.join(name), folder.join(format!("{name}.passphrase")))
+    (folder.join(name), folder.join(format!("{name}{PASSPHRASE}")))
 }
 
-/// Names of all peers whose pack was ever taken in, named by the configuration or not.
-pub(super) fn names(host: &Host, data: &Path) -> Vec<String> {
-    let files = host.disk.list(&data.join(FOLDER)).unwrap_or_default();
-    let name = |file: &PathBuf| Some(file.file_name()?.to_str()?.strip_suffix(".passphrase")?.to_owned());
-    let mut names: Vec<String> = files.iter().filter_map(name).filter(|name| is_name(name)).collect();
-    names.sort_unstable();
-    names
+/// Names of all peers of which there is anything, named by the configuration or not: a folder, a passphrase, or a link to
+/// either, whether or not it leads anywhere now.
+pub(super) fn names(disk: &dyn Disk, data: &Path) -> io::Result<BTreeSet<String>> {
+    let found = match disk.entries(&data.join(FOLDER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        found => found?,
+    };
+    let name = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        Some(name.strip_suffix(PASSPHRASE).unwrap_or(name).to_owned())
+    };
+    Ok(found.iter().filter_map(name).filter(|name| is_name(name)).collect())
 }
 
 /// Takes a pack that another relay issued into a relay's data folder. The passphrase is there before the folder that it
@@ -80,6 +89,8 @@ pub(super) fn keep(host: &Host, parent: &Path, file: &Path, content: &[u8]) -> i
 
 #[cfg(test)]
 mod tests {
+    use mailbox::disk::SystemDisk;
+
     use super::*;
 
     #[test]
@@ -90,5 +101,23 @@ mod tests {
         for wrong in ["", "-x", "..", "a/b", "A", "a.b", "ä", &"a".repeat(NAME_MAX + 1)] {
             assert!(!is_name(wrong), "{wrong}");
         }
+    }
+
+    #[test]
+    fn whatever_is_there_of_a_peer_names_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let peers = folder.path().join(FOLDER);
+        let names = || names(&SystemDisk, folder.path());
+        assert!(names().expect("nothing was taken in").is_empty());
+        std::fs::create_dir_all(peers.join("whole")).expect("a folder");
+        std::fs::write(peers.join("secret.passphrase"), "x").expect("a file");
+        std::fs::write(peers.join("whole.prices"), "x").expect("a file");
+        std::os::unix::fs::symlink("/nowhere", peers.join("elsewhere")).expect("a link");
+        std::os::unix::fs::symlink("/nowhere", peers.join("linked.passphrase")).expect("a link");
+        let found = names().expect("a folder that can be read");
+        assert!(found.iter().eq(["elsewhere", "linked", "secret", "whole"]), "{found:?}");
+        std::fs::remove_dir_all(&peers).expect("a folder");
+        std::fs::write(&peers, "x").expect("a file");
+        assert!(names().is_err(), "what cannot be listed is not known to be empty");
     }
 }

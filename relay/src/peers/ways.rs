@@ -87,8 +87,7 @@ impl Peer {
 
     /// Takes a row out of the outbox. `false`: it may have left.
     async fn take_back(&self, label: &str) -> Result<bool, StoreError> {
-        let rows = self.store.outbox()?;
-        match rows.into_iter().find(|row| row.label == label) {
+        match self.store.outbox_row(label) {
             Some(row) if never_left(&row) => self.store.cancel(row.row).await,
             Some(_) => Ok(false),
             None => Ok(true),
@@ -127,7 +126,9 @@ impl Peers {
 pub(crate) async fn place<S: RelayStore>(relay: &Relay<S>, id: DeliveryId, ways: &[Route]) -> Place {
     let label = label_of(id);
     let Some(peer) = relay.peers.holding(&label) else {
-        return match ways.len() > 1 && relay.peers.has_unopened() {
+        // Mail to this relay itself never goes by a peer.
+        let may_be_away = !matches!(ways, [Route::Own(_)]) && relay.peers.may_be_with_unopened(id);
+        return match may_be_away {
             true => Place::Unclear,
             false => Place::Spool,
         };
