@@ -32,6 +32,11 @@ impl Charges {
         })
     }
 
+    /// What it charges by its own list, message and kilobyte.
+    pub(super) fn own(&self) -> (u64, u64) {
+        (self.prices.message, self.prices.kilobyte)
+    }
+
     /// What the way by this peer to any domain costs at the most, message and kilobyte, for each relay on it: a way that grew
     /// longer is no dearer.
     pub(super) fn dearest_of_each_relay(&self) -> (u64, u64) {
