@@ -69,6 +69,7 @@ struct Peer {
     /// What it wrote to somebody here that was no report, since the start.
     strays: Arc<AtomicU64>,
     unlinked: Arc<ways::Unlinked>,
+    avoided: Arc<ways::Avoided>,
     compared: Arc<books::Compared>,
     accepted: Arc<prices::Accepted>,
 }
@@ -331,6 +332,7 @@ pub(crate) async fn open_all<S: RelayStore>(relay: &Arc<Relay<S>>, stop: &watch:
             full_on: Arc::default(),
             strays: Arc::default(),
             unlinked: Arc::default(),
+            avoided: Arc::default(),
             compared: Arc::default(),
             accepted,
         };

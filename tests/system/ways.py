@@ -13,7 +13,7 @@ import urllib.request
 
 from clients import message, submit
 from harness import OUTSIDE, Hazard, Relay, Relays, by_extent, second_implementation, word
-from liar import Liar, is_submission
+from liar import REFUSED, Liar, Lie, encode, is_submission, submission
 from lying import Dearer
 from peers import EACH, Chain
 from processes import wait_until
@@ -27,6 +27,7 @@ PASSPHRASE = "open the gate"
 PATIENCE = 4
 #: Messages that are under way to a peer at one time.
 STREAMED = 64
+REFUSAL_ENDED = 22
 
 
 class Fork(Chain):
@@ -197,7 +198,6 @@ class Ways(OnFork):
         self.assertFalse(self.w.row("a")["dear"])
         wait_until(lambda: self.w.elsewhere()["message"] == 50_000, 60, "the price that was accepted")
         paid = self.w.paid("entry", "a")
-        self.sent = []
         self.send()
         self.outside()
         self.assertEqual(self.w.paid("entry", "a") - paid, 50_100)
@@ -247,6 +247,33 @@ class Overcharged(OnFork):
         self.assertGreaterEqual(by_b, 12, f"{by_a} by the first")
         self.send(2)
         self.judge((by_a, by_b + 2), names=["b"])
+
+
+class Ended(Lie):
+    """Takes no mail: the pack has ended, it says."""
+
+    def __init__(self, second):
+        self.second = second
+
+    def request(self, link, stream, header, body):
+        if not is_submission(self.second, header):
+            return header, body
+        seq, _ = submission(self.second, header)
+        link.say(stream, encode(self.second, REFUSED, seq, REFUSAL_ENDED))
+        return None
+
+
+class Refused(OnFork):
+    """The first is a relay whose pack is of no more use."""
+
+    make = staticmethod(lambda: Fork(front=Liar, retry_s=[1] * 900, tick_ms=200))
+
+    def test_what_is_refused_for_the_pack_goes_by_the_next_way(self):
+        self.w.front.lie = Ended(second_implementation())
+        self.send(5)
+        self.judge((0, 5), names=["b"])
+        self.assertEqual(self.w.row("a")["waiting"], 0)
+        self.assertRegex(self.w.entry.process.log.read_text(), "a peer is passed over.*peer=\"?a")
 
 
 class Deaths(OnFork):

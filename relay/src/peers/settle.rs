@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::prices::Accepted;
+use super::ways::is_of_pack;
 use super::{Peer, delivery_of, procure};
 use crate::waiting::Hold;
 use crate::{Relay, exit};
@@ -60,6 +61,10 @@ impl<S: RelayStore> Settle for Settling<S> {
                 } => Ok(()),
                 Answer::Refused { refusal, .. } => {
                     let _hold = hold(&self.relay, id).await;
+                    if goes_on(&self.relay, id, *refusal) {
+                        self.relay.peers.avoid(&self.name);
+                        return Ok(());
+                    }
                     finish(&self.relay, id).await?;
                     self.tell(row, id, status_of(*refusal)).await
                 }
@@ -84,6 +89,12 @@ async fn hold<S: RelayStore>(relay: &Relay<S>, id: DeliveryId) -> Hold {
             None => tokio::time::sleep(RECORDED).await,
         }
     }
+}
+
+/// Whether a delivery that is in hand here goes by another way, since a peer refused it for what is left of the pack there, and
+/// it is in the spool still. Its row is dropped by [`end`].
+fn goes_on<S: RelayStore>(relay: &Relay<S>, id: DeliveryId, refusal: Refusal) -> bool {
+    is_of_pack(refusal) && relay.store.delivery_kilobytes(id).is_some()
 }
 
 /// Ends a delivery that is in hand here and whose row in a peer's outbox is about to end: whatever was recorded of it before,
@@ -202,6 +213,14 @@ async fn end<S: RelayStore>(relay: &Arc<Relay<S>>, peer: &Peer, row: &OutboxRow)
     if !peer.store.outbox_knows(&row.label) {
         // It was answered or taken back meanwhile.
         return Ok(());
+    }
+    if let OutboxState::Refused(refusal) = row.state
+        && goes_on(relay, id, refusal)
+    {
+        // First: as long as there is a row it goes nowhere else.
+        peer.store.cancel(row.row).await?;
+        let at = relay.host.clock.unix_seconds();
+        return relay.store.finish(id, Outcome::Retry { at }).await;
     }
     finish(relay, id).await?;
     match row.state {

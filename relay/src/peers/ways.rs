@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use keypacks::chain::KEYS_RESERVED;
 use mailbox::holder_store::{OutboxRow, OutboxState};
 use mailbox::relay_store::{DeliveryId, Outcome};
+use mailbox::request::Refusal;
 use mailbox::{HolderStore, RelayStore, StoreError};
 use smtp_bridge::holder::LinkState;
 use smtp_bridge::net::stopped;
@@ -45,6 +47,30 @@ pub(crate) enum Place {
     Peer,
     /// Nobody knows: the pack of a peer that may have it cannot be opened.
     Unclear,
+}
+
+/// How long a peer is passed over that refused mail for what is left of the pack there.
+const AVOIDED: Duration = Duration::from_secs(600);
+
+/// When a peer last refused mail for what is left of the pack there, not for the mail.
+#[derive(Default)]
+pub(super) struct Avoided(Mutex<Option<Instant>>);
+
+impl Avoided {
+    fn note(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn lasts(&self, now: Instant) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| now.saturating_duration_since(since) < AVOIDED)
+    }
+}
+
+/// Whether a refusal says something of the pack at the peer and nothing of the message: it was not carried out there, and may
+/// be elsewhere.
+pub(super) fn is_of_pack(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::Ended | Refusal::Keys | Refusal::Pad)
 }
 
 /// Since when a peer is without a link.
@@ -78,11 +104,19 @@ impl Peer {
         self.beyond() > 0
             || self.is_too_dear()
             || self.handle.is_frozen()
+            || self.has_few_keys()
+            || self.avoided.lasts(Instant::now())
             || match self.handle.state() {
                 LinkState::Linked => false,
                 LinkState::PadUsedUp | LinkState::KeysUsedUp | LinkState::RolledBack | LinkState::Replaced => true,
                 LinkState::Waiting | LinkState::Connecting => self.unlinked.lasts(bound, Instant::now()),
             }
+    }
+
+    /// Whether only those link keys are left that the peer takes no mail under.
+    fn has_few_keys(&self) -> bool {
+        let value = self.store.value();
+        value.at > 0 && value.keys < KEYS_RESERVED
     }
 
     /// Takes a row out of the outbox. `false`: it may have left.
@@ -109,6 +143,13 @@ impl Peers {
     fn holding(&self, label: &str) -> Option<Peer> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         peers.values().find(|peer| peer.store.outbox_knows(label)).cloned()
+    }
+
+    /// Passes a peer over for a while that refused mail for what is left of the pack there.
+    pub(super) fn avoid(&self, name: &str) {
+        if let Some(peer) = self.of(name) {
+            peer.avoided.note(Instant::now());
+        }
     }
 
     /// Takes a delivery back that is in somebody's hands here from the peer whose outbox has it. `false`: it may have left.
@@ -235,7 +276,7 @@ async fn call_back<S: RelayStore>(
 
 #[cfg(test)]
 mod tests {
-    use mailbox::request::{Change, Operation, Refusal};
+    use mailbox::request::{Change, Operation};
 
     use super::*;
 
@@ -277,6 +318,25 @@ mod tests {
             };
             assert!(!never_left(&shared), "a copy of the store may have sent it");
         }
+    }
+
+    #[test]
+    fn a_refusal_of_the_pack_is_none_of_the_message() {
+        for of_pack in [Refusal::Ended, Refusal::Keys, Refusal::Pad] {
+            assert!(is_of_pack(of_pack), "{of_pack:?}");
+        }
+        for of_mail in [
+            Refusal::Message,
+            Refusal::Stale,
+            Refusal::Route { recipient: 0 },
+            Refusal::Mix,
+        ] {
+            assert!(!is_of_pack(of_mail), "{of_mail:?}");
+        }
+        let (avoided, start) = (Avoided::default(), Instant::now());
+        assert!(!avoided.lasts(start));
+        avoided.note(start);
+        assert!(avoided.lasts(start + AVOIDED / 2) && !avoided.lasts(start + AVOIDED));
     }
 
     #[test]
