@@ -133,6 +133,12 @@ impl RelayConfig {
         self.smarthost.iter().flat_map(Ways::peers)
     }
 
+    /// Whether mail that goes by peers may end by a way that is none by a peer.
+    pub(crate) fn ends_directly(&self) -> bool {
+        let mut several = self.routes.values().chain(&self.smarthost);
+        several.any(|ways| (1..ways.targets().len()).contains(&ways.peers().count()))
+    }
+
     /// Whether any mail goes where MX records say, so that name servers are asked.
     pub fn asks_names(&self) -> bool {
         let mut ways = self.routes.values().chain(&self.smarthost);

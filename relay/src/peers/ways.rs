@@ -138,6 +138,11 @@ fn never_left(row: &OutboxRow) -> bool {
     }
 }
 
+/// Whether a row of mail was refused for want of value, and waits for that alone.
+fn waits_for_value(row: &OutboxRow) -> bool {
+    matches!(row.state, OutboxState::Held(Refusal::Value { .. })) && never_left(row)
+}
+
 impl Peers {
     /// Any peer whose outbox has a row of the delivery.
     fn holding(&self, label: &str) -> Option<Peer> {
@@ -176,13 +181,15 @@ pub(crate) async fn place<S: RelayStore>(relay: &Relay<S>, id: DeliveryId, ways:
     };
     let bound = Duration::from_secs(relay.config.next_way_s);
     let works = |way: &Route| match way {
-        Route::Peer(name) => relay
-            .peers
-            .of(name)
-            .is_some_and(|other| other.handle.state() == LinkState::Linked && !other.is_passed_over(bound)),
+        Route::Peer(name) => relay.peers.of(name).is_some_and(|other| {
+            other.handle.state() == LinkState::Linked
+                && !other.is_passed_over(bound)
+                && !other.store.outbox_knows(&label)
+        }),
         _ => true,
     };
-    if ways.len() < 2 || !peer.is_passed_over(bound) || !ways.iter().any(works) {
+    let waits_for_value = || peer.store.outbox_row(&label).is_some_and(|row| waits_for_value(&row));
+    if ways.len() < 2 || !(peer.is_passed_over(bound) || waits_for_value()) || !ways.iter().any(works) {
         return Place::Peer;
     }
     match peer.take_back(&label).await {
@@ -227,6 +234,13 @@ pub(super) async fn follow<S: RelayStore>(relay: Arc<Relay<S>>, mut stop: watch:
                     peer = name,
                     "a peer is passed over: mail goes by other ways where there are any"
                 );
+            }
+            let other_works = |(other, (is_linked, is_passed_over)): (&String, &(bool, bool))| {
+                other != name && *is_linked && !*is_passed_over
+            };
+            // A try is not spent where nothing else works.
+            if !relay.config.ends_directly() && !states.iter().any(other_works) {
+                continue;
             }
             if let Err(error) = call_back(&relay, peer, &mut called, &stop).await {
                 tracing::warn!(peer = name, %error, "mail with a peer that is passed over could not be called back");
@@ -303,6 +317,9 @@ mod tests {
     fn what_may_have_left_is_not_taken_back() {
         let held = OutboxState::Held(Refusal::Value { shortfall: 1 });
         assert!(never_left(&row(OutboxState::Queued)) && never_left(&row(held)));
+        assert!(waits_for_value(&row(held)) && !waits_for_value(&row(OutboxState::Queued)));
+        let dearer = OutboxState::Held(Refusal::Price { price: 1, prices: 1 });
+        assert!(!waits_for_value(&row(dearer)), "it goes at the new price");
         for gone in [OutboxState::Unknown, OutboxState::Refused(Refusal::Message)] {
             assert!(!never_left(&row(gone)));
         }
