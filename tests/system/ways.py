@@ -202,6 +202,27 @@ class Ways(OnFork):
         self.outside()
         self.assertEqual(self.w.paid("entry", "a") - paid, 50_100)
 
+    def test_what_a_pack_that_does_not_open_may_have_waits_though_one_way_is_left(self):
+        self.anew()
+        self.w.front.swallow("up")
+        self.send(2)
+        wait_until(lambda: self.w.row("a")["waiting"] == 2, 30, "two on their way")
+        self.w.entry.process.stop(signal.SIGKILL)
+        secret, away = self.w.entry.data / "peers" / "a.passphrase", self.w.folder.path / "away"
+        secret.rename(away)
+        self.w.entry.settings["smarthost"] = "peer:b"
+        self.w.entry.start()
+        self.w.front.cut()
+        self.w.front.heal()
+        self.send()
+        wait_until(self.arrived, 120, "what came later")
+        time.sleep(3)
+        self.assertEqual(self.arrived(), self.sent[2:], "some tries later")
+        self.w.entry.stop()
+        away.rename(secret)
+        self.w.entry.start()
+        self.judge((2, 1), names=["b"])
+
     def test_what_waits_for_a_dead_peer_goes_by_the_next_though_the_sender_dies_too(self):
         self.anew()
         self.send(2)
