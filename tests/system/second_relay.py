@@ -239,8 +239,17 @@ class SecondRelay(Hazard):
         e.stop()
         old, fresh = e.passphrase, self.w.folder.path / "fresh.passphrase"
         fresh.write_text("another one\n")
-        words = ["keypack", "passphrase", e.data, "--passphrase-file", old, "--new-passphrase-file", fresh]
-        run(BINARIES / "postern", *words)
+        third = self.w.folder.path / "third.passphrase"
+        third.write_text("and a third one\n")
+
+        def change(folder, new, check=True):
+            words = ["keypack", "passphrase", folder, "--passphrase-file", old, "--new-passphrase-file", new]
+            return run(BINARIES / "postern", *words, check=check)
+
+        # Cut off between the two packs, it goes on with the same passphrase and with no other.
+        change(e.data / "far", fresh)
+        self.assertIn("opens neither with the passphrase that is in force", change(e.data, third, check=False).stderr)
+        change(e.data, fresh)
         e.passphrase = fresh
         e.start(wait=False)
         self.w.nested(e)
