@@ -106,7 +106,7 @@ class SecondRelay(Hazard):
         self.assertNotEqual(self.held(entry, [Needle("entry.test")]), [])
         password = a.password
         a.stop()
-        self.assertEqual([path.name for path in a.data.glob("far.pack*")], [])
+        self.assertEqual([path.name for path in a.data.glob("second-relay.pack*")], [])
         a.start(wait=False)
         self.w.nested(a)
         self.w.learn(a)
@@ -211,7 +211,7 @@ class SecondRelay(Hazard):
         self.send(d, token)
         self.assertTrue(self.arrived(token).endswith("@far.test"))
         self.assertEqual(self.w.paid(d), (VALUE + FEE, 0))
-        self.assertEqual([path.name for path in d.data.glob("far.pack*")], [])
+        self.assertEqual([path.name for path in d.data.glob("second-relay.pack*")], [])
 
     def test_5_a_second_relay_that_is_left_is_told_and_both_packs_are_wiped_together(self):
         e = self.w.add("e")

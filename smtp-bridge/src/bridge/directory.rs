@@ -42,6 +42,8 @@ const PACE_AWAITING_MAX: Duration = Duration::from_secs(600);
 const PACE_UNANSWERED: Duration = Duration::from_secs(60);
 /// The same after one that the link ended on: the next would cost a key too, if the relay does not know the question.
 const PACE_CUT_OFF: Duration = Duration::from_secs(24 * 3_600);
+/// At the most, while a second relay is awaited.
+const PACE_CUT_OFF_AWAITING: Duration = Duration::from_secs(3_600);
 
 /// What a bridge holds of its federation's directory.
 pub(super) struct Directory {
@@ -301,7 +303,7 @@ impl<S: HolderStore> Bridge<S> {
         }
         if fetch {
             match self.fetch_directory().await {
-                Fetched::Served => {}
+                Fetched::Served => self.look_for_second_relay().await,
                 Fetched::NotAsked => {
                     return Err(
                         "the relay cannot be asked now: try again when 'postern status' says linked".to_owned(),
@@ -368,7 +370,7 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
         return;
     }
     let mut link = bridge.holder.changes();
-    let mut soon = PACE_AWAITING_MIN;
+    let (mut soon, mut cut_off) = (PACE_AWAITING_MIN, PACE_AWAITING_MIN);
     let looking = async {
         loop {
             if link.wait_for(|state| *state == LinkState::Linked).await.is_err() {
@@ -381,7 +383,11 @@ pub(super) async fn watch<S: HolderStore>(bridge: Arc<Bridge<S>>, mut stop: watc
                     bridge.awaiting.as_ref().map_or(PACE, |_| soon)
                 }
                 Fetched::NotAsked => PACE_UNANSWERED,
-                Fetched::CutOff => PACE_CUT_OFF,
+                // It may have been the line's doing. Each try costs a key.
+                Fetched::CutOff => {
+                    cut_off = (cut_off * 2).min(PACE_CUT_OFF_AWAITING);
+                    bridge.awaiting.as_ref().map_or(PACE_CUT_OFF, |_| cut_off)
+                }
             };
             tokio::time::sleep(pace).await;
         }

@@ -272,7 +272,7 @@ impl<S: HolderStore> Bridge<S> {
 
     fn is_unlinked_for_a_day(&self) -> bool {
         let linked = self.diary.lock().unwrap_or_else(PoisonError::into_inner).linked;
-        let made = u64::from(self.stands_since.unwrap_or_default() + 1) * DAY;
+        let made = (u64::from(self.stands_since.unwrap_or_default()) + 1) * DAY;
         self.host.clock.unix_seconds().saturating_sub(linked.max(made)) >= DAY
     }
 

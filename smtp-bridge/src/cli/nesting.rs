@@ -32,7 +32,7 @@ use crate::net::{Host, stopped};
 /// Folder of the second relay's pack, within that of the first.
 const FAR: &str = "far";
 /// File of that pack, until it is taken in.
-const PACK: &str = "far.pack";
+const PACK: &str = "second-relay.pack";
 /// What a store with a pad has in its folder.
 const PAD: &str = "pad";
 /// Hundredths of the balance that it may cost, where nothing was settled.
@@ -218,10 +218,17 @@ impl Buyer {
         if is_made(&self.dir)? {
             return Ok(());
         }
-        self.refuse_addresses().await?;
+        let settings = Settings::read(&self.dir).map_err(|Failure(words)| Lacking::Stuck(format!("{words}.")))?;
+        if settings.nested != Some(Nested::Auto) {
+            return Err(Lacking::Stuck(
+                "bridge.toml asks for no second relay any more, and nothing is bought: start the bridge again."
+                    .to_owned(),
+            ));
+        }
         let pack = self.dir.join(PACK);
         let part = beside(&pack, PART);
         end_overwritten(&part).map_err(|error| Lacking::Later(format!("{}.", cannot(&part, &error).0)))?;
+        self.refuse_what_waits(part.exists()).await?;
         if part.exists() {
             let facts = control::ask(&self.host, &self.dir, &Command::PackFacts).await;
             let facts = facts.map_err(|error| Lacking::Soon(format!("{error}.")))?;
@@ -249,7 +256,8 @@ impl Buyer {
     }
 
     /// Whoever has the address of an alias would write to where nobody collects any more.
-    async fn refuse_addresses(&self) -> Result<(), Lacking> {
+    /// `is_bought`: the order of this bridge's own may be what waits.
+    async fn refuse_what_waits(&self, is_bought: bool) -> Result<(), Lacking> {
         let soon = |error: control::CommandError| Lacking::Soon(format!("{error}."));
         let status = control::ask(&self.host, &self.dir, &Command::Status)
             .await
@@ -264,7 +272,9 @@ impl Buyer {
         let outbox = control::ask(&self.host, &self.dir, &Command::Outbox)
             .await
             .map_err(soon)?;
-        outbox["rows"].as_array().map_or(Ok(()), |rows| refuse_mail(rows))
+        let rows = outbox["rows"].as_array().map_or(&[][..], Vec::as_slice);
+        refuse_mail(rows)?;
+        if is_bought { Ok(()) } else { refuse_orders(rows) }
     }
 
     async fn buy(
@@ -383,6 +393,21 @@ fn refuse_mail(rows: &[Value]) -> Result<(), Lacking> {
             "{held} messages that were taken in before, for the direct way, do not leave by themselves: see 'postern outbox', and drop \
              them with 'postern outbox cancel'."
         ))),
+    }
+}
+
+/// What was ordered at the first pack is answered there, and nobody would hear it over the second relay.
+fn refuse_orders(rows: &[Value]) -> Result<(), Lacking> {
+    let orders = || rows.iter().filter(|row| row["kind"] != "mail");
+    match orders().all(|row| row["state"] == "queued") {
+        true if orders().next().is_none() => Ok(()),
+        true => Err(Lacking::Soon(
+            "what was ordered before is answered first: see 'postern outbox'.".to_owned(),
+        )),
+        false => Err(Lacking::Stuck(
+            "what was ordered before does not go by itself: see 'postern outbox', and drop it with 'postern outbox cancel'."
+                .to_owned(),
+        )),
     }
 }
 

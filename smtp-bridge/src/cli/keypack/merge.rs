@@ -60,6 +60,12 @@ pub(super) async fn merge(args: &MergeArgs) -> Result<(), Failure> {
     let facts = control::ask(&host, &args.dir, &Command::PackFacts).await?;
     refuse_nested(&facts)?;
     nesting::refuse_bare(&args.other)?;
+    if let Some(second) = nesting::found(&args.other) {
+        return Err(Failure(format!(
+            "{} belongs to a pack at a second relay, which is reached through this one: it is not merged while that is there",
+            second.display()
+        )));
+    }
     let settings = Settings::read(&args.dir)?;
     agree(args)?;
     let passphrase = args.passphrase.read()?;
